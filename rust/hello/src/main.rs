@@ -1,0 +1,2 @@
+//! The hello program.
+fn main() {}

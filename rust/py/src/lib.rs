@@ -1,0 +1,1 @@
+//! knarr._core: the only crate that knows Python.

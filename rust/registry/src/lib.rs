@@ -1,0 +1,1 @@
+//! The OCI distribution protocol: manifests and blobs over HTTP.

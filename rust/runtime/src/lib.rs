@@ -1,0 +1,1 @@
+//! OCI runtime spec to plan to Steps: seccomp, capabilities, cgroups, exec, state.

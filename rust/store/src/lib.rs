@@ -1,0 +1,1 @@
+//! Bytes on disk: content-addressed blobs, layers and snapshots.

@@ -1,0 +1,1 @@
+//! The parent of every container: event loop, stdio, logs, exits.

@@ -1,0 +1,1 @@
+//! Thin safe wrappers over system calls, and the child that interprets Steps.
