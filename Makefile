@@ -62,7 +62,7 @@ target/wheels/.stamp: $(SOURCES)
 
 $(VENV)/installed: target/wheels/.stamp
 	$(BIN)/pip install -q --force-reinstall --no-deps target/wheels/knarr-*.whl
-	$(BIN)/pip install -q "$$(echo target/wheels/knarr-*.whl)[test,bench]"
+	$(BIN)/pip install -q "$$(echo target/wheels/knarr-*.whl)[test]"
 	touch $@
 
 $(VENV)/check: $(VENV)/installed

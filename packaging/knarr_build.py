@@ -26,6 +26,7 @@ import maturin
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = {"x86_64": "x86_64-unknown-linux-gnu", "aarch64": "aarch64-unknown-linux-gnu"}
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+SCRIPTS = ROOT / "target" / "wheel" / "knarr.data" / "scripts"
 LAUNCHER = "#!python\nimport sys\n\nfrom knarr.cli import main\n\nsys.exit(main())\n"
 
 get_requires_for_build_sdist = maturin.get_requires_for_build_sdist
@@ -57,7 +58,8 @@ def _machine() -> str:
 
 
 def _arguments() -> None:
-    """Hand maturin the arguments that its own configuration has no place for."""
+    """Hand maturin the arguments that its own configuration has no place for, and the folder that it wants to see."""
+    SCRIPTS.mkdir(parents=True, exist_ok=True)
     dev = os.environ.get("KNARR_BUILD_PROFILE") == "dev"
     wanted = f"--target {TARGETS[_machine()]} --zig --compatibility manylinux2014"
     os.environ.setdefault("MATURIN_PEP517_ARGS", f"{wanted} --profile {'dev' if dev else 'release'}")
@@ -77,13 +79,12 @@ def _programs() -> None:
         check=True,
     )
     built = target_directory / TARGETS[machine] / ("debug" if dev else "release")
-    scripts = ROOT / "target" / "wheel" / "knarr.data" / "scripts"
-    shutil.rmtree(scripts, ignore_errors=True)
-    scripts.mkdir(parents=True)
+    shutil.rmtree(SCRIPTS, ignore_errors=True)
+    SCRIPTS.mkdir(parents=True)
     for program in ("knarr-supervisor", "knarr-runtime"):
-        shutil.copy2(built / program, scripts / program)
-    (scripts / "knarr").write_text(LAUNCHER)
-    (scripts / "knarr").chmod(0o755)
+        shutil.copy2(built / program, SCRIPTS / program)
+    (SCRIPTS / "knarr").write_text(LAUNCHER)
+    (SCRIPTS / "knarr").chmod(0o755)
     archive = ROOT / "python" / "knarr" / "resources" / "hello.tar"
     archive.parent.mkdir(parents=True, exist_ok=True)
     archive.write_bytes(hello_archive((built / "hello").read_bytes(), ARCHITECTURES[machine]))

@@ -1,0 +1,1 @@
+"""Benches: figures side by side with other engines, in one run (`make bench`, or `python -m benches NAME ...`)."""

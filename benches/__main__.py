@@ -1,0 +1,34 @@
+"""`python -m benches [api|rate|runtime|cli|requests|memory|pull ...]`: prints the table; without names, all of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+
+from benches import memory, pulls, starts
+from benches.measure import Row, table
+
+STARTS = {"api", "rate", "runtime", "cli", "requests"}
+
+
+def main() -> int:
+    """Run what was asked for."""
+    wanted = set(sys.argv[1:])
+    if unknown := wanted - STARTS - {"memory", "pull"}:
+        print(f"no such bench: {', '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
+    rows: list[Row] = []
+    if not wanted or wanted & STARTS:
+        rows += starts.rows(wanted & STARTS)
+    if not wanted or "memory" in wanted:
+        rows += memory.rows()
+    if not wanted or "pull" in wanted:
+        rows += pulls.rows()
+    print(f"Linux {platform.release()}, {os.cpu_count()} processors, Python {platform.python_version()}; medians (quartiles)\n")
+    print(table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
