@@ -1,1 +1,31 @@
 //! Bytes on disk: content-addressed blobs, layers and snapshots.
+//!
+//! ```text
+//! <root>/blobs/sha256/<hex>         blobs as they were transported
+//! <root>/snapshots/<hex>/           one layer's own files, named by its chain ID: an overlay lower directory
+//! <root>/ingest/<hex>.partial       a blob on its way in, resumed after an interruption
+//! <root>/tmp/                       work in progress and removals; emptied when the store is opened
+//! ```
+//!
+//! Whatever has a final name is complete and was synced before it got that name. A process may be
+//! killed between any two system calls: what it leaves in `ingest/` is resumed, what it leaves in
+//! `tmp/` is deleted by the next [`Store::open`]. One process uses a store at a time (the daemon's
+//! lock file sees to it); any number of its threads may.
+
+mod blob;
+mod decode;
+mod digest;
+mod error;
+mod limits;
+mod progress;
+mod source;
+mod store;
+
+pub use blob::BlobWriter;
+pub use decode::{Compression, DecodeError, Decoder, DecoderFactory, HISTORY, Step};
+pub use digest::{Digest, DigestError, Hasher};
+pub use error::{Classified, ErrorKind, StoreError, kind_of_io};
+pub use limits::Limits;
+pub use progress::{LayerProgress, Phase, Progress};
+pub use source::{LayerSource, LayerStream};
+pub use store::{Layer, Store, UnpackOptions};

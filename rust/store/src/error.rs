@@ -1,0 +1,168 @@
+//! The errors of the store, and the closed vocabulary that every error of the engine falls into.
+
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::decode::DecodeError;
+use crate::digest::{Digest, DigestError};
+
+/// The closed vocabulary of errors, as drawn in `knarr.errors`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The object named does not exist.
+    NotFound,
+    /// It exists already, is in use, or is in the wrong state.
+    Conflict,
+    /// The request itself is wrong.
+    InvalidArgument,
+    /// Credentials or policy refuse it.
+    PermissionDenied,
+    /// A registry wants credentials, or others than it was given.
+    Unauthorized,
+    /// Something that is needed does not answer, or is full.
+    Unavailable,
+    /// Bytes are not what their digest or format says.
+    Corrupt,
+    /// Known, and deliberately not done.
+    Unsupported,
+    /// A defect of ours.
+    Internal,
+}
+
+/// An error that knows its place in the vocabulary.
+pub trait Classified: Error + Send + Sync + 'static {
+    /// The place in the vocabulary.
+    fn kind(&self) -> ErrorKind;
+}
+
+/// What can go wrong with blobs and snapshots.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Not a digest.
+    #[error(transparent)]
+    Digest(#[from] DigestError),
+    /// The blob is not in the store.
+    #[error("blob {0} is not in the store; pull or load its image again")]
+    BlobMissing(Digest),
+    /// The blob is larger than the caller allows.
+    #[error("blob {digest} has {size} bytes, more than the {limit} allowed here")]
+    BlobTooLarge {
+        /// Which blob.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
+        /// The most the caller takes.
+        limit: u64,
+    },
+    /// Bytes do not have the digest they were announced with.
+    #[error("{what} {expected} is corrupt: its bytes have the digest {found}")]
+    WrongDigest {
+        /// What was hashed: "blob", "unpacked layer".
+        what: &'static str,
+        /// The digest announced.
+        expected: Digest,
+        /// The digest of the bytes.
+        found: Digest,
+    },
+    /// A blob is longer or shorter than announced.
+    #[error("blob {digest} is corrupt: {expected} bytes were announced and {found} arrived")]
+    WrongSize {
+        /// Which blob.
+        digest: Digest,
+        /// Bytes announced.
+        expected: u64,
+        /// Bytes seen.
+        found: u64,
+    },
+    /// A layer's compressed stream is malformed.
+    #[error("layer {digest}: {source}")]
+    Decode {
+        /// The layer's blob.
+        digest: Digest,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+    /// Whoever gives a layer's bytes failed.
+    #[error("{0}")]
+    Source(Box<dyn Classified>),
+    /// The operation was cancelled through its progress.
+    #[error("cancelled")]
+    Cancelled,
+    /// A system call failed.
+    #[error("{doing} {}: {}", .path.display(), explain(.source))]
+    Io {
+        /// What was being done, in words that a path may follow.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// An operating system's error in words that say the way out where there is one.
+fn explain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::StorageFull => {
+            "the file system is full; free some space (for example with `knarr image prune`)".into()
+        }
+        io::ErrorKind::QuotaExceeded => {
+            "the disk quota is used up; free some space or raise the quota".into()
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// The place of an operating system's error in the vocabulary.
+#[must_use]
+pub fn kind_of_io(error: &io::Error) -> ErrorKind {
+    match error.kind() {
+        io::ErrorKind::NotFound => ErrorKind::NotFound,
+        io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+        io::ErrorKind::StorageFull
+        | io::ErrorKind::QuotaExceeded
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::OutOfMemory => ErrorKind::Unavailable,
+        _ => match error
+            .raw_os_error()
+            .map(rustix::io::Errno::from_raw_os_error)
+        {
+            Some(rustix::io::Errno::IO | rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => {
+                ErrorKind::Unavailable
+            }
+            _ => ErrorKind::Internal,
+        },
+    }
+}
+
+impl Classified for StoreError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Digest(_) | Self::BlobTooLarge { .. } => ErrorKind::InvalidArgument,
+            Self::BlobMissing(_) => ErrorKind::NotFound,
+            Self::WrongDigest { .. } | Self::WrongSize { .. } => ErrorKind::Corrupt,
+            Self::Decode { source, .. } => source.kind(),
+            Self::Source(source) => source.kind(),
+            Self::Cancelled => ErrorKind::Unavailable,
+            Self::Io { source, .. } => kind_of_io(source),
+        }
+    }
+}
+
+/// Names the object and the action that a failed system call belongs to.
+pub(crate) trait Context<T> {
+    /// `doing` is followed by the path in the message: "cannot create".
+    fn at(self, doing: &'static str, path: impl AsRef<Path>) -> Result<T, StoreError>;
+}
+
+impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
+    fn at(self, doing: &'static str, path: impl AsRef<Path>) -> Result<T, StoreError> {
+        self.map_err(|error| StoreError::Io {
+            doing,
+            path: path.as_ref().to_owned(),
+            source: error.into(),
+        })
+    }
+}
