@@ -1,0 +1,80 @@
+"""The one map from knarr.errors to HTTP, and the middleware that applies it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from knarr import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+__all__ = ["STATUS", "error_response", "middleware", "status_of"]
+
+log = logging.getLogger("knarr.api")
+
+STATUS: dict[type[Exception], int] = {
+    errors.NotFound: 404,
+    errors.NotModified: 304,
+    errors.Conflict: 409,
+    errors.InvalidArgument: 400,
+    errors.Unauthorized: 401,
+    errors.PermissionDenied: 403,
+    errors.Unavailable: 503,
+    errors.Corrupt: 500,
+    errors.Unsupported: 501,
+    errors.Internal: 500,
+}
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status of an error: that of the nearest class in STATUS, 500 for a stranger."""
+    for kind in type(error).__mro__:
+        if kind in STATUS:
+            return STATUS[kind]
+    return 500
+
+
+def error_response(error: Exception) -> web.Response:
+    """The answer that tells a client of an error."""
+    status = status_of(error)
+    if status == 304:
+        return web.Response(status=304)
+    return web.Response(
+        status=status, body=json.dumps({"message": str(error)}).encode() + b"\n", content_type="application/json"
+    )
+
+
+@web.middleware
+async def middleware(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Turn every exception of a handler into Docker's {"message": ...}."""
+    try:
+        return await handler(request)
+    except errors.KnarrError as error:
+        if isinstance(error, errors.Internal):
+            log.error("%s %s: %s", request.method, request.path, error, exc_info=error)
+        return error_response(error)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "body"
+        return error_response(errors.InvalidArgument(f"invalid request: {field}: {first['msg']}"))
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        message = {404: "page not found", 405: f"{request.method} is not allowed here"}.get(error.status, error.reason)
+        return web.Response(
+            status=error.status, body=json.dumps({"message": message}).encode() + b"\n", content_type="application/json"
+        )
+    except (asyncio.CancelledError, ConnectionResetError):
+        raise
+    except Exception as error:
+        log.exception("%s %s failed", request.method, request.path)
+        return error_response(errors.Internal(f"{type(error).__name__}: {error} (a defect: the daemon's log has more)"))

@@ -1,0 +1,109 @@
+"""Settings of one engine: where it keeps things, where it listens, what containers get by default.
+
+Order, later wins: the defaults here, a JSON file (`/etc/knarr/config.json`, or the one named by
+`KNARR_CONFIG`), the environment (`KNARR_DATA_ROOT`, `KNARR_RUN_ROOT`, `KNARR_HOST`), and the
+flags of `knarr daemon`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from functools import cached_property
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+
+from knarr.errors import InvalidArgument
+
+__all__ = ["Config", "LogDefaults", "RegistrySettings", "load"]
+
+DEFAULT_FILE = "/etc/knarr/config.json"
+ENVIRONMENT = {"data_root": "KNARR_DATA_ROOT", "run_root": "KNARR_RUN_ROOT", "host": "KNARR_HOST"}
+Absolute = Annotated[str, StringConstraints(pattern=r"^/", max_length=4000)]
+
+
+class LogDefaults(BaseModel):
+    """What a container's log may grow to where the container does not say."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_size: int = Field(default=20 * 1024 * 1024, ge=4096)  # bytes of one file
+    max_file: int = Field(default=5, ge=1, le=1000)
+
+
+class RegistrySettings(BaseModel):
+    """How to talk to one registry, by its host[:port]."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    insecure: bool = False  # plain http, or https with a certificate that nobody vouches for
+    mirrors: list[str] = Field(default_factory=list)  # asked first, in this order
+
+
+class Config(BaseModel):
+    """The settings of one engine. Frozen: a change is a restart of the daemon."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
+
+    data_root: Absolute = "/var/lib/knarr"
+    run_root: Absolute = "/run/knarr"
+    host: str = ""  # unix://PATH; empty: knarr.sock under the run root
+    log: LogDefaults = Field(default_factory=LogDefaults)
+    registries: dict[str, RegistrySettings] = Field(default_factory=dict)
+    address_pools: list[str] = Field(default_factory=list)  # CIDRs for bridges; empty: the built-in list
+    dns: list[str] = Field(default_factory=list)  # for containers, in place of the host's
+    max_concurrent_downloads: int = Field(default=4, ge=1, le=64)
+
+    @field_validator("data_root", "run_root")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        return os.path.normpath(value)
+
+    @field_validator("host")
+    @classmethod
+    def _unix(cls, value: str) -> str:
+        if value and not value.startswith("unix:///"):
+            raise ValueError("must be unix:///PATH")
+        return value
+
+    @cached_property
+    def socket_path(self) -> str:
+        """Where the API listens."""
+        return self.host.removeprefix("unix://") if self.host else f"{self.run_root}/knarr.sock"
+
+    @cached_property
+    def engine_id(self) -> str:
+        """Eight hex digits that name what this engine makes on the host (ARCHITECTURE.md, On disk)."""
+        return hashlib.sha256(self.run_root.encode()).hexdigest()[:8]
+
+
+def load(**flags: Any) -> Config:
+    """The settings from file, environment and flags; a flag that is None was not given.
+
+    Raises InvalidArgument that names the setting and where it came from.
+    """
+    values: dict[str, Any] = {}
+    path = os.environ.get("KNARR_CONFIG", "")
+    source = path or DEFAULT_FILE
+    try:
+        with open(source, encoding="utf-8") as file:
+            loaded = json.load(file)
+    except FileNotFoundError:
+        if path:
+            raise InvalidArgument(f"{path}: the file that KNARR_CONFIG names does not exist") from None
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(f"{source}: cannot be read as JSON: {error}") from error
+    else:
+        if not isinstance(loaded, dict):
+            raise InvalidArgument(f"{source}: must hold one JSON object")
+        values |= loaded
+    values |= {name: os.environ[variable] for name, variable in ENVIRONMENT.items() if os.environ.get(variable)}
+    values |= {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        setting = ".".join(str(part) for part in first["loc"])
+        raise InvalidArgument(f"setting {setting}: {first['msg']} (from {source}, the environment or a flag)") from error

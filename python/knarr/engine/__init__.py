@@ -1,0 +1,1 @@
+"""Everything that decides. `engine.engine.Engine` is the only place where the parts meet."""
