@@ -1,1 +1,26 @@
 //! Bridges, veth pairs, addresses and nftables over netlink.
+//!
+//! - [`Host`] is the host's side of one engine: bridges, NAT, published ports.
+//! - [`Pool`] hands out [`Sandbox`]es: network namespaces made ahead of need.
+//!
+//! Everything global is named after the [`EngineId`], so engines never touch one another. Every
+//! change is idempotent: whatever a killed process left half done, the next `ensure` repairs and the
+//! next `sweep` removes. No program is run, and nothing waits for anything but the kernel's answer.
+
+mod address;
+mod bridge;
+mod error;
+mod host;
+mod names;
+mod pool;
+mod ports;
+mod sandbox;
+
+pub use address::{Cidr, Mac};
+pub use bridge::Bridge;
+pub use error::{Error, Result};
+pub use host::{Host, Live, Swept};
+pub use names::{EngineId, LinkName};
+pub use pool::{Pool, PoolSize};
+pub use ports::{Protocol, Publish, Published};
+pub use sandbox::{Interface, Sandbox};
