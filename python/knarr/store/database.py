@@ -60,7 +60,8 @@ MIGRATIONS: list[str] = [
         id TEXT PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
         image_id TEXT NOT NULL,             -- empty: a root file system of no image
-        record TEXT NOT NULL
+        record TEXT NOT NULL,               -- JSON: what changes rarely
+        state TEXT NOT NULL                 -- JSON: what changes often
     ) WITHOUT ROWID;
     CREATE INDEX container_image ON container(image_id);
     CREATE TABLE volume (

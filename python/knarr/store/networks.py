@@ -1,0 +1,45 @@
+"""Network records: what an engine decided once about a network and must decide the same way again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from knarr.store.database import Database
+
+__all__ = ["NetworkRecord", "Networks"]
+
+
+@dataclass(slots=True)
+class NetworkRecord:
+    """One network."""
+
+    id: str
+    name: str
+    driver: str  # bridge, host, null
+    created_ns: int
+    subnet: str = ""  # CIDR; empty for host and none
+    gateway: str = ""
+    bridge: str = ""  # the interface's name
+    labels: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+
+
+class Networks:
+    """The table of networks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def save(self, record: NetworkRecord) -> None:
+        """Store a network, new or changed."""
+        self._database.execute(
+            "INSERT INTO network (id, name, record) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record",
+            (record.id, record.name, json.dumps(asdict(record))),
+        )
+
+    def load(self) -> list[NetworkRecord]:
+        """Every network."""
+        return [NetworkRecord(**json.loads(row[0])) for row in self._database.rows("SELECT record FROM network")]

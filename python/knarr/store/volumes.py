@@ -1,0 +1,46 @@
+"""Volume records: a name, and where it is written down what the volume is for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from knarr.store.database import Database
+
+__all__ = ["VolumeRecord", "Volumes"]
+
+
+@dataclass(slots=True)
+class VolumeRecord:
+    """One volume; its files are in `<data-root>/volumes/<name>/_data`."""
+
+    name: str
+    created_ns: int
+    anonymous: bool = False
+    labels: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+
+
+class Volumes:
+    """The table of volumes. Writes wait for the disk: for threads."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def insert(self, record: VolumeRecord) -> None:
+        """Store a new volume, durably."""
+        with self._database.durable():
+            self._database.execute(
+                "INSERT INTO volume (name, record) VALUES (?, ?)", (record.name, json.dumps(asdict(record)))
+            )
+
+    def delete(self, name: str) -> None:
+        """Forget a volume, durably."""
+        with self._database.durable():
+            self._database.execute("DELETE FROM volume WHERE name = ?", (name,))
+
+    def load(self) -> list[VolumeRecord]:
+        """Every volume."""
+        return [VolumeRecord(**json.loads(row[0])) for row in self._database.rows("SELECT record FROM volume ORDER BY name")]
