@@ -103,7 +103,8 @@ class ImageRecords:
             run(
                 "INSERT INTO image VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT(id) DO UPDATE SET "
                 "manifest_digest=excluded.manifest_digest, manifest_type=excluded.manifest_type, "
-                "platform=excluded.platform, created_ns=excluded.created_ns, size=excluded.size, record=excluded.record",
+                "platform=excluded.platform, created_ns=excluded.created_ns, size=excluded.size, "
+                "record=excluded.record",
                 columns,
             )
             for layer in layers:
@@ -141,6 +142,18 @@ def _record(row: tuple[Any, ...]) -> ImageRecord:
     try:
         body = json.loads(row[6])
         layers = tuple(tuple(layer) for layer in body["layers"])
-        return ImageRecord(*row[:6], body["config"], layers, tuple(body["blobs"]), body["tagged_ns"])
+        image_id, manifest_digest, manifest_type, platform, created_ns, size = row[:6]
+        return ImageRecord(
+            id=image_id,
+            manifest_digest=manifest_digest,
+            manifest_type=manifest_type,
+            platform=platform,
+            created_ns=created_ns,
+            size=size,
+            config=body["config"],
+            layers=layers,
+            blobs=tuple(body["blobs"]),
+            tagged_ns=body["tagged_ns"],
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise Corrupt(f"the record of image {row[0]} cannot be read ({error}): remove its row from state.db") from error

@@ -1,0 +1,230 @@
+"""Every image in memory: the records, the names that point at them, and how a name is looked up.
+
+Only the event loop's thread touches a catalog, and it changes in one piece between two awaits; so a
+look-up takes no lock and never sees half a change. Whoever changes it writes the record first
+(engine/images/images.py has the order).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from knarr.engine.images.layers import Layer
+from knarr.errors import InvalidArgument, NotFound
+from knarr.types import Platform, Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Iterator
+
+    from knarr.store.images import ImageRecord, LayerRecord, Names
+
+_HEX = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
+
+
+class Piece(NamedTuple):
+    """Something on the disk that images are made of: a blob by its digest, a snapshot by its chain ID."""
+
+    kind: str  # "blob" or "snapshot"
+    name: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image, as it was when it was looked up."""
+
+    id: str  # "sha256:<digest of the config>"
+    config: dict[str, Any]  # the whole document of the OCI image config; not to be changed
+    platform: Platform
+    created: int  # ns since the epoch; 0 where the image does not say
+    size: int  # bytes of all layers, unpacked
+    lower: tuple[str, ...]  # directories of the snapshots, top-most first
+    layers: tuple[Layer, ...]  # lowest first
+    manifest_digest: str
+    manifest_type: str
+    blobs: tuple[str, ...]  # manifest, config, index
+    tagged: int  # ns since the epoch
+    complete: bool  # False: a snapshot was missing at the start, and the image is not to be used
+    references: tuple[str, ...] = ()  # familiar: "busybox:latest"
+    repo_digests: tuple[str, ...] = ()  # familiar: "busybox@sha256:..."
+
+    @property
+    def pieces(self) -> set[Piece]:
+        blobs = {Piece("blob", digest) for digest in self.blobs} | {Piece("blob", layer.blob) for layer in self.layers}
+        return blobs | {Piece("snapshot", layer.chain_id) for layer in self.layers}
+
+
+class Catalog:
+    """Images by ID, by reference and by repository and digest."""
+
+    def __init__(self) -> None:
+        self._images: dict[str, Image] = {}
+        self._references: dict[str, str] = {}  # canonical reference → image ID
+        self._tags: dict[str, set[str]] = {}  # and back
+        self._digests: dict[tuple[str, str], list[str]] = {}  # (repository, digest) → image IDs
+        self._origins: dict[str, set[tuple[str, str]]] = {}  # and back
+        self._uses: Counter[Piece] = Counter()
+        self.layers: dict[str, LayerRecord] = {}  # by chain ID
+
+    def load(self, images: Iterable[Image], names: Names, layers: dict[str, LayerRecord]) -> None:
+        """Take in what the records say, at the start."""
+        self.layers = dict(layers)
+        for image in images:
+            self.put(image)
+        for reference, image_id in names.references.items():
+            self.name(reference, image_id)
+        for key, image_ids in names.digests.items():
+            for image_id in image_ids:
+                self.name_digest(*key, image_id)
+
+    def __iter__(self) -> Iterator[Image]:
+        return iter(list(self._images.values()))
+
+    def get(self, image_id: str) -> Image | None:
+        return self._images.get(image_id)
+
+    def uses(self, piece: Piece) -> int:
+        """How many images are made of this piece."""
+        return self._uses[piece]
+
+    def put(self, image: Image) -> None:
+        """Add an image, or replace it; its names stay."""
+        old = self._images.get(image.id)
+        if old is not None:
+            self._uses.subtract(old.pieces)
+        self._uses.update(image.pieces)
+        self._images[image.id] = image
+        self._rename(image.id)
+
+    def drop(self, image_id: str) -> None:
+        """Forget an image and its names."""
+        for reference in list(self._tags.get(image_id, ())):
+            self.unname(reference)
+        for key in list(self._origins.get(image_id, ())):
+            self.unname_digest(*key, image_id)
+        image = self._images.pop(image_id)
+        self._uses.subtract(image.pieces)
+        for piece in image.pieces:
+            if not self._uses[piece]:
+                del self._uses[piece]
+                if piece.kind == "snapshot":
+                    self.layers.pop(piece.name, None)
+
+    def name(self, reference: str, image_id: str) -> None:
+        """Point a canonical reference at an image, away from the one it pointed at."""
+        if reference in self._references:
+            self.unname(reference)
+        self._references[reference] = image_id
+        self._tags.setdefault(image_id, set()).add(reference)
+        self._rename(image_id)
+
+    def name_digest(self, repository: str, digest: str, image_id: str) -> None:
+        image_ids = self._digests.setdefault((repository, digest), [])
+        if image_id not in image_ids:
+            image_ids.append(image_id)
+            self._origins.setdefault(image_id, set()).add((repository, digest))
+            self._rename(image_id)
+
+    def unname(self, reference: str) -> None:
+        image_id = self._references.pop(reference)
+        self._tags[image_id].discard(reference)
+        self._rename(image_id)
+
+    def unname_digest(self, repository: str, digest: str, image_id: str) -> None:
+        image_ids = self._digests[(repository, digest)]
+        image_ids.remove(image_id)
+        if not image_ids:
+            del self._digests[(repository, digest)]
+        self._origins[image_id].discard((repository, digest))
+        self._rename(image_id)
+
+    def references_of(self, image_id: str) -> list[Reference]:
+        """The tags of an image, in order."""
+        return [Reference.parse(name) for name in sorted(self._tags.get(image_id, ()))]
+
+    def digests_of(self, image_id: str) -> list[tuple[str, str]]:
+        """The (repository, digest) pairs of an image, in order."""
+        return sorted(self._origins.get(image_id, ()))
+
+    def target(self, reference: Reference) -> str | None:
+        """The image ID that a tag points at."""
+        return self._references.get(str(reference))
+
+    def find(self, text: str, platform: Platform | None = None) -> Image:
+        """Look up an ID, a name or the beginning of an ID, in Docker's order.
+
+        NotFound with Docker's words; InvalidArgument for what cannot be a name, and for a beginning
+        that several IDs share.
+        """
+        match = _HEX.fullmatch(text)
+        if match and len(match[1]) == 64:
+            image = self._images.get(f"sha256:{match[1]}")
+            if image is None:
+                raise NotFound(f"No such image: {text}")
+            return _of_platform(image, text, platform)
+        reference = Reference.parse(text).with_default_tag()
+        image = self._named(reference, platform)
+        if image is None and match:
+            image = self._beginning(match[1], text)
+        if image is None:
+            raise NotFound(f"No such image: {reference.familiar}")
+        return _of_platform(image, text, platform)
+
+    def _named(self, reference: Reference, platform: Platform | None) -> Image | None:
+        if reference.digest is None:
+            return self._images.get(self._references.get(str(reference), ""))
+        image_ids = self._digests.get((reference.repository, reference.digest), [])
+        found = [self._images[image_id] for image_id in image_ids]
+        for candidate in (platform or Platform.host()).candidates(strict=platform is not None):
+            for image in found:
+                if image.platform == candidate:
+                    return image
+        return found[0] if found else None
+
+    def _beginning(self, digits: str, text: str) -> Image | None:
+        found = [image for image_id, image in self._images.items() if image_id.startswith(digits, 7)]
+        if len(found) > 1:
+            listed = ", ".join(sorted(image.id[7:19] for image in found[:5]))
+            raise InvalidArgument(f"image ID {text} is ambiguous: {len(found)} images begin so ({listed}); write more")
+        return found[0] if found else None
+
+    def _rename(self, image_id: str) -> None:
+        image = self._images.get(image_id)
+        if image is None:
+            return
+        references = tuple(reference.familiar for reference in self.references_of(image_id))
+        digests = tuple(
+            f"{Reference.parse(repository).familiar_name}@{digest}" for repository, digest in self.digests_of(image_id)
+        )
+        if (references, digests) != (image.references, image.repo_digests):
+            self._images[image_id] = replace(image, references=references, repo_digests=digests)
+
+
+def _of_platform(image: Image, text: str, platform: Platform | None) -> Image:
+    if platform is not None and image.platform not in platform.candidates(strict=True):
+        raise NotFound(
+            f"image with reference {text} was found but its platform ({image.platform}) "
+            f"does not match the specified platform ({platform})"
+        )
+    return image
+
+
+def from_record(record: ImageRecord, snapshot_path: Callable[[str], str], present: Container[str]) -> Image:
+    """The image of a record; `present` are the chain IDs of the snapshots that are there."""
+    layers = tuple(Layer(*layer) for layer in record.layers)
+    return Image(
+        id=record.id,
+        config=record.config,
+        platform=Platform.parse(record.platform),
+        created=record.created_ns,
+        size=record.size,
+        lower=tuple(snapshot_path(layer.chain_id) for layer in reversed(layers)),
+        layers=layers,
+        manifest_digest=record.manifest_digest,
+        manifest_type=record.manifest_type,
+        blobs=record.blobs,
+        tagged=record.tagged_ns,
+        complete=all(layer.chain_id in present for layer in layers),
+    )
