@@ -1,0 +1,144 @@
+"""Containers (Engine API: Container). A container is named by ID, by a prefix of it that is unique, or by name."""
+
+from knarr.client.engine import Client, filters
+from knarr.client.http import quote
+from knarr.errors import NotModified
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from knarr.client.http import Connection, Response
+
+
+def path(container: str, action: str = "") -> str:
+    """The path of a container, or of something to be done to it."""
+    return f"/containers/{quote(container)}{'/' if action else ''}{action}"
+
+
+class Containers:
+    """`Client.containers`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def create(self, body: "dict[str, Any]", name: "str | None" = None, platform: "str | None" = None) -> "dict[str, Any]":
+        """ContainerCreate: {"Id", "Warnings"}. NotFound where the image is not here, Conflict where the name is taken."""
+        return self._client.call("POST", "/containers/create", {"name": name, "platform": platform}, body)  # type: ignore[no-any-return]
+
+    def start(self, container: str, detach_keys: "str | None" = None) -> bool:
+        """ContainerStart: False where it ran already."""
+        try:
+            self._client.call("POST", path(container, "start"), {"detachKeys": detach_keys})
+        except NotModified:
+            return False
+        return True
+
+    def stop(self, container: str, timeout: "int | None" = None, signal: "str | None" = None) -> bool:
+        """ContainerStop: the stop signal, after `timeout` seconds SIGKILL (-1: never). False where it did not run."""
+        return self._end(container, "stop", timeout, signal)
+
+    def restart(self, container: str, timeout: "int | None" = None, signal: "str | None" = None) -> None:
+        """ContainerRestart."""
+        self._end(container, "restart", timeout, signal)
+
+    def _end(self, container: str, action: str, timeout: "int | None", signal: "str | None") -> bool:
+        try:
+            self._client.call("POST", path(container, action), {"t": timeout, "signal": signal})
+        except NotModified:
+            return False
+        return True
+
+    def kill(self, container: str, signal: "str | int | None" = None) -> None:
+        """ContainerKill: SIGKILL, or another signal by name or number. Conflict where it does not run."""
+        self._client.call("POST", path(container, "kill"), {"signal": signal})
+
+    def pause(self, container: str) -> None:
+        """ContainerPause."""
+        self._client.call("POST", path(container, "pause"))
+
+    def unpause(self, container: str) -> None:
+        """ContainerUnpause."""
+        self._client.call("POST", path(container, "unpause"))
+
+    def rename(self, container: str, name: str) -> None:
+        """ContainerRename."""
+        self._client.call("POST", path(container, "rename"), {"name": name})
+
+    def remove(self, container: str, *, force: bool = False, volumes: bool = False) -> None:
+        """ContainerDelete; with force a running one too, with volumes its anonymous volumes."""
+        self._client.call("DELETE", path(container), {"force": force, "v": volumes})
+
+    def list(
+        self,
+        *,
+        all: bool = False,  # noqa: A002  the API's own word
+        limit: "int | None" = None,
+        size: bool = False,
+        filter: "dict[str, list[str]] | None" = None,  # noqa: A002
+    ) -> "list[dict[str, Any]]":
+        """ContainerList: the running ones, or all, newest first."""
+        parameters = {"all": all, "limit": limit, "size": size, "filters": filters(filter)}
+        return self._client.call("GET", "/containers/json", parameters)  # type: ignore[no-any-return]
+
+    def inspect(self, container: str, *, size: bool = False) -> "dict[str, Any]":
+        """ContainerInspect."""
+        return self._client.call("GET", path(container, "json"), {"size": size})  # type: ignore[no-any-return]
+
+    def top(self, container: str, ps_args: "str | None" = None) -> "dict[str, Any]":
+        """ContainerTop: {"Titles", "Processes"}."""
+        return self._client.call("GET", path(container, "top"), {"ps_args": ps_args})  # type: ignore[no-any-return]
+
+    def resize(self, container: str, rows: int, columns: int) -> None:
+        """ContainerResize."""
+        self._client.call("POST", path(container, "resize"), {"h": rows, "w": columns})
+
+    def prune(self, filter: "dict[str, list[str]] | None" = None) -> "dict[str, Any]":  # noqa: A002
+        """ContainerPrune: {"ContainersDeleted", "SpaceReclaimed"}."""
+        return self._client.call("POST", "/containers/prune", {"filters": filters(filter)})  # type: ignore[no-any-return]
+
+    def wait(self, container: str, condition: "str | None" = None) -> "dict[str, Any]":
+        """ContainerWait: {"StatusCode", "Error"}. condition: "not-running" (the default), "next-exit", "removed"."""
+        return self._client.receive(self.send_wait(container, condition)).json()  # type: ignore[no-any-return]
+
+    def send_wait(self, container: str, condition: "str | None" = None) -> "Connection":
+        """Ask to wait; `Client.receive` of the connection then waits."""
+        return self._client.send("POST", path(container, "wait"), {"condition": condition})
+
+    def logs(
+        self,
+        container: str,
+        *,
+        stdout: bool = True,
+        stderr: bool = True,
+        follow: bool = False,
+        since: "str | None" = None,
+        until: "str | None" = None,
+        timestamps: bool = False,
+        tail: "str | None" = None,
+    ) -> "Response":
+        """ContainerLogs, as a stream: `knarr.client.frames` takes it apart unless the container has a terminal."""
+        parameters = {
+            "stdout": stdout,
+            "stderr": stderr,
+            "follow": follow,
+            "since": since,
+            "until": until,
+            "timestamps": timestamps,
+            "tail": tail,
+        }
+        return self._client.request("GET", path(container, "logs"), parameters)
+
+    def send_attach(
+        self,
+        container: str,
+        *,
+        stdin: bool = False,
+        stdout: bool = True,
+        stderr: bool = True,
+        logs: bool = False,
+        detach_keys: "str | None" = None,
+    ) -> "Connection":
+        """Ask for ContainerAttach; `Client.receive_upgrade` of the connection then hands it over."""
+        parameters = {"stream": True, "stdin": stdin, "stdout": stdout, "stderr": stderr, "logs": logs}
+        return self._client.send_upgrade(path(container, "attach"), {**parameters, "detachKeys": detach_keys})
