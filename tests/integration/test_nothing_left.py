@@ -1,0 +1,95 @@
+"""What was started leaves nothing behind: no mount, namespace, control group, interface, file or process."""
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+import docker
+import pytest
+
+from tests.conftest import wait_until
+
+CONTROLLERS = [path for path in Path("/sys/fs/cgroup").iterdir() if path.is_dir()]
+
+
+def engine_id(engine) -> str:
+    return hashlib.sha256(str(engine.run_root).encode()).hexdigest()[:8]
+
+
+def traces(engine) -> dict[str, object]:
+    """Everything of an engine that is global on the host, and its own files."""
+    name = engine_id(engine)
+    namespaces = {os.readlink(f"/proc/{pid}/ns/net") for pid in os.listdir("/proc") if pid.isdigit() and os.path.exists(f"/proc/{pid}/ns/net")}
+    links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
+    ruleset = subprocess.run(["nft", "list", "table", "inet", f"knarr-{name}"], capture_output=True, text=True, check=False).stdout
+    return {
+        "mounts": sum(str(engine.base) in line for line in Path("/proc/self/mountinfo").read_text().splitlines()),
+        "cgroups": sorted(str(path) for root in CONTROLLERS for path in root.glob(f"**/knarr-{name}/*/")),
+        "links": sorted(line.split(":")[1].strip().split("@")[0] for line in links.splitlines() if f"kv{name[:5]}" in line),
+        "elements": ruleset.count(" : ") if ruleset else 0,
+        "namespaces of processes": len(namespaces),
+        "container directories": sorted(path.name for path in (engine.data_root / "containers").glob("*")),
+        "run directories": sorted(path.name for path in (engine.run_root / "containers").glob("*")),
+        "temporary": sorted(path.name for path in (engine.data_root / "tmp").glob("*")),
+    }
+
+
+def settled(engine, before) -> None:
+    """Ready-made spares and the kernel's own clean-up may take a moment; then all must be as before."""
+
+    def same():
+        now = traces(engine)
+        # Spare interfaces, made ahead of need, are not leaks: their number is bounded.
+        return {key: value for key, value in now.items() if key != "links"} == {key: value for key, value in before.items() if key != "links"} and len(now["links"]) <= len(before["links"]) + 8
+
+    try:
+        wait_until(same, 15, 0.1)
+    except BaseException:
+        after = traces(engine)
+        differences = {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+        pytest.fail(f"left behind (before, after): {differences}")
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+@pytest.mark.parametrize("network", ["none", "bridge"])
+def test_short_lived_containers_leave_nothing(busybox, network):
+    busybox.run("run", "--rm", "--network", network, "busybox", "true")
+    before = traces(busybox)
+    pids = [*busybox.supervisor_pids(), busybox.process.pid]
+    open_before = {pid: descriptors(pid) for pid in pids}
+    for _ in range(30):
+        busybox.run("run", "--rm", "--network", network, "-p" if network == "bridge" else "--label", "0:80" if network == "bridge" else "a=b", "busybox", "true")
+    settled(busybox, before)
+    wait_until(lambda: all(descriptors(pid) <= open_before[pid] + 12 for pid in pids), 10, 0.1, "the number of open descriptors")
+
+
+def test_failed_starts_leave_nothing(busybox):
+    busybox.run("run", "--rm", "busybox", "true")
+    before = traces(busybox)
+    for arguments in (
+        ["busybox", "no-such-program"],
+        ["-u", "nobody-there", "busybox", "true"],
+        ["-v", "/proc/nothing/here:/x", "busybox", "true"],
+        ["-w", "/etc/passwd", "busybox", "true"],
+        ["--device", "/dev/no-such-device", "busybox", "true"],
+        ["--sysctl", "kernel.no_such_thing=1", "busybox", "true"],
+    ):
+        result = busybox.run("run", "--rm", *arguments, check=False)
+        assert result.returncode in {125, 126, 127}, (arguments, result)
+        assert result.stderr.strip()
+    settled(busybox, before)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_thousand_containers_leave_nothing(busybox):
+    busybox.run("run", "--rm", "busybox", "true")
+    before = traces(busybox)
+    with docker.DockerClient(base_url=busybox.host) as client:
+        for number in range(1000):
+            client.containers.run("busybox", "true", remove=True, network_mode="none" if number % 2 else "bridge")
+    settled(busybox, before)
