@@ -37,9 +37,14 @@ impl Cidr {
     /// First and last address of an IPv4 network; None for IPv6.
     #[must_use]
     pub fn range_v4(&self) -> Option<(Ipv4Addr, Ipv4Addr)> {
-        let IpAddr::V4(address) = self.address else { return None };
+        let IpAddr::V4(address) = self.address else {
+            return None;
+        };
         let host = u32::MAX.checked_shr(u32::from(self.prefix)).unwrap_or(0);
-        Some((Ipv4Addr::from(u32::from(address) & !host), Ipv4Addr::from(u32::from(address) | host)))
+        Some((
+            Ipv4Addr::from(u32::from(address) & !host),
+            Ipv4Addr::from(u32::from(address) | host),
+        ))
     }
 }
 
@@ -104,7 +109,12 @@ impl FromStr for Mac {
         let mut bytes = [0; 6];
         let mut parts = text.split(':');
         for byte in &mut bytes {
-            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(invalid)?;
+            let part = parts
+                .next()
+                .filter(|part| {
+                    part.len() == 2 && part.bytes().all(|digit| digit.is_ascii_hexdigit())
+                })
+                .ok_or_else(invalid)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| invalid())?;
         }
         if parts.next().is_some() {
@@ -116,8 +126,11 @@ impl FromStr for Mac {
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        for (place, byte) in self.0.iter().enumerate() {
+            let separator = if place == 0 { "" } else { ":" };
+            write!(f, "{separator}{byte:02x}")?;
+        }
+        Ok(())
     }
 }
 
@@ -136,13 +149,30 @@ mod tests {
     #[test]
     fn addresses_carry_their_prefix() {
         let cidr: Cidr = "10.88.3.5/16".parse().unwrap();
-        assert_eq!(cidr.range_v4(), Some((Ipv4Addr::new(10, 88, 0, 0), Ipv4Addr::new(10, 88, 255, 255))));
+        assert_eq!(
+            cidr.range_v4(),
+            Some((Ipv4Addr::new(10, 88, 0, 0), Ipv4Addr::new(10, 88, 255, 255)))
+        );
         assert_eq!(cidr.to_string(), "10.88.3.5/16");
         let all: Cidr = "1.2.3.4/0".parse().unwrap();
-        assert_eq!(all.range_v4(), Some((Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST)));
+        assert_eq!(
+            all.range_v4(),
+            Some((Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST))
+        );
         let one: Cidr = "1.2.3.4/32".parse().unwrap();
-        assert_eq!(one.range_v4(), Some((Ipv4Addr::new(1, 2, 3, 4), Ipv4Addr::new(1, 2, 3, 4))));
-        for bad in ["10.88.0.5", "10.88.0.5/33", "10.88.0/16", "/16", "10.88.0.5/", "fd00::1/129", "10.88.0.5/-1"] {
+        assert_eq!(
+            one.range_v4(),
+            Some((Ipv4Addr::new(1, 2, 3, 4), Ipv4Addr::new(1, 2, 3, 4)))
+        );
+        for bad in [
+            "10.88.0.5",
+            "10.88.0.5/33",
+            "10.88.0/16",
+            "/16",
+            "10.88.0.5/",
+            "fd00::1/129",
+            "10.88.0.5/-1",
+        ] {
             assert!(bad.parse::<Cidr>().is_err(), "{bad:?} was accepted");
         }
     }
@@ -152,7 +182,14 @@ mod tests {
         let mac: Mac = "02:42:0a:58:00:05".parse().unwrap();
         assert_eq!(mac, Mac::of_ipv4(Ipv4Addr::new(10, 88, 0, 5)));
         assert_eq!(mac.to_string(), "02:42:0a:58:00:05");
-        for bad in ["", "02:42", "01:00:5e:00:00:01", "00:00:00:00:00:00", "02:42:0a:58:00:05:06", "02:42:0a:58:00:+5"] {
+        for bad in [
+            "",
+            "02:42",
+            "01:00:5e:00:00:01",
+            "00:00:00:00:00:00",
+            "02:42:0a:58:00:05:06",
+            "02:42:0a:58:00:+5",
+        ] {
             assert!(bad.parse::<Mac>().is_err(), "{bad:?} was accepted");
         }
     }

@@ -13,3 +13,19 @@ pub struct Bridge {
     /// Its and its containers' MTU; None for that of the host's default route, at most 1500.
     pub mtu: Option<u32>,
 }
+
+/// A bridge that exists, as `Host::ensure` found or made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgeLink {
+    pub(crate) name: LinkName,
+    pub(crate) index: u32,
+    pub(crate) mtu: u32,
+}
+
+impl BridgeLink {
+    /// The link's name.
+    #[must_use]
+    pub fn name(&self) -> &LinkName {
+        &self.name
+    }
+}

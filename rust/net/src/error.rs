@@ -44,6 +44,17 @@ pub enum Error {
         /// The process that has it, where that can be found: its name and ID.
         holder: Option<(String, u32)>,
     },
+    /// A host port is published by another container of this engine.
+    PortOurs {
+        /// tcp, udp or sctp.
+        protocol: Protocol,
+        /// The host address asked for.
+        address: IpAddr,
+        /// The port asked for.
+        port: u16,
+        /// The container's ID.
+        owner: String,
+    },
     /// A host address to publish on is not one of this host's.
     NotLocal {
         /// The address asked for.
@@ -79,7 +90,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::PortTaken { .. } | Self::Occupied { .. } => "Conflict",
+            Self::PortTaken { .. } | Self::PortOurs { .. } | Self::Occupied { .. } => "Conflict",
             Self::Invalid { .. } | Self::NotLocal { .. } => "InvalidArgument",
             Self::Unsupported { .. } => "Unsupported",
             Self::Malformed { .. } => "Internal",
@@ -88,11 +99,16 @@ impl Error {
     }
 
     pub(crate) fn system(doing: impl Into<String>, cause: impl Into<io::Error>) -> Self {
-        Self::System { doing: doing.into(), cause: cause.into() }
+        Self::System {
+            doing: doing.into(),
+            cause: cause.into(),
+        }
     }
 
     pub(crate) fn malformed(doing: impl Into<String>) -> Self {
-        Self::Malformed { doing: doing.into() }
+        Self::Malformed {
+            doing: doing.into(),
+        }
     }
 
     /// The kernel's errno, if this is its refusal.
@@ -108,7 +124,9 @@ fn kind_of(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::PermissionDenied => "PermissionDenied",
         io::ErrorKind::NotFound => "NotFound",
-        io::ErrorKind::AlreadyExists | io::ErrorKind::AddrInUse | io::ErrorKind::ResourceBusy => "Conflict",
+        io::ErrorKind::AlreadyExists | io::ErrorKind::AddrInUse | io::ErrorKind::ResourceBusy => {
+            "Conflict"
+        }
         io::ErrorKind::Unsupported => "Unsupported",
         io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock => "Unavailable",
         _ => "Internal",
@@ -118,28 +136,72 @@ fn kind_of(cause: &io::Error) -> &'static str {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused { doing, cause, detail: Some(detail) } => write!(f, "{doing}: {cause}: {detail}"),
-            Self::Refused { doing, cause, detail: None } | Self::System { doing, cause } => {
+            Self::Refused {
+                doing,
+                cause,
+                detail: Some(detail),
+            } => write!(f, "{doing}: {cause}: {detail}"),
+            Self::Refused {
+                doing,
+                cause,
+                detail: None,
+            }
+            | Self::System { doing, cause } => {
                 write!(f, "{doing}: {cause}")
             }
             Self::Malformed { doing } => write!(f, "{doing}: the kernel's answer makes no sense"),
-            Self::PortTaken { protocol, address, port, holder } => {
-                write!(f, "Bind for {}/{protocol} failed: port is already allocated", endpoint(*address, *port))?;
+            Self::PortTaken {
+                protocol,
+                address,
+                port,
+                holder,
+            } => {
+                write!(
+                    f,
+                    "Bind for {}/{protocol} failed: port is already allocated",
+                    endpoint(*address, *port)
+                )?;
                 match holder {
-                    Some((name, pid)) => write!(f, " by {name} (process {pid}); stop it or publish another port"),
+                    Some((name, pid)) => write!(
+                        f,
+                        " by {name} (process {pid}); stop it or publish another port"
+                    ),
                     None => write!(f, "; publish another port"),
                 }
             }
+            Self::PortOurs {
+                protocol,
+                address,
+                port,
+                owner,
+            } => write!(
+                f,
+                "Bind for {}/{protocol} failed: port is already allocated by container {owner}; stop it or publish \
+                 another port",
+                endpoint(*address, *port)
+            ),
             Self::NotLocal { address } => {
-                write!(f, "cannot publish on {address}: it is not an address of this host")
+                write!(
+                    f,
+                    "cannot publish on {address}: it is not an address of this host"
+                )
             }
             Self::Occupied { link, wanted } => {
-                write!(f, "a network interface named {link} exists and is not {wanted}; rename or delete it")
+                write!(
+                    f,
+                    "a network interface named {link} exists and is not {wanted}; rename or delete it"
+                )
             }
-            Self::Invalid { what, value, expected } => {
+            Self::Invalid {
+                what,
+                value,
+                expected,
+            } => {
                 write!(f, "invalid {what} {value:?}: it should be {expected}")
             }
-            Self::Unsupported { what, remedy } => write!(f, "{what} is not supported here: {remedy}"),
+            Self::Unsupported { what, remedy } => {
+                write!(f, "{what} is not supported here: {remedy}")
+            }
         }
     }
 }

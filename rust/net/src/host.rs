@@ -1,19 +1,35 @@
 //! The host's side: bridges, NAT and published ports of one engine.
+//!
+//! The kernel holds the truth; what is remembered here serves to answer "is all well" with two
+//! questions, and to write everything anew when somebody has flushed the host's tables.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 
-use crate::bridge::Bridge;
-use crate::error::Result;
+use knarr_sys::net::NetlinkFamily;
+
+use crate::address::Mac;
+use crate::bridge::{Bridge, BridgeLink};
+use crate::error::{Error, Result};
+use crate::maker::has_ipv6;
 use crate::names::{EngineId, LinkName};
-use crate::ports::{Publish, Published};
+use crate::netlink::{Batch, Socket};
+use crate::nft::{self, Forward, Transaction};
+use crate::ports::{Publish, Published, reserve};
+use crate::route::{self, By, Link};
+
+/// What the MTU is taken from, and its limit: Docker's and everybody's default.
+const SOMEWHERE: Ipv4Addr = Ipv4Addr::new(1, 1, 1, 1);
+const MTU_MAX: u32 = 1500;
 
 /// What still lives, and is not swept.
 #[derive(Clone, Debug, Default)]
 pub struct Live {
     /// Owners (container IDs) of published ports.
     pub owners: BTreeSet<String>,
-    /// Host sides of veth pairs.
+    /// Host sides of veth pairs, those of a `Pool` included.
     pub links: BTreeSet<LinkName>,
 }
 
@@ -30,12 +46,24 @@ pub struct Swept {
 #[derive(Debug)]
 pub struct Host {
     engine: EngineId,
+    route: Socket,
+    netfilter: Socket,
+    ipv6: bool,
+    bridges: BTreeMap<LinkName, (Bridge, BridgeLink)>,
+    forwards: BTreeMap<String, Vec<Forward>>,
 }
 
 impl Host {
     /// Open the sockets it works through, into the calling thread's network namespace.
     pub fn open(engine: &EngineId) -> Result<Self> {
-        Ok(Self { engine: engine.clone() })
+        Ok(Self {
+            engine: engine.clone(),
+            route: Socket::open(NetlinkFamily::Route)?,
+            netfilter: Socket::open(NetlinkFamily::Netfilter)?,
+            ipv6: has_ipv6(),
+            bridges: BTreeMap::new(),
+            forwards: BTreeMap::new(),
+        })
     }
 
     /// Whose it is.
@@ -46,40 +74,291 @@ impl Host {
 
     /// Create or repair a bridge and its NAT. Idempotent, also between processes; where all is well
     /// it costs two questions to the kernel, so call it before every start.
-    pub fn ensure(&mut self, _bridge: &Bridge) -> Result<()> {
-        todo!()
+    pub fn ensure(&mut self, bridge: &Bridge) -> Result<BridgeLink> {
+        if let Some((known, link)) = self.bridges.get(&bridge.name)
+            && known == bridge
+            && route::link(&mut self.route, By::Index(link.index))?
+                .is_some_and(|found| found.up && found.name == bridge.name.as_str())
+        {
+            let link = link.clone();
+            if !nft::table_exists(&mut self.netfilter, &self.engine)? {
+                self.write_nat(None)?;
+            }
+            return Ok(link);
+        }
+        let link = self.make_bridge(bridge)?;
+        turn_on("/proc/sys/net/ipv4/ip_forward")?;
+        self.write_nat(Some(bridge))?;
+        self.bridges
+            .insert(bridge.name.clone(), (bridge.clone(), link.clone()));
+        Ok(link)
     }
 
     /// Publish a container's ports, all or none, in one transaction.
     ///
     /// `owner` is the container's ID. A port in use is a Conflict that names it.
-    pub fn publish(&mut self, _owner: &str, _container: IpAddr, _ports: &[Publish]) -> Result<Vec<Published>> {
-        todo!()
+    pub fn publish(
+        &mut self,
+        owner: &str,
+        container: IpAddr,
+        ports: &[Publish],
+    ) -> Result<Vec<Published>> {
+        let published = ports
+            .iter()
+            .map(|port| self.reserve(port))
+            .collect::<Result<Vec<_>>>()?;
+        let chosen: Vec<Publish> = published.iter().map(|published| published.port).collect();
+        self.adopt(owner, container, &chosen)?;
+        Ok(published)
     }
 
     /// Take over what an earlier process published: its reservations are somebody else's, so
     /// only the NAT elements are made sure of, and remembered.
-    pub fn adopt(&mut self, _owner: &str, _container: IpAddr, _ports: &[Publish]) -> Result<()> {
-        todo!()
+    pub fn adopt(&mut self, owner: &str, container: IpAddr, ports: &[Publish]) -> Result<()> {
+        if ports.is_empty() {
+            return Ok(());
+        }
+        let forwards = ports
+            .iter()
+            .map(|port| forward(owner, container, port))
+            .collect::<Result<Vec<_>>>()?;
+        let mut transaction = Transaction::new(&self.engine);
+        nft::add_forwards(&mut transaction, &forwards);
+        match transaction.commit(&mut self.netfilter) {
+            // The table has gone: somebody flushed the host's rules.
+            Err(error) if nft::is_missing(&error) => {
+                self.write_nat(None)?;
+                let mut transaction = Transaction::new(&self.engine);
+                nft::add_forwards(&mut transaction, &forwards);
+                transaction.commit(&mut self.netfilter)?;
+            }
+            other => other?,
+        }
+        self.forwards
+            .entry(owner.to_owned())
+            .or_default()
+            .extend(forwards);
+        Ok(())
     }
 
     /// Withdraw all of an owner's ports in one transaction. No ports is no error.
-    pub fn unpublish(&mut self, _owner: &str) -> Result<()> {
-        todo!()
+    pub fn unpublish(&mut self, owner: &str) -> Result<()> {
+        let Some(forwards) = self.forwards.remove(owner) else {
+            return Ok(());
+        };
+        self.withdraw(&forwards)
     }
 
     /// Remove published ports and veth pairs of this engine that nobody in `live` owns.
-    pub fn sweep(&mut self, _live: &Live) -> Result<Swept> {
-        todo!()
+    pub fn sweep(&mut self, live: &Live) -> Result<Swept> {
+        let mut dead = nft::forwards(&mut self.netfilter, &self.engine)?;
+        dead.retain(|forward| !live.owners.contains(&forward.owner));
+        self.withdraw(&dead)?;
+        self.forwards.retain(|owner, _| live.owners.contains(owner));
+        let mut swept = Swept {
+            ports: dead.len(),
+            links: 0,
+        };
+        for name in self.veths()? {
+            if !live.links.contains(&name) {
+                route::delete_link(&mut self.route, &name)?;
+                swept.links += 1;
+            }
+        }
+        Ok(swept)
     }
 
     /// Remove a bridge, and its part of the NAT.
-    pub fn remove(&mut self, _bridge: &LinkName) -> Result<()> {
-        todo!()
+    pub fn remove(&mut self, bridge: &LinkName) -> Result<()> {
+        self.bridges.remove(bridge);
+        let subnets = nft::subnets_of(&mut self.netfilter, &self.engine, bridge)?;
+        let mut transaction = Transaction::new(&self.engine);
+        nft::delete_bridge(&mut transaction, bridge);
+        nft::delete_subnets(&mut transaction, &subnets);
+        match transaction.commit(&mut self.netfilter) {
+            Err(error) if nft::is_missing(&error) => {} // it was not there, or only half: the next ensure repairs
+            other => other?,
+        }
+        match route::link(&mut self.route, By::Name(bridge))? {
+            None => Ok(()),
+            Some(link) => {
+                is_bridge(&link)?;
+                route::delete_link(&mut self.route, bridge)
+            }
+        }
     }
 
-    /// Remove everything of this engine: bridges, veth pairs, table. For good.
-    pub fn destroy(self) -> Result<()> {
-        todo!()
+    /// Remove everything of this engine: bridges that it has ensured, its default bridge, veth
+    /// pairs, table. For good.
+    pub fn destroy(mut self) -> Result<()> {
+        for name in self.veths()? {
+            route::delete_link(&mut self.route, &name)?;
+        }
+        let mut names: BTreeSet<LinkName> = self.bridges.keys().cloned().collect();
+        names.insert(self.engine.bridge());
+        for name in &names {
+            self.remove(name)?;
+        }
+        let mut transaction = Transaction::new(&self.engine);
+        transaction.delete_table();
+        match transaction.commit(&mut self.netfilter) {
+            Err(error) if nft::is_missing(&error) => Ok(()),
+            other => other,
+        }
     }
+
+    fn reserve(&self, port: &Publish) -> Result<Published> {
+        reserve(port).map_err(|error| match error {
+            Error::PortTaken {
+                protocol,
+                address,
+                port: number,
+                ..
+            } => {
+                let ours = self
+                    .forwards
+                    .values()
+                    .flatten()
+                    .find(|forward| forward.conflicts(port));
+                match ours {
+                    Some(forward) => Error::PortOurs {
+                        protocol,
+                        address,
+                        port: number,
+                        owner: forward.owner.clone(),
+                    },
+                    None => error,
+                }
+            }
+            other => other,
+        })
+    }
+
+    fn make_bridge(&mut self, bridge: &Bridge) -> Result<BridgeLink> {
+        let name = &bridge.name;
+        if let Some(link) = route::link(&mut self.route, By::Name(name))? {
+            is_bridge(&link)?;
+        }
+        let mtu = match bridge.mtu {
+            Some(mtu) => mtu,
+            None => route::outgoing_link(&mut self.route, SOMEWHERE)?
+                .map_or(MTU_MAX, |link| link.mtu.min(MTU_MAX)),
+        };
+        let mac = match bridge.gateway.address() {
+            IpAddr::V4(address) => Some(Mac::of_ipv4(address)),
+            IpAddr::V6(_) => None,
+        };
+        let mut batch = Batch::new();
+        route::create_bridge(&mut batch, name, mac, mtu);
+        self.route.run(batch)?;
+        let vanished = || Error::Occupied {
+            link: name.to_string(),
+            wanted: "ours alone: it was deleted meanwhile",
+        };
+        let link = route::link(&mut self.route, By::Name(name))?.ok_or_else(vanished)?;
+        let mut batch = Batch::new();
+        route::allow_loopback_routes(&mut batch, name);
+        if self.ipv6 {
+            route::no_own_ipv6(&mut batch, By::Index(link.index));
+        }
+        route::add_address(&mut batch, link.index, bridge.gateway);
+        route::set_up(&mut batch, By::Index(link.index));
+        self.route.run(batch)?;
+        if self.ipv6 {
+            // No IPv6 yet: a container's router advertisements must not reach the host.
+            turn_on(&format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"))?;
+        }
+        Ok(BridgeLink {
+            name: name.clone(),
+            index: link.index,
+            mtu: link.mtu,
+        })
+    }
+
+    /// Write the table whole: its rules, one more bridge, and all that is remembered.
+    fn write_nat(&mut self, bridge: Option<&Bridge>) -> Result<()> {
+        let mut transaction = Transaction::new(&self.engine);
+        nft::write_ruleset(&mut transaction);
+        if let Some(bridge) = bridge {
+            let mut stale = nft::subnets_of(&mut self.netfilter, &self.engine, &bridge.name)?;
+            stale.retain(|network| network.range_v4() != bridge.gateway.range_v4());
+            nft::delete_subnets(&mut transaction, &stale);
+        }
+        let others = self.bridges.values().map(|(known, _)| known);
+        let others = others.filter(|known| bridge.is_none_or(|bridge| bridge.name != known.name));
+        for bridge in others.chain(bridge) {
+            nft::add_bridge(&mut transaction, &bridge.name, bridge.gateway);
+        }
+        nft::add_forwards(&mut transaction, self.forwards.values().flatten());
+        transaction.commit(&mut self.netfilter)
+    }
+
+    /// All at once; one by one where some of them have gone before.
+    fn withdraw(&mut self, forwards: &[Forward]) -> Result<()> {
+        let mut transaction = Transaction::new(&self.engine);
+        nft::delete_forwards(&mut transaction, forwards);
+        match transaction.commit(&mut self.netfilter) {
+            Err(error) if nft::is_missing(&error) => {}
+            other => return other,
+        }
+        for forward in forwards {
+            let mut transaction = Transaction::new(&self.engine);
+            nft::delete_forwards(&mut transaction, [forward]);
+            match transaction.commit(&mut self.netfilter) {
+                Err(error) if nft::is_missing(&error) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    fn veths(&mut self) -> Result<Vec<LinkName>> {
+        let prefix = self.engine.veth_prefix();
+        let ours =
+            |link: &Link| link.kind.as_deref() == Some("veth") && link.name.starts_with(&prefix);
+        let links = route::links(&mut self.route)?;
+        links
+            .iter()
+            .filter(|link| ours(link))
+            .map(|link| LinkName::parse(&link.name))
+            .collect()
+    }
+}
+
+fn is_bridge(link: &Link) -> Result<()> {
+    if link.kind.as_deref() == Some("bridge") {
+        return Ok(());
+    }
+    Err(Error::Occupied {
+        link: link.name.clone(),
+        wanted: "a bridge",
+    })
+}
+
+fn forward(owner: &str, container: IpAddr, port: &Publish) -> Result<Forward> {
+    let (IpAddr::V4(container), IpAddr::V4(host)) = (container, port.host_ip) else {
+        return Err(Error::Unsupported {
+            what: format!(
+                "publishing port {} on {} over IPv6",
+                port.host_port, port.host_ip
+            ),
+            remedy: "publish it on an IPv4 address",
+        });
+    };
+    Ok(Forward {
+        protocol: port.protocol,
+        host_ip: Some(host).filter(|host| !host.is_unspecified()),
+        host_port: port.host_port,
+        to: (container, port.container_port),
+        owner: owner.to_owned(),
+    })
+}
+
+/// Write 1 to a switch that may be on already (and that may be read-only, as in a container).
+fn turn_on(path: &str) -> Result<()> {
+    let failed = |cause: io::Error| Error::system(format!("write 1 to {path}"), cause);
+    if fs::read(path).map_err(failed)?.first() == Some(&b'1') {
+        return Ok(());
+    }
+    fs::write(path, "1").map_err(failed)
 }

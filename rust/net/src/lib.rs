@@ -10,14 +10,19 @@
 mod address;
 mod bridge;
 mod error;
+mod holder;
 mod host;
+mod maker;
 mod names;
+mod netlink;
+mod nft;
 mod pool;
 mod ports;
+mod route;
 mod sandbox;
 
 pub use address::{Cidr, Mac};
-pub use bridge::Bridge;
+pub use bridge::{Bridge, BridgeLink};
 pub use error::{Error, Result};
 pub use host::{Host, Live, Swept};
 pub use names::{EngineId, LinkName};

@@ -18,7 +18,11 @@ impl EngineId {
         if text.len() == 8 && text.bytes().all(hex) {
             return Ok(Self(text.to_owned()));
         }
-        Err(Error::Invalid { what: "engine ID", value: text.to_owned(), expected: "8 lower-case hex digits" })
+        Err(Error::Invalid {
+            what: "engine ID",
+            value: text.to_owned(),
+            expected: "8 lower-case hex digits",
+        })
     }
 
     /// The engine's nftables table (family inet): `knarr-<engine>`.
@@ -42,7 +46,9 @@ impl EngineId {
         let mut name = self.veth_prefix();
         for place in (0..8).rev() {
             let digit = (number >> (place * 5)) & 31;
-            name.push(char::from(DIGITS[usize::try_from(digit).unwrap_or_default()]));
+            name.push(char::from(
+                DIGITS[usize::try_from(digit).unwrap_or_default()],
+            ));
         }
         LinkName(name)
     }
@@ -68,7 +74,12 @@ impl LinkName {
     /// Parse a name; `InvalidArgument` where the kernel would not take it.
     pub fn parse(text: &str) -> Result<Self> {
         let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
-        if text.is_empty() || text.len() > LINK_NAME_MAX || text == "." || text == ".." || text.contains(odd) {
+        if text.is_empty()
+            || text.len() > LINK_NAME_MAX
+            || text == "."
+            || text == ".."
+            || text.contains(odd)
+        {
             return Err(Error::Invalid {
                 what: "network interface name",
                 value: text.to_owned(),
@@ -98,7 +109,14 @@ mod tests {
     #[test]
     fn engine_ids_are_eight_hex_digits() {
         assert!(EngineId::parse("0123abcd").is_ok());
-        for bad in ["", "0123abc", "0123abcde", "0123ABCD", "../..abc", "0123abcg"] {
+        for bad in [
+            "",
+            "0123abc",
+            "0123abcde",
+            "0123ABCD",
+            "../..abc",
+            "0123abcg",
+        ] {
             assert!(EngineId::parse(bad).is_err(), "{bad:?} was accepted");
         }
     }
@@ -115,7 +133,16 @@ mod tests {
 
     #[test]
     fn link_names_are_the_kernels() {
-        for bad in ["", ".", "..", "a/b", "a b", "a:b", "a\0b", "sixteen-bytes-xx"] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a b",
+            "a:b",
+            "a\0b",
+            "sixteen-bytes-xx",
+        ] {
             assert!(LinkName::parse(bad).is_err(), "{bad:?} was accepted");
         }
         assert!(LinkName::parse("fifteen-bytes-x").is_ok());

@@ -1,8 +1,16 @@
 //! Ready sandboxes, made off the start path.
+//!
+//! One thread makes them, in its own time. One mutex guards what is ready; it is held to put in and
+//! to take out, never while a sandbox is made. A thread that fails ends, and the next take starts another.
 
-use crate::bridge::Bridge;
-use crate::error::Result;
-use crate::names::EngineId;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use crate::bridge::BridgeLink;
+use crate::error::{Error, Result};
+use crate::maker::{Maker, Numbers};
+use crate::names::{EngineId, LinkName};
 use crate::sandbox::Sandbox;
 
 /// How many ready sandboxes of a kind to keep.
@@ -15,22 +23,227 @@ pub struct PoolSize {
 }
 
 /// Sandboxes made by a thread of the pool's own, bounded, and refilled after each take.
+///
+/// A kind of sandbox begins to be kept when the first of it is taken.
 #[derive(Debug)]
-pub struct Pool {}
+pub struct Pool {
+    engine: EngineId,
+    numbers: Numbers,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    size: PoolSize,
+    stock: Mutex<Stock>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Stock {
+    bare: Option<VecDeque<Sandbox>>,
+    linked: BTreeMap<LinkName, Shelf>,
+    stopping: bool,
+}
+
+#[derive(Debug)]
+struct Shelf {
+    bridge: BridgeLink,
+    ready: VecDeque<Sandbox>,
+}
+
+/// What the thread makes next: a bare sandbox, or one on that bridge.
+type Wanted = Option<BridgeLink>;
 
 impl Pool {
-    /// Start the pool. It begins to keep sandboxes of a kind when the first of that kind is taken.
-    pub fn start(_engine: &EngineId, _size: PoolSize) -> Result<Self> {
-        todo!()
+    /// A pool whose sandboxes have their other side in the calling thread's network namespace.
+    pub fn start(engine: &EngineId, size: PoolSize) -> Result<Self> {
+        let shared = Shared {
+            size,
+            stock: Mutex::default(),
+            changed: Condvar::new(),
+        };
+        Ok(Self {
+            engine: engine.clone(),
+            numbers: Numbers::new()?,
+            shared: Arc::new(shared),
+            thread: Mutex::new(None),
+        })
     }
 
     /// A sandbox with `lo` only. Never waits for the refill: an empty pool makes one on the spot.
     pub fn take_bare(&self) -> Result<Sandbox> {
-        todo!()
+        let ready = self.shared.lock().bare.get_or_insert_default().pop_front();
+        self.refill()?;
+        ready.map_or_else(|| self.make(None), Ok)
     }
 
-    /// A sandbox with `eth0` on that bridge, which must exist (`Host::ensure`).
-    pub fn take_linked(&self, _bridge: &Bridge) -> Result<Sandbox> {
-        todo!()
+    /// A sandbox with `eth0` on that bridge. Those on an earlier bridge of the name are let go.
+    pub fn take_linked(&self, bridge: &BridgeLink) -> Result<Sandbox> {
+        let mut stale = None;
+        let ready = {
+            let mut stock = self.shared.lock();
+            if stock
+                .linked
+                .get(&bridge.name)
+                .is_none_or(|shelf| shelf.bridge != *bridge)
+            {
+                let empty = Shelf {
+                    bridge: bridge.clone(),
+                    ready: VecDeque::new(),
+                };
+                stale = stock.linked.insert(bridge.name.clone(), empty);
+            }
+            stock
+                .linked
+                .get_mut(&bridge.name)
+                .and_then(|shelf| shelf.ready.pop_front())
+        };
+        drop(stale);
+        self.refill()?;
+        ready.map_or_else(|| self.make(Some(bridge)), Ok)
+    }
+
+    /// Keep no more sandboxes on that bridge: before the bridge goes.
+    pub fn forget(&self, bridge: &LinkName) {
+        let stale = self.shared.lock().linked.remove(bridge);
+        drop(stale);
+    }
+
+    /// How many sandboxes are ready: bare, and on that bridge.
+    #[must_use]
+    pub fn ready(&self, bridge: Option<&LinkName>) -> usize {
+        let stock = self.shared.lock();
+        match bridge {
+            None => stock.bare.as_ref().map_or(0, VecDeque::len),
+            Some(name) => stock.linked.get(name).map_or(0, |shelf| shelf.ready.len()),
+        }
+    }
+
+    /// The host's sides of all that is ready: a sweep must leave them.
+    #[must_use]
+    pub fn links(&self) -> Vec<LinkName> {
+        let stock = self.shared.lock();
+        stock
+            .linked
+            .values()
+            .flat_map(|shelf| &shelf.ready)
+            .filter_map(|sandbox| sandbox.link().cloned())
+            .collect()
+    }
+
+    /// On a thread of its own: making a sandbox visits another namespace, and a caller that could
+    /// not return from there would be lost.
+    fn make(&self, wanted: Option<&BridgeLink>) -> Result<Sandbox> {
+        thread::scope(|scope| {
+            let make = || Maker::open(&self.engine, self.numbers.clone())?.make(wanted);
+            let thread = thread::Builder::new()
+                .name("knarr-net".to_owned())
+                .spawn_scoped(scope, make);
+            let thread = thread.map_err(|cause| Error::system("start a thread", cause))?;
+            thread
+                .join()
+                .map_err(|_| Error::malformed("make a network namespace"))?
+        })
+    }
+
+    /// Wake the thread, or start it where there is none.
+    fn refill(&self) -> Result<()> {
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if thread.as_ref().is_none_or(JoinHandle::is_finished) {
+            let mut maker = Maker::open(&self.engine, self.numbers.clone())?;
+            let shared = Arc::clone(&self.shared);
+            let work = move || shared.fill(&mut maker);
+            let started = thread::Builder::new()
+                .name("knarr-net-pool".to_owned())
+                .spawn(work);
+            *thread = Some(started.map_err(|cause| Error::system("start a thread", cause))?);
+        }
+        self.shared.changed.notify_one();
+        Ok(())
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.lock().stopping = true;
+        self.shared.changed.notify_one();
+        let thread = self
+            .thread
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread {
+            // It ends without a result, and a panic of its has been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Stock> {
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The thread's work: until the pool stops, or making fails. Whoever takes next makes one for
+    /// himself, and so gets the reason of the failure.
+    fn fill(&self, maker: &mut Maker) {
+        while let Some(wanted) = self.next_wanted() {
+            let Ok(sandbox) = maker.make(wanted.as_ref()) else {
+                return;
+            };
+            let mut stock = self.lock();
+            let unwanted = match wanted {
+                None => {
+                    stock.bare.get_or_insert_default().push_back(sandbox);
+                    None
+                }
+                Some(bridge) => match stock
+                    .linked
+                    .get_mut(&bridge.name)
+                    .filter(|shelf| shelf.bridge == bridge)
+                {
+                    Some(place) => {
+                        place.ready.push_back(sandbox);
+                        None
+                    }
+                    None => Some(sandbox),
+                },
+            };
+            drop(stock);
+            drop(unwanted);
+        }
+    }
+
+    /// Wait until something is missing; None when the pool stops. The emptiest shelf comes first.
+    fn next_wanted(&self) -> Option<Wanted> {
+        let mut stock = self.lock();
+        loop {
+            if stock.stopping {
+                return None;
+            }
+            let bare = stock
+                .bare
+                .as_ref()
+                .map(VecDeque::len)
+                .filter(|ready| *ready < self.size.bare);
+            let linked = stock
+                .linked
+                .values()
+                .filter(|shelf| shelf.ready.len() < self.size.linked)
+                .min_by_key(|shelf| shelf.ready.len());
+            match (bare, linked) {
+                (Some(ready), Some(emptiest)) if emptiest.ready.len() < ready => {
+                    return Some(Some(emptiest.bridge.clone()));
+                }
+                (Some(_), _) => return Some(None),
+                (None, Some(emptiest)) => return Some(Some(emptiest.bridge.clone())),
+                (None, None) => {
+                    let woken = self.changed.wait(stock);
+                    stock = woken.unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
     }
 }

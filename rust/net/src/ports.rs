@@ -1,11 +1,18 @@
 //! Published ports, and how the host's side of one is reserved.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::str::FromStr;
 
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, Protocol as Transport, Shutdown, SocketFlags, SocketType, sockopt,
+};
+use rustix::net::{bind, getsockname, ipproto, listen, shutdown, socket_with};
+
 use crate::error::{Error, Result};
+use crate::holder::holder;
 
 /// A transport protocol that ports can be published of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,6 +25,23 @@ pub enum Protocol {
     Sctp,
 }
 
+impl Protocol {
+    /// Its number in an IP header.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+
+    pub(crate) fn of_number(number: u8) -> Option<Self> {
+        [Self::Tcp, Self::Udp, Self::Sctp]
+            .into_iter()
+            .find(|protocol| protocol.number() == number)
+    }
+}
+
 impl FromStr for Protocol {
     type Err = Error;
 
@@ -26,7 +50,11 @@ impl FromStr for Protocol {
             "tcp" => Ok(Self::Tcp),
             "udp" => Ok(Self::Udp),
             "sctp" => Ok(Self::Sctp),
-            _ => Err(Error::Invalid { what: "protocol", value: text.to_owned(), expected: "tcp, udp or sctp" }),
+            _ => Err(Error::Invalid {
+                what: "protocol",
+                value: text.to_owned(),
+                expected: "tcp, udp or sctp",
+            }),
         }
     }
 }
@@ -61,4 +89,85 @@ pub struct Published {
     pub port: Publish,
     /// A bound socket that listens to nothing: the port is ours until all its copies are closed.
     pub reservation: OwnedFd,
+}
+
+/// Reserve a host port: `PortTaken` where somebody has it, `NotLocal` for an address of no interface.
+///
+/// A bound socket conflicts with any other, SO_REUSEADDR or not, and it answers nobody.
+pub(crate) fn reserve(port: &Publish) -> Result<Published> {
+    let address = SocketAddr::new(port.host_ip, port.host_port);
+    let doing = || format!("reserve {address}/{}", port.protocol);
+    let result = bound(port.protocol, address, false).or_else(|errno| match errno {
+        // Connections of a server that has gone leave the port in TIME_WAIT for a minute.
+        Errno::ADDRINUSE if port.protocol == Protocol::Tcp => bound_beside_closed(address),
+        errno => Err(errno),
+    });
+    let reservation = result.map_err(|errno| match errno {
+        Errno::ADDRINUSE => Error::PortTaken {
+            protocol: port.protocol,
+            address: port.host_ip,
+            port: port.host_port,
+            holder: holder(port.protocol, address),
+        },
+        Errno::ADDRNOTAVAIL => Error::NotLocal {
+            address: port.host_ip,
+        },
+        Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT => Error::Unsupported {
+            what: format!("publishing {} ports", port.protocol),
+            remedy: "load the kernel's module for it",
+        },
+        errno => Error::system(doing(), errno),
+    })?;
+    let host_port = if port.host_port == 0 {
+        chosen(&reservation, doing)?
+    } else {
+        port.host_port
+    };
+    Ok(Published {
+        port: Publish { host_port, ..*port },
+        reservation,
+    })
+}
+
+fn bound(protocol: Protocol, address: SocketAddr, reuse: bool) -> rustix::io::Result<OwnedFd> {
+    let (kind, transport): (_, Option<Transport>) = match protocol {
+        Protocol::Tcp => (SocketType::STREAM, Some(ipproto::TCP)),
+        Protocol::Udp => (SocketType::DGRAM, Some(ipproto::UDP)),
+        Protocol::Sctp => (SocketType::STREAM, Some(ipproto::SCTP)),
+    };
+    let socket = socket_with(family(address), kind, SocketFlags::CLOEXEC, transport)?;
+    if reuse {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    bind(&socket, &address)?;
+    if protocol == Protocol::Udp {
+        // What arrives before the NAT is in place is never read: keep it small.
+        sockopt::set_socket_recv_buffer_size(&socket, 0)?;
+    }
+    Ok(socket)
+}
+
+/// Bind although connections in TIME_WAIT have the port, yet let no later SO_REUSEADDR socket bind it
+/// too: listening, for an instant, takes the port for good, and ending that keeps it bound.
+fn bound_beside_closed(address: SocketAddr) -> rustix::io::Result<OwnedFd> {
+    let socket = bound(Protocol::Tcp, address, true)?;
+    listen(&socket, 0)?;
+    sockopt::set_socket_reuseaddr(&socket, false)?;
+    shutdown(&socket, Shutdown::Read)?;
+    Ok(socket)
+}
+
+fn chosen(socket: &OwnedFd, doing: impl Fn() -> String) -> Result<u16> {
+    let name = getsockname(socket).map_err(|errno| Error::system(doing(), errno))?;
+    SocketAddr::try_from(name)
+        .map(|name| name.port())
+        .map_err(|_| Error::malformed(doing()))
+}
+
+fn family(address: SocketAddr) -> AddressFamily {
+    if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    }
 }

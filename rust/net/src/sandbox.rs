@@ -1,11 +1,23 @@
 //! Network namespaces of containers.
 
-use std::net::IpAddr;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use knarr_sys::net::{NetlinkFamily, enter_network, frame_socket, send_frame, unshare_network};
+
 use crate::address::{Cidr, Mac};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::names::LinkName;
+use crate::netlink::{Batch, Socket};
+use crate::route::{self, By};
+
+/// What Docker gives every container a namespace of its own with: low ports and ping for everyone.
+const SYSCTLS: [(&str, &str); 2] = [
+    ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
+    ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
+];
 
 /// What a container's `eth0` is given.
 #[derive(Clone, Copy, Debug)]
@@ -25,10 +37,103 @@ pub struct Interface {
 #[derive(Debug)]
 pub struct Sandbox {
     namespace: OwnedFd,
-    link: Option<LinkName>,
+    link: Option<Link>,
+}
+
+/// A sandbox's `eth0`.
+#[derive(Debug)]
+struct Link {
+    /// The host's side.
+    host: LinkName,
+    /// Index of `eth0` inside.
+    index: u32,
+    mac: [u8; 6],
+    /// Sockets into the namespace, which they keep alive: gone once `eth0` is configured.
+    inside: Option<Inside>,
+}
+
+/// Sockets opened inside while the making thread was there, so that configuring needs no setns.
+#[derive(Debug)]
+pub(crate) struct Inside {
+    route: Socket,
+    frames: OwnedFd,
+}
+
+/// A new namespace with `lo` up. The calling thread visits it and returns to `home`; if it cannot
+/// return, that is the error, and the thread must not do anything else.
+pub(crate) fn new_namespace(home: BorrowedFd<'_>) -> Result<(OwnedFd, Inside)> {
+    unshare_network().map_err(|cause| Error::system("create a network namespace", cause))?;
+    let made = furnish();
+    enter_network(home)
+        .map_err(|cause| Error::system("return to the host's network namespace", cause))?;
+    made
+}
+
+/// The calling thread's network namespace.
+pub(crate) fn current_namespace() -> Result<OwnedFd> {
+    let path = "/proc/thread-self/ns/net";
+    fs::File::open(path)
+        .map(OwnedFd::from)
+        .map_err(|cause| Error::system(format!("open {path}"), cause))
+}
+
+fn furnish() -> Result<(OwnedFd, Inside)> {
+    let namespace = current_namespace()?;
+    let mut route = Socket::open(NetlinkFamily::Route)?;
+    let mut batch = Batch::new();
+    route::set_up(&mut batch, By::Index(route::LOOPBACK));
+    route.run(batch)?;
+    for (path, value) in SYSCTLS {
+        match fs::write(path, value) {
+            // Inside another container /proc/sys is read-only: these are conveniences, go without.
+            Err(cause)
+                if matches!(
+                    cause.kind(),
+                    io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotFound
+                ) => {}
+            other => other.map_err(|cause| Error::system(format!("write {path}"), cause))?,
+        }
+    }
+    let frames = frame_socket().map_err(|cause| Error::system("open a packet socket", cause))?;
+    Ok((namespace, Inside { route, frames }))
 }
 
 impl Sandbox {
+    pub(crate) fn bare(namespace: OwnedFd) -> Self {
+        Self {
+            namespace,
+            link: None,
+        }
+    }
+
+    /// With an `eth0` that another socket has put there: bring it up, without an address yet.
+    pub(crate) fn linked(
+        namespace: OwnedFd,
+        mut inside: Inside,
+        host: LinkName,
+        peer: &LinkName,
+        ipv6: bool,
+    ) -> Result<Self> {
+        let missing = || Error::malformed(format!("look up {peer} in a new network namespace"));
+        let link = route::link(&mut inside.route, By::Name(peer))?.ok_or_else(missing)?;
+        let mut batch = Batch::new();
+        if ipv6 {
+            route::no_own_ipv6(&mut batch, By::Index(link.index));
+        }
+        route::set_up(&mut batch, By::Index(link.index));
+        inside.route.run(batch)?;
+        let mac = link.mac.ok_or_else(missing)?;
+        Ok(Self {
+            namespace,
+            link: Some(Link {
+                host,
+                index: link.index,
+                mac,
+                inside: Some(inside),
+            }),
+        })
+    }
+
     /// The namespace, for setns.
     #[must_use]
     pub fn namespace(&self) -> BorrowedFd<'_> {
@@ -44,11 +149,68 @@ impl Sandbox {
     /// The host's side of the veth pair, if there is one: what `Host::sweep` calls live.
     #[must_use]
     pub fn link(&self) -> Option<&LinkName> {
-        self.link.as_ref()
+        self.link.as_ref().map(|link| &link.host)
     }
 
-    /// Give `eth0` its address, default route and MAC address, and announce them to the bridge.
-    pub fn configure(&mut self, _interface: &Interface) -> Result<()> {
-        todo!()
+    /// Give `eth0` its address, default route and MAC address, and announce them to the bridge, so
+    /// that nobody sends to whoever had the address before. Once only.
+    pub fn configure(&mut self, interface: &Interface) -> Result<()> {
+        let unlinked = || Error::Invalid {
+            what: "sandbox",
+            value: interface.address.to_string(),
+            expected: "one with an interface that has no address yet",
+        };
+        let link = self.link.as_mut().ok_or_else(unlinked)?;
+        let mut inside = link.inside.take().ok_or_else(unlinked)?;
+        let mut batch = Batch::new();
+        if let Some(mac) = interface.mac {
+            route::set_mac(&mut batch, link.index, mac);
+            link.mac = mac.bytes();
+        }
+        route::add_address(&mut batch, link.index, interface.address);
+        if let Some(gateway) = interface.gateway {
+            route::add_default_route(&mut batch, link.index, gateway);
+        }
+        inside.route.run(batch)?;
+        if let IpAddr::V4(address) = interface.address.address() {
+            send_frame(&inside.frames, link.index, &announcement(link.mac, address))
+                .map_err(|cause| Error::system(format!("announce the address {address}"), cause))?;
+        }
+        Ok(())
+    }
+}
+
+/// A gratuitous ARP request (RFC 5227, section 3): sender and target are the address itself.
+fn announcement(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
+    const ETHERNET_IPV4_REQUEST: [u8; 10] = [0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1];
+    let ip = address.octets();
+    [
+        &[0xff; 6][..],
+        &mac,
+        &ETHERNET_IPV4_REQUEST,
+        &mac,
+        &ip,
+        &[0; 6],
+        &ip,
+    ]
+    .concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_announcement_is_an_arp_request_for_itself() {
+        let frame = announcement([2, 0x42, 10, 88, 0, 5], Ipv4Addr::new(10, 88, 0, 5));
+        assert_eq!(frame.len(), 42);
+        assert_eq!(frame[..6], [0xff; 6]);
+        assert_eq!(frame[6..12], frame[22..28], "sender in both headers");
+        assert_eq!(frame[12..22], [8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+        assert_eq!(
+            frame[28..32],
+            frame[38..42],
+            "sender's address is the target's"
+        );
     }
 }

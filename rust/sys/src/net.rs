@@ -29,7 +29,13 @@ pub fn netlink_socket(family: NetlinkFamily) -> io::Result<OwnedFd> {
         NetlinkFamily::SocketDiagnostics => libc::NETLINK_SOCK_DIAG,
     };
     // SAFETY: socket() takes no pointers.
-    let raw = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol) };
+    let raw = unsafe {
+        libc::socket(
+            libc::AF_NETLINK,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+            protocol,
+        )
+    };
     let socket = owned(raw)?;
     set_flag(&socket, libc::SOL_NETLINK, libc::NETLINK_EXT_ACK)?;
     set_flag(&socket, libc::SOL_NETLINK, libc::NETLINK_CAP_ACK)?;
@@ -40,7 +46,11 @@ pub fn netlink_socket(family: NetlinkFamily) -> io::Result<OwnedFd> {
 pub fn unshare_network() -> io::Result<()> {
     // SAFETY: unshare() takes no pointers. CLONE_NEWNET changes the calling thread's namespace
     // only; descriptors that are open keep theirs.
-    if unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Move the calling thread, and no other, into the network namespace of a descriptor.
@@ -78,7 +88,11 @@ pub fn send_frame(socket: impl AsFd, interface: u32, frame: &[u8]) -> io::Result
             u32::try_from(size_of::<libc::sockaddr_ll>()).unwrap_or_default(),
         )
     };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if sent < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 fn owned(raw: libc::c_int) -> io::Result<OwnedFd> {
@@ -101,5 +115,9 @@ fn set_flag(socket: &OwnedFd, level: libc::c_int, option: libc::c_int) -> io::Re
             u32::try_from(size_of::<libc::c_int>()).unwrap_or_default(),
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

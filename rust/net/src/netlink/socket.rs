@@ -1,0 +1,203 @@
+//! A netlink socket: send a batch, read its answers.
+
+use std::os::fd::OwnedFd;
+
+use knarr_sys::net::{NetlinkFamily, netlink_socket};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use super::reply::{Content, parse};
+use super::{Batch, DUMP};
+use crate::error::{Error, Result};
+
+/// The kernel never makes a dump's datagram longer than this (`netlink_dump`).
+const DATAGRAM: usize = 32 * 1024;
+/// How often a dump is repeated that a change interrupted.
+const DUMP_ATTEMPTS: usize = 16;
+
+/// The kernel's objects: their message types, and their bytes after the message's header.
+type Objects = Vec<(u16, Vec<u8>)>;
+
+/// A socket into the namespace that its maker was in.
+///
+/// The kernel has queued all its answers when `send` returns, and each next piece of a dump when
+/// the one before is read. So nothing here ever waits, and an answer that is missing is an error.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    socket: OwnedFd,
+    sequence: u32,
+}
+
+impl Socket {
+    pub(crate) fn open(family: NetlinkFamily) -> Result<Self> {
+        let socket = netlink_socket(family)
+            .map_err(|cause| Error::system("open a netlink socket", cause))?;
+        Ok(Self {
+            socket,
+            sequence: 0,
+        })
+    }
+
+    /// Send the requests and report the first that failed. Without a `Transaction` around them
+    /// (nftables), the others have been done nevertheless.
+    pub(crate) fn run(&mut self, mut batch: Batch) -> Result<()> {
+        if batch.len() == 0 {
+            return Ok(());
+        }
+        let last = batch.len() - 1;
+        self.exchange(&mut batch, last)
+    }
+
+    /// As `run`, where request `last` is the last that the kernel answers.
+    pub(crate) fn exchange(&mut self, batch: &mut Batch, last: u32) -> Result<()> {
+        batch.acknowledge(last);
+        let first = self.send(batch)?;
+        let mut failure: Option<(u32, i32, Option<String>)> = None;
+        let mut acknowledged = false;
+        let mut buffer = vec![0; DATAGRAM];
+        while !acknowledged {
+            let received = self.receive(&mut buffer);
+            let length = match received {
+                Ok(length) => length,
+                // No acknowledgement after a failure: a batch may have ended early.
+                Err(Errno::AGAIN) if failure.is_some() => break,
+                Err(errno) => return Err(Error::system(batch.doing(last), errno)),
+            };
+            parse(&buffer[..length], |reply| {
+                let index = reply.sequence.wrapping_sub(first);
+                let Content::Status { errno, detail } = reply.content else {
+                    return;
+                };
+                if index > last {
+                    return;
+                }
+                acknowledged |= index == last;
+                if errno != 0
+                    && failure
+                        .as_ref()
+                        .is_none_or(|(earlier, ..)| index < *earlier)
+                {
+                    failure = Some((index, errno, detail));
+                }
+            })
+            .ok_or_else(|| Error::malformed(batch.doing(last)))?;
+        }
+        match failure {
+            None => Ok(()),
+            Some((index, errno, detail)) => Err(Error::Refused {
+                doing: batch.doing(index).to_owned(),
+                cause: Content::cause(errno),
+                detail,
+            }),
+        }
+    }
+
+    /// Ask for one object: its bytes after the message's header. An errno such as ENODEV is an error.
+    pub(crate) fn get(&mut self, batch: Batch) -> Result<Vec<u8>> {
+        let doing = batch.doing(0).to_owned();
+        let objects = self.objects(batch, false)?.unwrap_or_default();
+        objects
+            .into_iter()
+            .next()
+            .map(|(_, body)| body)
+            .ok_or_else(|| Error::malformed(doing))
+    }
+
+    /// Ask for all objects of a kind: their types and bytes. `request` makes the question.
+    pub(crate) fn dump(&mut self, request: impl Fn(&mut Batch, u16)) -> Result<Objects> {
+        let mut doing = String::new();
+        for _ in 0..DUMP_ATTEMPTS {
+            let mut batch = Batch::new();
+            request(&mut batch, DUMP);
+            batch.doing(0).clone_into(&mut doing);
+            if let Some(objects) = self.objects(batch, true)? {
+                return Ok(objects);
+            }
+        }
+        Err(Error::Refused {
+            doing,
+            cause: Errno::AGAIN.into(),
+            detail: Some("it never stopped changing".to_owned()),
+        })
+    }
+
+    /// None for a dump that a change interrupted.
+    fn objects(&mut self, mut batch: Batch, dump: bool) -> Result<Option<Objects>> {
+        let sequence = self.send(&mut batch)?;
+        let mut objects = Vec::new();
+        let mut end = None;
+        let mut torn = false;
+        let mut buffer = vec![0; DATAGRAM];
+        while end.is_none() {
+            let length = self
+                .receive(&mut buffer)
+                .map_err(|errno| Error::system(batch.doing(0), errno))?;
+            parse(&buffer[..length], |reply| {
+                if reply.sequence != sequence {
+                    return;
+                }
+                match reply.content {
+                    Content::Object {
+                        kind,
+                        body,
+                        interrupted,
+                    } => {
+                        objects.push((kind, body));
+                        torn |= interrupted;
+                        if !dump {
+                            end = Some((0, None));
+                        }
+                    }
+                    Content::Status { errno, detail } => end = Some((errno, detail)),
+                    Content::Done { errno, interrupted } => {
+                        torn |= interrupted;
+                        end = Some((errno, None));
+                    }
+                }
+            })
+            .ok_or_else(|| Error::malformed(batch.doing(0)))?;
+        }
+        match end {
+            Some((errno, detail)) if errno != 0 => Err(Error::Refused {
+                doing: batch.doing(0).to_owned(),
+                cause: Content::cause(errno),
+                detail,
+            }),
+            _ => Ok((!torn).then_some(objects)),
+        }
+    }
+
+    fn send(&mut self, batch: &mut Batch) -> Result<u32> {
+        if batch.overflowed() {
+            return Err(Error::malformed(format!(
+                "{}: the request is too long",
+                batch.doing(0)
+            )));
+        }
+        let first = self.sequence.wrapping_add(1);
+        self.sequence = self.sequence.wrapping_add(batch.len());
+        let doing = batch.doing(0).to_owned();
+        let bytes = batch.numbered(first);
+        let wanted = bytes.len();
+        match send(&self.socket, bytes, SendFlags::empty()) {
+            Ok(sent) if sent == wanted => Ok(first),
+            Ok(_) => Err(Error::malformed(doing)),
+            Err(errno) => Err(Error::system(doing, errno)),
+        }
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> std::result::Result<usize, Errno> {
+        loop {
+            match recv(
+                &self.socket,
+                &mut *buffer,
+                RecvFlags::DONTWAIT | RecvFlags::TRUNC,
+            ) {
+                Ok((_, length)) if length > buffer.len() => return Err(Errno::MSGSIZE),
+                Ok((_, length)) => return Ok(length),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+}

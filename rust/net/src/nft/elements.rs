@@ -1,0 +1,323 @@
+//! The elements of an engine's sets: its bridges, and the ports it publishes.
+
+use std::net::Ipv4Addr;
+
+use super::ruleset::{BRIDGES, FORWARDS, FORWARDS_ANY, PATHS, SUBNETS};
+use super::{
+    DELETE_ELEMENT, FAMILY_INET, GET_ELEMENT, NEW_ELEMENT, NFTA_DATA_VALUE, NFTA_LIST_ELEM,
+    Transaction,
+};
+use super::{is_missing, message, put_value};
+use crate::address::Cidr;
+use crate::error::Result;
+use crate::names::{EngineId, LinkName};
+use crate::netlink::{Body, CREATE, Socket, attributes};
+use crate::ports::{Protocol, Publish};
+
+const LIST_TABLE: u16 = 1;
+const LIST_SET: u16 = 2;
+const LIST_ELEMENTS: u16 = 3;
+const ELEMENT_KEY: u16 = 1;
+const ELEMENT_DATA: u16 = 2;
+const ELEMENT_FLAGS: u16 = 3;
+const ELEMENT_USERDATA: u16 = 6;
+const FLAG_INTERVAL_END: u32 = 1;
+const COMMENT: u8 = 0;
+/// The kernel's limit for a comment with its NUL, its type and its length (`NFT_USERDATA_MAXLEN`).
+const COMMENT_MAX: usize = 253;
+
+/// Elements in one request: far below the 64 KiB that an attribute can have.
+const CHUNK: usize = 200;
+
+/// A host port that leads to a container: one element of a map, with its owner as the comment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Forward {
+    pub(crate) protocol: Protocol,
+    /// None: all the host's addresses.
+    pub(crate) host_ip: Option<Ipv4Addr>,
+    pub(crate) host_port: u16,
+    pub(crate) to: (Ipv4Addr, u16),
+    pub(crate) owner: String,
+}
+
+impl Forward {
+    fn set(&self) -> &'static str {
+        if self.host_ip.is_some() {
+            FORWARDS
+        } else {
+            FORWARDS_ANY
+        }
+    }
+
+    /// `protocol . address . port` or `protocol . port`, each part in 4 bytes.
+    fn key(&self) -> Vec<u8> {
+        let mut key = vec![self.protocol.number(), 0, 0, 0];
+        key.extend(self.host_ip.iter().flat_map(Ipv4Addr::octets));
+        key.extend(self.host_port.to_be_bytes());
+        key.extend([0, 0]);
+        key
+    }
+
+    fn data(&self) -> [u8; 8] {
+        let [a, b, c, d] = self.to.0.octets();
+        let [high, low] = self.to.1.to_be_bytes();
+        [a, b, c, d, high, low, 0, 0]
+    }
+
+    /// Whether publishing that port too would need the same host port.
+    pub(crate) fn conflicts(&self, port: &Publish) -> bool {
+        self.protocol == port.protocol
+            && self.host_port == port.host_port
+            && (port.host_ip.is_unspecified() || self.host_ip.is_none_or(|own| port.host_ip == own))
+    }
+
+    fn parse(set: &str, element: &Element) -> Option<Self> {
+        let (protocol, rest) = element.key.split_first_chunk::<4>()?;
+        let (host_ip, port) = if set == FORWARDS {
+            let (address, port) = rest.split_first_chunk::<4>()?;
+            (Some(Ipv4Addr::from(*address)), port)
+        } else {
+            (None, rest)
+        };
+        let (to, to_port) = element.data.split_first_chunk::<4>()?;
+        Some(Self {
+            protocol: Protocol::of_number(protocol[0])?,
+            host_ip,
+            host_port: u16::from_be_bytes(*port.first_chunk()?),
+            to: (
+                Ipv4Addr::from(*to),
+                u16::from_be_bytes(*to_port.first_chunk()?),
+            ),
+            owner: element.comment.clone(),
+        })
+    }
+}
+
+pub(crate) fn add_forwards<'a>(
+    transaction: &mut Transaction,
+    forwards: impl IntoIterator<Item = &'a Forward>,
+) {
+    change_forwards(transaction, forwards, NEW_ELEMENT, CREATE, "publish");
+}
+
+/// All must exist: one that does not fails the transaction.
+pub(crate) fn delete_forwards<'a>(
+    transaction: &mut Transaction,
+    forwards: impl IntoIterator<Item = &'a Forward>,
+) {
+    change_forwards(transaction, forwards, DELETE_ELEMENT, 0, "withdraw");
+}
+
+fn change_forwards<'a>(
+    transaction: &mut Transaction,
+    forwards: impl IntoIterator<Item = &'a Forward>,
+    kind: u16,
+    flags: u16,
+    verb: &str,
+) {
+    let (by_address, by_port): (Vec<_>, Vec<_>) = forwards
+        .into_iter()
+        .partition(|forward| forward.host_ip.is_some());
+    for chunk in by_address.chunks(CHUNK).chain(by_port.chunks(CHUNK)) {
+        let doing = format!("{verb} the ports of container {}", chunk[0].owner);
+        change(transaction, doing, kind, flags, chunk[0].set(), |list| {
+            for forward in chunk {
+                list.nest(NFTA_LIST_ELEM, |body| {
+                    put_value(body, ELEMENT_KEY, &forward.key());
+                    if kind == NEW_ELEMENT {
+                        put_value(body, ELEMENT_DATA, &forward.data());
+                        put_comment(body, &forward.owner);
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// The published ports that are in the kernel's table; none where there is no table.
+pub(crate) fn forwards(socket: &mut Socket, engine: &EngineId) -> Result<Vec<Forward>> {
+    let mut found = Vec::new();
+    for set in [FORWARDS, FORWARDS_ANY] {
+        found.extend(
+            elements(socket, engine, set)?
+                .iter()
+                .filter_map(|element| Forward::parse(set, element)),
+        );
+    }
+    Ok(found)
+}
+
+pub(crate) fn add_bridge(transaction: &mut Transaction, name: &LinkName, network: Cidr) {
+    change_bridge(transaction, name, Some(network), NEW_ELEMENT, CREATE);
+}
+
+/// Its elements must exist. Without a network, only the link's.
+pub(crate) fn delete_bridge(transaction: &mut Transaction, name: &LinkName) {
+    change_bridge(transaction, name, None, DELETE_ELEMENT, 0);
+}
+
+/// Take networks out of the set of subnets; they must be in it.
+pub(crate) fn delete_subnets(transaction: &mut Transaction, networks: &[Cidr]) {
+    for network in networks {
+        change_subnet(transaction, *network, "", DELETE_ELEMENT, 0);
+    }
+}
+
+/// The networks that are in the set of subnets for that bridge.
+pub(crate) fn subnets_of(
+    socket: &mut Socket,
+    engine: &EngineId,
+    bridge: &LinkName,
+) -> Result<Vec<Cidr>> {
+    let of_bridge = |element: &Element| {
+        let (name, network) = element.comment.split_once(' ')?;
+        (name == bridge.as_str())
+            .then(|| network.parse().ok())
+            .flatten()
+    };
+    Ok(elements(socket, engine, SUBNETS)?
+        .iter()
+        .filter_map(of_bridge)
+        .collect())
+}
+
+fn change_bridge(
+    transaction: &mut Transaction,
+    name: &LinkName,
+    network: Option<Cidr>,
+    kind: u16,
+    flags: u16,
+) {
+    let doing = format!("set up NAT for the bridge {name}");
+    let mut key = name.as_str().as_bytes().to_vec();
+    key.resize(16, 0);
+    change(transaction, doing.clone(), kind, flags, BRIDGES, |list| {
+        list.nest(NFTA_LIST_ELEM, |body| put_value(body, ELEMENT_KEY, &key));
+    });
+    let path = [&key[..], &key[..]].concat();
+    change(transaction, doing, kind, flags, PATHS, |list| {
+        list.nest(NFTA_LIST_ELEM, |body| put_value(body, ELEMENT_KEY, &path));
+    });
+    if let Some(network) = network {
+        change_subnet(transaction, network, name.as_str(), kind, flags);
+    }
+}
+
+/// An interval is two elements: its first address, and the first after it with a flag.
+fn change_subnet(
+    transaction: &mut Transaction,
+    network: Cidr,
+    bridge: &str,
+    kind: u16,
+    flags: u16,
+) {
+    let Some((first, last)) = network.range_v4() else {
+        return;
+    };
+    let doing = format!("set up NAT for the network {network}");
+    change(transaction, doing, kind, flags, SUBNETS, |list| {
+        list.nest(NFTA_LIST_ELEM, |body| {
+            put_value(body, ELEMENT_KEY, &first.octets());
+            if kind == NEW_ELEMENT {
+                put_comment(body, &format!("{bridge} {first}/{}", network.prefix()));
+            }
+        });
+        if let Some(after) = u32::from(last).checked_add(1) {
+            list.nest(NFTA_LIST_ELEM, |body| {
+                put_value(body, ELEMENT_KEY, &after.to_be_bytes());
+                body.u32_be(ELEMENT_FLAGS, FLAG_INTERVAL_END);
+            });
+        }
+    });
+}
+
+fn change(
+    transaction: &mut Transaction,
+    doing: String,
+    kind: u16,
+    flags: u16,
+    set: &str,
+    list: impl FnOnce(&mut Body<'_>),
+) {
+    transaction.change(doing, kind, flags, |body| {
+        body.text(LIST_SET, set);
+        body.nest(LIST_ELEMENTS, list);
+    });
+}
+
+/// nft's own encoding of comments, so that `nft list` shows them.
+fn put_comment(body: &mut Body<'_>, text: &str) {
+    let text = &text.as_bytes()[..text.len().min(COMMENT_MAX)];
+    let mut value = vec![COMMENT, u8::try_from(text.len() + 1).unwrap_or(u8::MAX)];
+    value.extend_from_slice(text);
+    value.push(0);
+    body.bytes(ELEMENT_USERDATA, &value);
+}
+
+#[derive(Debug, Default)]
+struct Element {
+    key: Vec<u8>,
+    data: Vec<u8>,
+    comment: String,
+}
+
+fn elements(socket: &mut Socket, engine: &EngineId, set: &str) -> Result<Vec<Element>> {
+    let messages = socket.dump(|batch, flags| {
+        batch.request(
+            format!("list the nftables set {set}"),
+            message(GET_ELEMENT),
+            flags,
+            |body| {
+                body.header(&[FAMILY_INET, 0, 0, 0]);
+                body.text(LIST_TABLE, &engine.table());
+                body.text(LIST_SET, set);
+            },
+        );
+    });
+    let messages = match messages {
+        Err(error) if is_missing(&error) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut found = Vec::new();
+    for (_, body) in &messages {
+        for (kind, list) in attributes(body.get(4..).unwrap_or_default()) {
+            if kind == LIST_ELEMENTS {
+                found.extend(attributes(list).map(|(_, element)| parse_element(element)));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn parse_element(bytes: &[u8]) -> Element {
+    let value = |nested: &[u8]| {
+        attributes(nested)
+            .find(|(kind, _)| *kind == NFTA_DATA_VALUE)
+            .map(|(_, value)| value.to_vec())
+            .unwrap_or_default()
+    };
+    let mut element = Element::default();
+    for (kind, content) in attributes(bytes) {
+        match kind {
+            ELEMENT_KEY => element.key = value(content),
+            ELEMENT_DATA => element.data = value(content),
+            ELEMENT_USERDATA => element.comment = comment(content),
+            _ => {}
+        }
+    }
+    element
+}
+
+/// The comment among user data: type, length, value, each type at most once.
+fn comment(mut bytes: &[u8]) -> String {
+    while let [kind, length, rest @ ..] = bytes {
+        let Some(value) = rest.get(..usize::from(*length)) else {
+            break;
+        };
+        if *kind == COMMENT {
+            return crate::netlink::text(value).unwrap_or_default();
+        }
+        bytes = &rest[value.len()..];
+    }
+    String::new()
+}

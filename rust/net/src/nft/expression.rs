@@ -1,0 +1,232 @@
+//! The expressions that rules are made of: a small machine with 16 registers of 4 bytes.
+//!
+//! [`Rule`] reads like the rule in nft's own language: each method is one condition or one action.
+
+use super::{NFTA_LIST_ELEM, put_value};
+use crate::netlink::Body;
+
+const EXPRESSION_NAME: u16 = 1;
+const EXPRESSION_DATA: u16 = 2;
+
+/// The verdict's register, and the first two and third of the 4-byte ones. A value longer than
+/// 4 bytes takes the ones that follow.
+const VERDICT: u32 = 0;
+const R0: u32 = 8;
+const R1: u32 = 9;
+const R2: u32 = 10;
+const R4: u32 = 12;
+
+const META_IIFNAME: u32 = 6;
+const META_OIFNAME: u32 = 7;
+const META_NFPROTO: u32 = 15;
+const META_L4PROTO: u32 = 16;
+const CT_STATE: u32 = 0;
+const CT_STATUS: u32 = 2;
+const BASE_NETWORK: u32 = 1;
+const BASE_TRANSPORT: u32 = 2;
+const EQUAL: u32 = 0;
+const NOT_EQUAL: u32 = 1;
+const NFPROTO_IPV4: u8 = 2;
+const NAT_DESTINATION: u32 = 1;
+const FIB_ADDRESS_TYPE: u32 = 3;
+const FIB_BY_DESTINATION: u32 = 2;
+const RTN_LOCAL: u32 = 2;
+
+/// Where the addresses are in an IPv4 header.
+const IPV4_SOURCE: u32 = 12;
+const IPV4_DESTINATION: u32 = 16;
+
+/// What a rule ends with: it has an action.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Complete;
+
+/// A rule while it is written: its list of expressions.
+#[derive(Debug)]
+pub(super) struct Rule<'a, 'b> {
+    pub(super) list: &'a mut Body<'b>,
+}
+
+impl Rule<'_, '_> {
+    /// `iifname @set`
+    pub(super) fn input_in(&mut self, set: &str) -> &mut Self {
+        self.meta(META_IIFNAME, R0).lookup(set, R0, false, None)
+    }
+
+    /// `oifname @set`
+    pub(super) fn output_in(&mut self, set: &str) -> &mut Self {
+        self.meta(META_OIFNAME, R0).lookup(set, R0, false, None)
+    }
+
+    /// `oifname != @set`
+    pub(super) fn output_not_in(&mut self, set: &str) -> &mut Self {
+        self.meta(META_OIFNAME, R0).lookup(set, R0, true, None)
+    }
+
+    /// `iifname . oifname @set`
+    pub(super) fn path_in(&mut self, set: &str) -> &mut Self {
+        self.meta(META_IIFNAME, R0)
+            .meta(META_OIFNAME, R4)
+            .lookup(set, R0, false, None)
+    }
+
+    /// `meta nfproto ipv4`
+    pub(super) fn ipv4(&mut self) -> &mut Self {
+        self.meta(META_NFPROTO, R0)
+            .compare(R0, EQUAL, &[NFPROTO_IPV4])
+    }
+
+    /// `ip saddr 127.0.0.0/8`, after `ipv4`
+    pub(super) fn source_loopback(&mut self) -> &mut Self {
+        self.payload(BASE_NETWORK, IPV4_SOURCE, 1, R0)
+            .compare(R0, EQUAL, &[127])
+    }
+
+    /// `ip daddr 127.0.0.0/8`, after `ipv4`
+    pub(super) fn destination_loopback(&mut self) -> &mut Self {
+        self.payload(BASE_NETWORK, IPV4_DESTINATION, 1, R0)
+            .compare(R0, EQUAL, &[127])
+    }
+
+    /// `ip daddr != 127.0.0.0/8`, after `ipv4`
+    pub(super) fn destination_not_loopback(&mut self) -> &mut Self {
+        self.payload(BASE_NETWORK, IPV4_DESTINATION, 1, R0)
+            .compare(R0, NOT_EQUAL, &[127])
+    }
+
+    /// `ip saddr @set`, after `ipv4`
+    pub(super) fn source_in(&mut self, set: &str) -> &mut Self {
+        self.payload(BASE_NETWORK, IPV4_SOURCE, 4, R0)
+            .lookup(set, R0, false, None)
+    }
+
+    /// `fib daddr type local`
+    pub(super) fn destination_local(&mut self) -> &mut Self {
+        self.expression("fib", |body| {
+            body.u32_be(1, R0);
+            body.u32_be(2, FIB_ADDRESS_TYPE);
+            body.u32_be(3, FIB_BY_DESTINATION);
+        });
+        self.compare(R0, EQUAL, &RTN_LOCAL.to_ne_bytes())
+    }
+
+    /// `ct state` has one of these bits
+    pub(super) fn state(&mut self, bits: u32) -> &mut Self {
+        self.connection(CT_STATE, bits)
+    }
+
+    /// `ct status` has one of these bits
+    pub(super) fn status(&mut self, bits: u32) -> &mut Self {
+        self.connection(CT_STATUS, bits)
+    }
+
+    /// `dnat ip to meta l4proto . ip daddr . th dport map @map`, after `ipv4`
+    pub(super) fn forward_by_address(&mut self, map: &str) -> Complete {
+        self.meta(META_L4PROTO, R0)
+            .payload(BASE_NETWORK, IPV4_DESTINATION, 4, R1)
+            .payload(BASE_TRANSPORT, 2, 2, R2)
+            .lookup(map, R0, false, Some(R0))
+            .destination_nat()
+    }
+
+    /// `dnat ip to meta l4proto . th dport map @map`, after `ipv4`
+    pub(super) fn forward_by_port(&mut self, map: &str) -> Complete {
+        self.meta(META_L4PROTO, R0)
+            .payload(BASE_TRANSPORT, 2, 2, R1)
+            .lookup(map, R0, false, Some(R0))
+            .destination_nat()
+    }
+
+    pub(super) fn masquerade(&mut self) -> Complete {
+        self.expression("masq", |_| {});
+        Complete
+    }
+
+    pub(super) fn accept(&mut self) -> Complete {
+        self.verdict(1)
+    }
+
+    pub(super) fn drop(&mut self) -> Complete {
+        self.verdict(0)
+    }
+
+    fn meta(&mut self, key: u32, to: u32) -> &mut Self {
+        self.expression("meta", |body| {
+            body.u32_be(1, to);
+            body.u32_be(2, key);
+        })
+    }
+
+    fn payload(&mut self, base: u32, offset: u32, length: u32, to: u32) -> &mut Self {
+        self.expression("payload", |body| {
+            body.u32_be(1, to);
+            body.u32_be(2, base);
+            body.u32_be(3, offset);
+            body.u32_be(4, length);
+        })
+    }
+
+    fn compare(&mut self, register: u32, operator: u32, value: &[u8]) -> &mut Self {
+        self.expression("cmp", |body| {
+            body.u32_be(1, register);
+            body.u32_be(2, operator);
+            put_value(body, 3, value);
+        })
+    }
+
+    fn lookup(&mut self, set: &str, key: u32, inverted: bool, data: Option<u32>) -> &mut Self {
+        self.expression("lookup", |body| {
+            body.text(1, set);
+            body.u32_be(2, key);
+            if let Some(register) = data {
+                body.u32_be(3, register);
+            }
+            if inverted {
+                body.u32_be(5, 1);
+            }
+        })
+    }
+
+    fn connection(&mut self, key: u32, bits: u32) -> &mut Self {
+        self.expression("ct", |body| {
+            body.u32_be(1, R0);
+            body.u32_be(2, key);
+        });
+        self.expression("bitwise", |body| {
+            body.u32_be(1, R0);
+            body.u32_be(2, R0);
+            body.u32_be(3, 4);
+            put_value(body, 4, &bits.to_ne_bytes());
+            put_value(body, 5, &[0; 4]);
+        });
+        self.compare(R0, NOT_EQUAL, &[0; 4])
+    }
+
+    /// To the address in the first register and the port in the second.
+    fn destination_nat(&mut self) -> Complete {
+        self.expression("nat", |body| {
+            body.u32_be(1, NAT_DESTINATION);
+            body.u32_be(2, u32::from(NFPROTO_IPV4));
+            body.u32_be(3, R0);
+            body.u32_be(4, R0);
+            body.u32_be(5, R1);
+            body.u32_be(6, R1);
+        });
+        Complete
+    }
+
+    fn verdict(&mut self, code: u32) -> Complete {
+        self.expression("immediate", |body| {
+            body.u32_be(1, VERDICT);
+            body.nest(2, |body| body.nest(2, |body| body.u32_be(1, code)));
+        });
+        Complete
+    }
+
+    fn expression(&mut self, name: &str, data: impl FnOnce(&mut Body<'_>)) -> &mut Self {
+        self.list.nest(NFTA_LIST_ELEM, |body| {
+            body.text(EXPRESSION_NAME, name);
+            body.nest(EXPRESSION_DATA, data);
+        });
+        self
+    }
+}

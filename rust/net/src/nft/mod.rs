@@ -1,0 +1,128 @@
+//! nftables over nfnetlink (`linux/netfilter/nf_tables.h`): one table an engine, changed by transactions.
+//!
+//! Rules are written once; what comes and goes are set elements, so the cost of publishing a port does
+//! not depend on how many there are. [`ruleset`] says what the table holds.
+
+mod elements;
+mod expression;
+mod ruleset;
+
+use std::borrow::Cow;
+
+use crate::error::{Error, Result};
+use crate::names::EngineId;
+use crate::netlink::{Batch, Body, Socket};
+
+pub(crate) use elements::{
+    Forward, add_bridge, add_forwards, delete_bridge, delete_forwards, delete_subnets, forwards,
+    subnets_of,
+};
+pub(crate) use ruleset::write_ruleset;
+
+const SUBSYSTEM: u16 = 10;
+const FAMILY_INET: u8 = 1;
+
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const NEW_TABLE: u16 = 0;
+const GET_TABLE: u16 = 1;
+const DELETE_TABLE: u16 = 2;
+const NEW_CHAIN: u16 = 3;
+const NEW_RULE: u16 = 6;
+const DELETE_RULE: u16 = 8;
+const NEW_SET: u16 = 9;
+const NEW_ELEMENT: u16 = 12;
+const GET_ELEMENT: u16 = 13;
+const DELETE_ELEMENT: u16 = 14;
+
+const NFTA_TABLE_NAME: u16 = 1;
+const NFTA_LIST_ELEM: u16 = 1;
+const NFTA_DATA_VALUE: u16 = 1;
+
+const ENOENT: i32 = 2;
+
+/// Changes that happen all at once, or not at all.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    table: String,
+    batch: Batch,
+}
+
+impl Transaction {
+    pub(crate) fn new(engine: &EngineId) -> Self {
+        let mut batch = Batch::new();
+        batch.request("begin an nftables transaction", BATCH_BEGIN, 0, |body| {
+            body.header(&[0, 0, SUBSYSTEM.to_be_bytes()[0], SUBSYSTEM.to_be_bytes()[1]]);
+        });
+        Self {
+            table: engine.table(),
+            batch,
+        }
+    }
+
+    /// Add a change whose first attribute is the table's name, as it is attribute 1 of them all.
+    fn change(
+        &mut self,
+        doing: impl Into<Cow<'static, str>>,
+        kind: u16,
+        flags: u16,
+        body: impl FnOnce(&mut Body<'_>),
+    ) {
+        let table = &self.table;
+        self.batch.request(doing, message(kind), flags, |inner| {
+            inner.header(&[FAMILY_INET, 0, 0, 0]);
+            inner.text(NFTA_TABLE_NAME, table);
+            body(inner);
+        });
+    }
+
+    pub(crate) fn delete_table(&mut self) {
+        let doing = format!("delete the nftables table inet {}", self.table);
+        self.change(doing, DELETE_TABLE, 0, |_| {});
+    }
+
+    pub(crate) fn commit(mut self, socket: &mut Socket) -> Result<()> {
+        let changes = self.batch.len() - 1;
+        if changes == 0 {
+            return Ok(());
+        }
+        self.batch
+            .request("end an nftables transaction", BATCH_END, 0, |body| {
+                body.header(&[0, 0, SUBSYSTEM.to_be_bytes()[0], SUBSYSTEM.to_be_bytes()[1]]);
+            });
+        socket.exchange(&mut self.batch, changes)
+    }
+}
+
+/// Whether the engine's table exists.
+pub(crate) fn table_exists(socket: &mut Socket, engine: &EngineId) -> Result<bool> {
+    let mut batch = Batch::new();
+    batch.request(
+        "look up the nftables table",
+        message(GET_TABLE),
+        0,
+        |body| {
+            body.header(&[FAMILY_INET, 0, 0, 0]);
+            body.text(NFTA_TABLE_NAME, &engine.table());
+        },
+    );
+    match socket.get(batch) {
+        Ok(_) => Ok(true),
+        Err(error) if is_missing(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether what was to be changed does not exist.
+pub(crate) fn is_missing(error: &Error) -> bool {
+    error.errno() == Some(ENOENT)
+}
+
+fn message(kind: u16) -> u16 {
+    SUBSYSTEM << 8 | kind
+}
+
+/// A value of a key, of a comparison, of a map.
+fn put_value(body: &mut Body<'_>, attribute: u16, value: &[u8]) {
+    body.nest(attribute, |body| body.bytes(NFTA_DATA_VALUE, value));
+}

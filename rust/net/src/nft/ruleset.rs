@@ -1,0 +1,280 @@
+//! What an engine's table holds, in nft's language:
+//!
+//! ```text
+//! table inet knarr-<engine> {
+//!   set bridges { type ifname; }                    # the engine's bridges
+//!   set paths   { type ifname . ifname; }           # from which bridge to which: to itself
+//!   set subnets { type ipv4_addr; flags interval; } # theirs
+//!   map forwards     { type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service; }
+//!   map forwards-any { type inet_proto . inet_service : ipv4_addr . inet_service; }
+//!   chain guard {       # bridges have route_localnet: containers must not reach the host's loopback
+//!     type filter hook prerouting priority raw
+//!     iifname @bridges ip daddr 127.0.0.0/8 drop
+//!     iifname @bridges ip saddr 127.0.0.0/8 drop
+//!   }
+//!   chain prerouting {  # 127.0.0.0/8 from outside stays what it is, a martian: a port published
+//!                       # on 127.0.0.1 is not for the neighbours
+//!     type nat hook prerouting priority dstnat
+//!     ip daddr != 127.0.0.0/8 dnat ip to meta l4proto . ip daddr . th dport map @forwards
+//!     ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to meta l4proto . th dport map @forwards-any
+//!   }
+//!   chain output {      # the host's own connections, loopback included
+//!     type nat hook output priority dstnat
+//!     dnat ip to meta l4proto . ip daddr . th dport map @forwards
+//!     fib daddr type local dnat ip to meta l4proto . th dport map @forwards-any
+//!   }
+//!   chain postrouting {
+//!     type nat hook postrouting priority srcnat
+//!     iifname @bridges oifname != @bridges masquerade                  # to the world
+//!     ip saddr 127.0.0.0/8 oifname @bridges masquerade                 # from the host's loopback
+//!     ip saddr @subnets oifname @bridges ct status dnat masquerade     # hairpin: the answer must come back here
+//!   }
+//!   chain forward {
+//!     type filter hook forward priority filter
+//!     oifname @bridges ct state established,related accept
+//!     iifname . oifname @paths accept
+//!     oifname @bridges ct status dnat accept
+//!     oifname @bridges drop                                            # unsolicited, from anywhere
+//!   }
+//! }
+//! ```
+//!
+//! The source address of outside clients is kept. An `accept` here ends this table's chain only: if
+//! another table of the host (a firewall's) drops forwarded packets, they are dropped.
+
+use super::expression::{Complete, Rule};
+use super::{DELETE_RULE, NEW_CHAIN, NEW_RULE, NEW_SET, NEW_TABLE, Transaction};
+use crate::netlink::{APPEND, CREATE};
+
+pub(super) const BRIDGES: &str = "bridges";
+pub(super) const PATHS: &str = "paths";
+pub(super) const SUBNETS: &str = "subnets";
+pub(super) const FORWARDS: &str = "forwards";
+pub(super) const FORWARDS_ANY: &str = "forwards-any";
+
+const CHAIN_NAME: u16 = 3;
+const CHAIN_HOOK: u16 = 4;
+const CHAIN_TYPE: u16 = 7;
+const HOOK_NUMBER: u16 = 1;
+const HOOK_PRIORITY: u16 = 2;
+const RULE_CHAIN: u16 = 2;
+const RULE_EXPRESSIONS: u16 = 4;
+const SET_NAME: u16 = 2;
+const SET_FLAGS: u16 = 3;
+const SET_KEY_TYPE: u16 = 4;
+const SET_KEY_LENGTH: u16 = 5;
+const SET_DATA_TYPE: u16 = 6;
+const SET_DATA_LENGTH: u16 = 7;
+const SET_ID: u16 = 10;
+const FLAG_INTERVAL: u32 = 4;
+const FLAG_MAP: u32 = 8;
+
+// What the nft program calls the types, so that it can show the sets (the kernel does not care).
+// A concatenation is its parts' numbers, six bits each.
+const TYPE_IPV4: u32 = 7;
+const TYPE_PROTOCOL: u32 = 12;
+const TYPE_PORT: u32 = 13;
+const TYPE_IFNAME: u32 = 41;
+
+const HOOK_PREROUTING: u32 = 0;
+const HOOK_FORWARD: u32 = 2;
+const HOOK_OUTPUT: u32 = 3;
+const HOOK_POSTROUTING: u32 = 4;
+const PRIORITY_RAW: i32 = -300;
+const PRIORITY_DSTNAT: i32 = -100;
+const PRIORITY_FILTER: i32 = 0;
+const PRIORITY_SRCNAT: i32 = 100;
+
+const STATE_ESTABLISHED: u32 = 1 << 1;
+const STATE_RELATED: u32 = 1 << 2;
+const STATUS_DNAT: u32 = 1 << 5;
+
+struct Set {
+    name: &'static str,
+    flags: u32,
+    key: (u32, u32),
+    data: Option<(u32, u32)>,
+}
+
+const ENDPOINT: Option<(u32, u32)> = Some((TYPE_IPV4 << 6 | TYPE_PORT, 8));
+
+const SETS: [Set; 5] = [
+    Set {
+        name: BRIDGES,
+        flags: 0,
+        key: (TYPE_IFNAME, 16),
+        data: None,
+    },
+    Set {
+        name: PATHS,
+        flags: 0,
+        key: (TYPE_IFNAME << 6 | TYPE_IFNAME, 32),
+        data: None,
+    },
+    Set {
+        name: SUBNETS,
+        flags: FLAG_INTERVAL,
+        key: (TYPE_IPV4, 4),
+        data: None,
+    },
+    Set {
+        name: FORWARDS,
+        flags: FLAG_MAP,
+        key: ((TYPE_PROTOCOL << 6 | TYPE_IPV4) << 6 | TYPE_PORT, 12),
+        data: ENDPOINT,
+    },
+    Set {
+        name: FORWARDS_ANY,
+        flags: FLAG_MAP,
+        key: (TYPE_PROTOCOL << 6 | TYPE_PORT, 8),
+        data: ENDPOINT,
+    },
+];
+
+struct Chain {
+    name: &'static str,
+    kind: &'static str,
+    hook: u32,
+    priority: i32,
+    rules: &'static [fn(&mut Rule<'_, '_>) -> Complete],
+}
+
+const CHAINS: [Chain; 5] = [
+    Chain {
+        name: "guard",
+        kind: "filter",
+        hook: HOOK_PREROUTING,
+        priority: PRIORITY_RAW,
+        rules: &[
+            |rule| rule.input_in(BRIDGES).ipv4().destination_loopback().drop(),
+            |rule| rule.input_in(BRIDGES).ipv4().source_loopback().drop(),
+        ],
+    },
+    Chain {
+        name: "prerouting",
+        kind: "nat",
+        hook: HOOK_PREROUTING,
+        priority: PRIORITY_DSTNAT,
+        rules: &[
+            |rule| {
+                rule.ipv4()
+                    .destination_not_loopback()
+                    .forward_by_address(FORWARDS)
+            },
+            |rule| {
+                rule.ipv4()
+                    .destination_not_loopback()
+                    .destination_local()
+                    .forward_by_port(FORWARDS_ANY)
+            },
+        ],
+    },
+    Chain {
+        name: "output",
+        kind: "nat",
+        hook: HOOK_OUTPUT,
+        priority: PRIORITY_DSTNAT,
+        rules: &[
+            |rule| rule.ipv4().forward_by_address(FORWARDS),
+            |rule| {
+                rule.ipv4()
+                    .destination_local()
+                    .forward_by_port(FORWARDS_ANY)
+            },
+        ],
+    },
+    Chain {
+        name: "postrouting",
+        kind: "nat",
+        hook: HOOK_POSTROUTING,
+        priority: PRIORITY_SRCNAT,
+        rules: &[
+            |rule| rule.input_in(BRIDGES).output_not_in(BRIDGES).masquerade(),
+            |rule| {
+                rule.ipv4()
+                    .source_loopback()
+                    .output_in(BRIDGES)
+                    .masquerade()
+            },
+            |rule| {
+                rule.ipv4()
+                    .source_in(SUBNETS)
+                    .output_in(BRIDGES)
+                    .status(STATUS_DNAT)
+                    .masquerade()
+            },
+        ],
+    },
+    Chain {
+        name: "forward",
+        kind: "filter",
+        hook: HOOK_FORWARD,
+        priority: PRIORITY_FILTER,
+        rules: &[
+            |rule| {
+                rule.output_in(BRIDGES)
+                    .state(STATE_ESTABLISHED | STATE_RELATED)
+                    .accept()
+            },
+            |rule| rule.path_in(PATHS).accept(),
+            |rule| rule.output_in(BRIDGES).status(STATUS_DNAT).accept(),
+            |rule| rule.output_in(BRIDGES).drop(),
+        ],
+    },
+];
+
+/// Create the table, its sets and chains where they are missing, and write all rules anew. Set
+/// elements stay as they are.
+pub(crate) fn write_ruleset(transaction: &mut Transaction) {
+    transaction.change("create the nftables table", NEW_TABLE, CREATE, |_| {});
+    for (id, set) in (1..).zip(&SETS) {
+        transaction.change(
+            format!("create the nftables set {}", set.name),
+            NEW_SET,
+            CREATE,
+            |body| {
+                body.text(SET_NAME, set.name);
+                body.u32_be(SET_FLAGS, set.flags);
+                body.u32_be(SET_KEY_TYPE, set.key.0);
+                body.u32_be(SET_KEY_LENGTH, set.key.1);
+                if let Some((kind, length)) = set.data {
+                    body.u32_be(SET_DATA_TYPE, kind);
+                    body.u32_be(SET_DATA_LENGTH, length);
+                }
+                body.u32_be(SET_ID, id);
+            },
+        );
+    }
+    for chain in &CHAINS {
+        transaction.change(
+            format!("create the nftables chain {}", chain.name),
+            NEW_CHAIN,
+            CREATE,
+            |body| {
+                body.text(CHAIN_NAME, chain.name);
+                body.nest(CHAIN_HOOK, |body| {
+                    body.u32_be(HOOK_NUMBER, chain.hook);
+                    body.i32_be(HOOK_PRIORITY, chain.priority);
+                });
+                body.text(CHAIN_TYPE, chain.kind);
+            },
+        );
+        transaction.change(
+            format!("flush the nftables chain {}", chain.name),
+            DELETE_RULE,
+            0,
+            |body| {
+                body.text(RULE_CHAIN, chain.name);
+            },
+        );
+        for (number, write) in (1..).zip(chain.rules) {
+            let doing = format!("add rule {number} of the nftables chain {}", chain.name);
+            transaction.change(doing, NEW_RULE, CREATE | APPEND, |body| {
+                body.text(RULE_CHAIN, chain.name);
+                body.nest(RULE_EXPRESSIONS, |list| {
+                    let Complete = write(&mut Rule { list });
+                });
+            });
+        }
+    }
+}

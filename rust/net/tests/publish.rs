@@ -1,0 +1,148 @@
+//! Published ports: who reaches them, who does not, and what the container sees.
+
+mod world;
+
+use std::net::IpAddr;
+
+use knarr_net::{Host, Pool, PoolSize, Protocol, Publish, Published, Sandbox};
+use world::{
+    HOST, NEIGHBOUR, Server, World, ask, ask_in_vain, ask_udp, bridge, engine, interface, on,
+};
+
+const POOL: PoolSize = PoolSize { bare: 1, linked: 1 };
+
+fn port(protocol: Protocol, host_ip: &str, host_port: u16, container_port: u16) -> Publish {
+    Publish {
+        protocol,
+        host_ip: host_ip.parse().unwrap(),
+        host_port,
+        container_port,
+    }
+}
+
+/// An engine with containers 10.<net>.0.2, .3, ... on its bridge.
+struct Engine {
+    net: u8,
+    host: Host,
+    containers: Vec<Sandbox>,
+    _published: Vec<Published>,
+}
+
+impl Engine {
+    fn start(id: &str, net: u8, containers: u8) -> Self {
+        let engine = engine(id);
+        let mut host = Host::open(&engine).unwrap();
+        let link = host.ensure(&bridge(&engine, net)).unwrap();
+        let pool = Pool::start(&engine, POOL).unwrap();
+        let containers = (0..containers).map(|number| {
+            let mut sandbox = pool.take_linked(&link).unwrap();
+            sandbox.configure(&interface(net, number + 2)).unwrap();
+            sandbox
+        });
+        Self {
+            net,
+            containers: containers.collect(),
+            host,
+            _published: Vec::new(),
+        }
+    }
+
+    fn publish(&mut self, container: u8, ports: &[Publish]) -> Vec<u16> {
+        let address: IpAddr = format!("10.{}.0.{}", self.net, container + 2)
+            .parse()
+            .unwrap();
+        let published = self
+            .host
+            .publish(&format!("container-{container}"), address, ports)
+            .unwrap();
+        let chosen = published
+            .iter()
+            .map(|published| published.port.host_port)
+            .collect();
+        self._published.extend(published);
+        chosen
+    }
+
+    fn container(&self, number: usize) -> std::os::fd::BorrowedFd<'_> {
+        self.containers[number].namespace()
+    }
+}
+
+fn reachability(bridge_netfilter: bool) {
+    let world = World::new(bridge_netfilter);
+    let mut knarr = world.on_host(|| {
+        let mut knarr = Engine::start("0000aaaa", 88, 2);
+        let ports = [
+            port(Protocol::Tcp, "0.0.0.0", 8080, 80),
+            port(Protocol::Udp, "0.0.0.0", 8080, 80),
+        ];
+        knarr.publish(0, &ports);
+        knarr.publish(1, &[port(Protocol::Tcp, HOST, 9090, 80)]);
+        knarr
+    });
+    let _zero = Server::tcp(knarr.container(0), "0.0.0.0:80");
+    let _zero_udp = Server::udp(knarr.container(0), "0.0.0.0:80");
+    let _one = Server::tcp(knarr.container(1), "0.0.0.0:80");
+
+    world.on_neighbour(|| {
+        // The container sees its clients as they are.
+        assert_eq!(ask("192.0.2.1:8080").as_deref(), Some(NEIGHBOUR));
+        assert_eq!(ask_udp("192.0.2.1:8080").as_deref(), Some(NEIGHBOUR));
+        assert_eq!(ask("192.0.2.1:9090").as_deref(), Some(NEIGHBOUR));
+        assert_eq!(ask_in_vain("192.0.2.1:8081"), None);
+    });
+    world.on_host(|| {
+        for address in [
+            "127.0.0.1:8080",
+            "192.0.2.1:8080",
+            "10.88.0.1:8080",
+            "127.9.9.9:8080",
+        ] {
+            assert_eq!(
+                ask(address).as_deref(),
+                Some("10.88.0.1"),
+                "from the host to {address}"
+            );
+        }
+        assert_eq!(ask("192.0.2.1:9090").as_deref(), Some("10.88.0.1"));
+        assert_eq!(
+            ask_in_vain("127.0.0.1:9090"),
+            None,
+            "published on one address only"
+        );
+        assert_eq!(ask_udp("127.0.0.1:8080").as_deref(), Some("10.88.0.1"));
+        assert_eq!(
+            ask("10.88.0.2:80").as_deref(),
+            Some("10.88.0.1"),
+            "the host itself needs no port"
+        );
+    });
+    on(knarr.container(0), || {
+        for address in ["192.0.2.1:8080", "10.88.0.1:8080", "192.0.2.1:9090"] {
+            assert!(ask(address).is_some(), "hairpin to {address}");
+        }
+        assert!(ask_udp("192.0.2.1:8080").is_some());
+        assert_eq!(
+            ask("10.88.0.3:80").as_deref(),
+            Some("10.88.0.2"),
+            "neighbours on the bridge"
+        );
+    });
+
+    // What is withdrawn is gone, and what is not is not.
+    world.on_host(|| knarr.host.unpublish("container-0").unwrap());
+    world.on_neighbour(|| {
+        assert_eq!(ask_in_vain("192.0.2.1:8080"), None);
+        assert_eq!(ask("192.0.2.1:9090").as_deref(), Some(NEIGHBOUR));
+    });
+}
+
+#[test]
+fn ports_are_reached_from_everywhere() {
+    reachability(false);
+}
+
+#[test]
+fn ports_are_reached_where_bridged_frames_pass_the_hosts_rules() {
+    reachability(true);
+}
