@@ -117,10 +117,23 @@ class ImageRecords:
             if repository_digest:
                 run("INSERT OR IGNORE INTO repository_digest VALUES (?, ?, ?)", (*repository_digest, image.id))
 
+    def tag(self, image_id: str, reference: str, tagged_ns: int) -> None:
+        """Point a reference at an image."""
+        with self._database.durable():
+            self._database.execute(
+                "UPDATE image SET record = json_set(record, '$.tagged_ns', ?) WHERE id = ?", (tagged_ns, image_id)
+            )
+            self._database.execute("INSERT OR REPLACE INTO image_reference VALUES (?, ?)", (reference, image_id))
+
     def remove_names(self, references: Iterable[str], digests: Iterable[tuple[str, str, str]]) -> None:
         """Forget references, and (repository, digest, image ID) triples."""
         with self._database.durable():
-            self._remove_names(references, digests)
+            for reference in references:
+                self._database.execute("DELETE FROM image_reference WHERE reference = ?", (reference,))
+            for triple in digests:
+                self._database.execute(
+                    "DELETE FROM repository_digest WHERE repository = ? AND digest = ? AND image_id = ?", triple
+                )
 
     def remove_image(self, image_id: str, chain_ids: Iterable[str]) -> None:
         """Forget an image with all its names, and the layers that no other image has."""
@@ -128,14 +141,6 @@ class ImageRecords:
             self._database.execute("DELETE FROM image WHERE id = ?", (image_id,))
             for chain_id in chain_ids:
                 self._database.execute("DELETE FROM layer WHERE chain_id = ?", (chain_id,))
-
-    def _remove_names(self, references: Iterable[str], digests: Iterable[tuple[str, str, str]]) -> None:
-        for reference in references:
-            self._database.execute("DELETE FROM image_reference WHERE reference = ?", (reference,))
-        for triple in digests:
-            self._database.execute(
-                "DELETE FROM repository_digest WHERE repository = ? AND digest = ? AND image_id = ?", triple
-            )
 
 
 def _record(row: tuple[Any, ...]) -> ImageRecord:

@@ -148,6 +148,15 @@ class Catalog:
         """The (repository, digest) pairs of an image, in order."""
         return sorted(self._origins.get(image_id, ()))
 
+    def layer(self, chain_id: str) -> Layer | None:
+        """A recorded layer as the images that have it were unpacked from it."""
+        known = self.layers.get(chain_id)
+        for image in self._images.values() if known else ():
+            for layer in image.layers:
+                if known and layer.chain_id == chain_id and layer.blob == known.blob:
+                    return layer
+        return None
+
     def target(self, reference: Reference) -> str | None:
         """The image ID that a tag points at."""
         return self._references.get(str(reference))
@@ -171,6 +180,13 @@ class Catalog:
         if image is None:
             raise NotFound(f"No such image: {reference.familiar}")
         return _of_platform(image, text, platform)
+
+    def name_in(self, text: str) -> Reference | None:
+        """The name that `text` is, where an image has that name; None where it was found by its ID."""
+        if text.startswith("sha256:") or (len(text) == 64 and _HEX.fullmatch(text)):
+            return None
+        reference = Reference.parse(text).with_default_tag()
+        return reference if self._named(reference, None) else None
 
     def _named(self, reference: Reference, platform: Platform | None) -> Image | None:
         if reference.digest is None:
@@ -211,8 +227,8 @@ def _of_platform(image: Image, text: str, platform: Platform | None) -> Image:
     return image
 
 
-def from_record(record: ImageRecord, snapshot_path: Callable[[str], str], present: Container[str]) -> Image:
-    """The image of a record; `present` are the chain IDs of the snapshots that are there."""
+def image_of(record: ImageRecord, snapshot_path: Callable[[str], str], present: Container[str] | None = None) -> Image:
+    """The image of a record; `present` are the chain IDs of the snapshots that are there, None for all."""
     layers = tuple(Layer(*layer) for layer in record.layers)
     return Image(
         id=record.id,
@@ -226,5 +242,5 @@ def from_record(record: ImageRecord, snapshot_path: Callable[[str], str], presen
         manifest_type=record.manifest_type,
         blobs=record.blobs,
         tagged=record.tagged_ns,
-        complete=all(layer.chain_id in present for layer in layers),
+        complete=present is None or all(layer.chain_id in present for layer in layers),
     )

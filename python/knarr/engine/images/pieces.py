@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from knarr._core import Store
     from knarr.engine.images.catalog import Catalog
 
+log = logging.getLogger("knarr.images")
 RESUME_SECONDS = 24 * 3600.0  # how long what an interrupted pull has fetched waits for the next attempt
 
 
@@ -81,6 +83,7 @@ class Pieces:
         self._going: dict[Piece, asyncio.Task[Reclaimed]] = {}
         self._holding_off = 0
         self._postponed: set[Piece] = set()
+        self._tasks: set[asyncio.Task[Reclaimed]] = set()
 
     @contextlib.asynccontextmanager
     async def lease(self, pieces: Iterable[Piece] = ()) -> AsyncIterator[Lease]:
@@ -131,8 +134,15 @@ class Pieces:
             if not self._catalog.uses(piece) and not self.held[piece] and piece not in self._going
         }
         task = asyncio.get_running_loop().create_task(self._remove(unused), name="remove unused blobs and snapshots")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
         self._going.update(dict.fromkeys(unused, task))
         return task
+
+    def _ended(self, task: asyncio.Task[Reclaimed]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("unused blobs and snapshots stay until the next sweep: %s", error)
 
     async def _remove(self, pieces: set[Piece]) -> Reclaimed:
         try:

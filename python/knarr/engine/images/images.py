@@ -1,0 +1,305 @@
+"""`engine.images`: every image of one engine, and what can be done with them.
+
+Layout: `catalog` is what there is, in memory; `ledger` changes it and the records together; `pieces` decides
+which blobs and snapshots may go; `fetch` and `archive` read what comes from outside, through `manifest`,
+`config` and `document`; `pull`, `intake` and `removal` are the three ways in which images come and go.
+
+Order of an arrival, whichever way: lease on all pieces → blobs and snapshots on the disk, synced, renamed
+→ one durable transaction → catalog → lease closed. Of a removal: out of the catalog → one durable transaction →
+files. The locks are described where they are: `ledger` (order of changes) and `pieces` (what may go).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import knarr
+from knarr import credentials
+from knarr._core import Progress
+from knarr.engine.images import filters as image_filters
+from knarr.engine.images.catalog import Catalog, Image, image_of
+from knarr.engine.images.endpoints import endpoints
+from knarr.engine.images.fetch import fetch
+from knarr.engine.images.intake import Intake
+from knarr.engine.images.ledger import Ledger
+from knarr.engine.images.pieces import Pieces
+from knarr.engine.images.pull import Pull, Pulls
+from knarr.engine.images.removal import Removal
+from knarr.engine.images.threads import Threads
+from knarr.errors import Corrupt, InvalidArgument, KnarrError, NotFound
+from knarr.store.images import ImageRecords
+from knarr.types import Platform, Reference
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+
+    from knarr._core import Store
+    from knarr.config import Config
+    from knarr.credentials import Credential
+    from knarr.engine.events import Events
+    from knarr.engine.images.endpoints import Endpoint
+    from knarr.engine.images.progress import Message
+    from knarr.store.database import Database
+
+    Emit = Callable[[Message], Awaitable[None]]
+
+__all__ = ["Image", "Images"]
+
+log = logging.getLogger("knarr.images")
+EMBEDDED = Reference.parse("hello").with_default_tag()
+EMBEDDED_ARCHIVE = os.path.join(os.path.dirname(knarr.__file__), "resources", "hello.tar")
+
+
+class Images:
+    """The images of one engine. Belongs to the event loop.
+
+    in_use(image ID): the IDs of the containers that were made from it; running(container ID): whether it runs.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        store: Store,
+        events: Events,
+        config: Config,
+        in_use: Callable[[str], Sequence[str]],
+        running: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        records = ImageRecords(database)
+        self._store = store
+        self._events = events
+        self._config = config
+        self._held: Counter[str] = Counter()
+        self._in_use = in_use
+        self.catalog = Catalog()
+        present = set(store.snapshots())
+        loaded = [image_of(record, store.snapshot_path, present) for record in records.images()]
+        self.catalog.load(loaded, records.names(), records.layers())
+        for image in loaded:
+            if not image.complete:
+                log.warning("image %s lacks a snapshot: it is made anew when it is next asked for", image.id)
+        self._threads = Threads()
+        self._pieces = Pieces(store, self.catalog)
+        self._ledger = Ledger(store, records, self.catalog)
+        self._pulls = Pulls(self._pull)
+        self._intake = Intake(store, self._ledger, self._pieces, self._threads, os.path.join(config.data_root, "tmp"))
+        self._removal = Removal(
+            self.catalog, self._ledger, self._pieces, in_use, running, lambda image_id: self._held[image_id] > 0,
+            self._announce,
+        )  # fmt: skip
+        self._has_embedded = os.path.exists(EMBEDDED_ARCHIVE)
+        self._embedding = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Sweep what no record speaks of; younger than a day it stays, for an interrupted pull to go on with."""
+        gone = await self._pieces.sweep()
+        if gone.bytes:
+            log.info("swept %d bytes that belonged to no image", gone.bytes)
+
+    async def close(self) -> None:
+        """End the pulls; what they have fetched stays for the next attempt."""
+        await self._pulls.close()
+        self._threads.close()
+
+    async def resolve(self, reference_or_id: str, platform: str | None = None) -> Image:
+        """The image that a name or an ID means, ready to use.
+
+        NotFound `No such image: x:latest`; InvalidArgument for what cannot be a name.
+        """
+        wanted = Platform.parse(platform) if platform else None
+        try:
+            image = self.catalog.find(reference_or_id, wanted)
+        except NotFound:
+            embedded = await self._embedded(reference_or_id, wanted)
+            if embedded is None:
+                raise
+            image = embedded
+        return image if image.complete else await self._repair(image, reference_or_id)
+
+    @contextlib.contextmanager
+    def hold(self, image_id: str) -> Iterator[None]:
+        """Keep an image from being removed while a container is made from it. NotFound where it has gone already."""
+        if self.catalog.get(image_id) is None:
+            raise NotFound(f"No such image: {image_id}")
+        self._held[image_id] += 1
+        try:
+            yield
+        finally:
+            self._held[image_id] -= 1
+
+    async def pull(
+        self,
+        reference: str,
+        platform: str | None = None,
+        auth: Credential | None = None,
+        progress: Emit | None = None,
+    ) -> Image:
+        """Pull an image; a tag defaults to latest, a platform to this machine's, credentials to this user's own.
+
+        progress is given Docker's messages. The first comes when the registry has the image: errors before that are
+        NotFound (no such image or platform, access denied), Unauthorized, Unavailable, Corrupt, InvalidArgument.
+        """
+        parsed = Reference.parse(reference).with_default_tag()
+        wanted = Platform.parse(platform) if platform else None
+        if parsed == EMBEDDED and self.catalog.target(parsed) is None:
+            image = await self._embedded(reference, wanted)
+            if image is not None:
+                if progress:
+                    for message in _ending(image.manifest_digest, _newer(parsed)):
+                        await progress(message)
+                return image
+        return await self._pulls.join(parsed, wanted, auth, progress)
+
+    async def load(
+        self, source: str | AsyncIterator[bytes], progress: Emit | None = None, platform: str | None = None
+    ) -> list[Image]:
+        """Load every image of an archive: a path, or the archive itself in pieces.
+
+        progress is given Docker's messages. Corrupt, naming what is wrong with the archive; NotFound where it has
+        nothing for the platform; Unavailable where there is no room.
+        """
+        wanted = Platform.parse(platform) if platform else None
+        if isinstance(source, str):
+            taken = await self._intake.load(source, wanted, progress)
+        else:
+            taken = await self._intake.load_stream(source, wanted, progress)
+        for image, found in taken:
+            for reference in found.references:
+                self._announce("load", image.id, reference.familiar)
+                if progress:
+                    await progress({"stream": f"Loaded image: {reference.familiar}\n"})
+            if not found.references:
+                self._announce("load", image.id, image.id)
+                if progress:
+                    await progress({"stream": f"Loaded image ID: {image.id}\n"})
+        return [self.catalog.get(image.id) or image for image, _ in taken]
+
+    async def tag(self, source: str, repository: str, tag: str = "") -> None:
+        """Give an image another name. NotFound, InvalidArgument."""
+        image = self.catalog.find(source)
+        target = Reference.parse(repository)
+        if target.digest is not None:
+            raise InvalidArgument("refusing to create a tag with a digest reference")
+        target = target.with_tag(tag) if tag else target.with_default_tag()
+        await self._ledger.tag(image.id, target)
+        self._announce("tag", image.id, target.familiar)
+
+    async def remove(self, reference_or_id: str, *, force: bool = False) -> list[dict[str, str]]:
+        """Remove a name or an image: [{"Untagged": name} or {"Deleted": ID}, ...]. NotFound, Conflict."""
+        return await self._removal.remove(reference_or_id, force=force)
+
+    async def prune(self, filters: Mapping[str, Sequence[str]]) -> tuple[list[dict[str, str]], int]:
+        """Remove unused images (filters: dangling, label, label!, until): what went, and the bytes that became free."""
+        return await self._removal.prune(filters)
+
+    def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[tuple[Image, tuple[str, ...]]]:
+        """Images, newest first, each with those of its names that pass the filters."""
+        return image_filters.listed(self.catalog, filters or {})
+
+    def users(self, image_id: str) -> int:
+        """How many containers were made from an image."""
+        return len(self._in_use(image_id))
+
+    def layer_size(self, chain_id: str) -> int:
+        """Bytes that a layer holds unpacked."""
+        known = self.catalog.layers.get(chain_id)
+        return known.size if known else 0
+
+    def shared_size(self, image: Image) -> int:
+        """Bytes of the layers that another image has as well."""
+        chain_ids = {layer.chain_id for other in self.catalog if other.id != image.id for layer in other.layers}
+        return sum(self.layer_size(layer.chain_id) for layer in image.layers if layer.chain_id in chain_ids)
+
+    def manifest_size(self, image: Image) -> int:
+        """Bytes of the image's manifest; 0 where its blob is missing."""
+        return self._store.blob_size(image.manifest_digest) or 0
+
+    async def _pull(
+        self, reference: Reference, platform: Platform | None, auth: Credential | None, pull: Pull
+    ) -> Image:
+        """One pull, from the registry's first answer to the record."""
+        ways = endpoints(reference.domain, self._config.registries)
+
+        def credential_for(way: Endpoint) -> Credential | None:
+            if auth is not None:
+                return None if way.mirror else auth
+            return credentials.lookup(way.domain)
+
+        fetched = await self._threads.run(lambda: fetch(reference, platform, ways, credential_for))
+        new = fetched.candidate
+        pull.opening.append({"status": f"Pulling from {reference.path}", "id": reference.tag or fetched.digest})
+        before = self.catalog.get(new.id)
+        origin = (reference.repository, fetched.digest)
+        tag = None if reference.digest else reference
+        if (
+            before
+            and before.complete
+            and origin in self.catalog.digests_of(new.id)
+            and (tag is None or self.catalog.target(tag) == new.id)
+        ):
+            pull.closing += _ending(fetched.digest, f"Status: Image is up to date for {reference.familiar}")
+            return before
+        unused = set(before.pieces) if before else set()
+        try:
+            async with self._pieces.lease(new.pieces):
+                sizes = await self._threads.run(
+                    lambda: self._store.unpack(list(new.layers), pull.progress, fetched.registry, fetched.repository),
+                    pull.progress.cancel,
+                )
+                image = await self._ledger.record(new, sizes, tag, origin)
+        except Corrupt:
+            unused |= new.pieces
+            raise
+        finally:
+            if unused:
+                await self._pieces.remove_unused(unused)
+        pull.closing += _ending(fetched.digest, _newer(reference))
+        self._announce("pull", reference.familiar, reference.familiar_name)
+        return image
+
+    async def _embedded(self, text: str, platform: Platform | None) -> Image | None:
+        """Load the image inside this package, where its name is asked for and nothing else has that name."""
+        with contextlib.suppress(InvalidArgument):
+            if Reference.parse(text).with_default_tag() != EMBEDDED:
+                return None
+            async with self._embedding:
+                if self.catalog.target(EMBEDDED) is None and self._has_embedded:
+                    await self.load(EMBEDDED_ARCHIVE, None, str(platform) if platform else None)
+            with contextlib.suppress(NotFound):
+                return self.catalog.find(text, platform)
+        return None
+
+    async def _repair(self, image: Image, text: str) -> Image:
+        """Make missing snapshots anew from blobs that are still there. NotFound where they are not: pull again."""
+        async with self._pieces.lease(image.pieces):
+            progress = Progress()
+            try:
+                await self._threads.run(lambda: self._store.unpack(list(image.layers), progress), progress.cancel)
+            except KnarrError as error:
+                log.warning("image %s cannot be made from what is on the disk: %s", image.id, error)
+                raise NotFound(
+                    f"No such image: {text}: its files are missing from the disk; pull or load it again"
+                ) from error
+            current = self.catalog.get(image.id)
+            if current is None:
+                raise NotFound(f"No such image: {text}")
+            mended = replace(current, complete=True)
+            self.catalog.put(mended)
+            return mended
+
+    def _announce(self, action: str, actor: str, name: str) -> None:
+        self._events.emit("image", action, actor, {"name": name} if name else {})
+
+
+def _newer(reference: Reference) -> str:
+    return f"Status: Downloaded newer image for {reference.familiar}"
+
+
+def _ending(digest: str, status: str) -> list[Message]:
+    return [{"status": f"Digest: {digest}"}, {"status": status}]

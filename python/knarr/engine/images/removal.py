@@ -1,0 +1,158 @@
+"""Taking names and images away: rmi and prune, with Docker's rules and words.
+
+An image that a container was made from keeps its files, whatever is forced: then it loses its names and
+stays without one until its last container has gone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from knarr.engine.images.filters import prunable
+from knarr.errors import Conflict
+from knarr.types import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from knarr.engine.images.catalog import Catalog, Image
+    from knarr.engine.images.ledger import Ledger
+    from knarr.engine.images.pieces import Pieces
+
+    Removed = list[dict[str, str]]  # the API's ImageDeleteResponseItem: {"Untagged": name} or {"Deleted": ID}
+
+
+class Removal:
+    """Removes images of one catalog.
+
+    in_use(image ID): the IDs of the containers made from it; running(container ID): whether that one runs.
+    held(image ID): whether something is being made from it at this moment.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        ledger: Ledger,
+        pieces: Pieces,
+        in_use: Callable[[str], Sequence[str]],
+        running: Callable[[str], bool],
+        held: Callable[[str], bool],
+        announce: Callable[[str, str, str], None],
+    ) -> None:
+        self._catalog = catalog
+        self._ledger = ledger
+        self._pieces = pieces
+        self._in_use = in_use
+        self._running = running
+        self._held = held
+        self._announce = announce
+
+    async def remove(self, text: str, *, force: bool) -> Removed:
+        """Remove the image or the name that `text` is. NotFound; Conflict where it is in use."""
+        image = self._catalog.find(text)
+        reference = self._catalog.name_in(text)
+        removed: Removed = []
+        if reference is None:
+            if not force and not self._has_one_name(image):
+                raise _refusal(image, "must be forced", "image is referenced in multiple repositories")
+            self._check(image, force=force)
+            await self._untag(image, self._catalog.references_of(image.id), self._catalog.digests_of(image.id), removed)
+        else:
+            users = self._in_use(image.id)
+            if users and not force and reference.digest is None and self._has_one_name(image):
+                raise Conflict(
+                    f'conflict: unable to remove repository reference "{text}" (must force) - container '
+                    f"{users[0][:12]} is using its referenced image {image.id[7:19]}"
+                )
+            await self._untag_one(image, reference, removed)
+            if self._catalog.references_of(image.id) or self._catalog.digests_of(image.id):
+                return removed
+        if (self._in_use(image.id) or self._held(image.id)) and removed:
+            return removed
+        await self._delete(image, removed, force=force)
+        return removed
+
+    async def prune(self, filters: Mapping[str, Sequence[str]]) -> tuple[Removed, int]:
+        """Remove what no container was made from and the filters are for: what went, and how many bytes."""
+        wanted = prunable(filters)
+        removed: Removed = []
+        freed = 0
+        for image in self._catalog:
+            if not wanted(image) or self._in_use(image.id) or self._held(image.id):
+                continue
+            try:
+                freed += await self._prune_one(image, removed)
+            except Conflict:  # a container was made from it a moment ago
+                continue
+        freed += (await self._pieces.sweep(0)).bytes
+        self._announce("prune", "", "")
+        return removed, freed
+
+    async def _prune_one(self, image: Image, removed: Removed) -> int:
+        references = [{"Untagged": name} for name in (*image.references, *image.repo_digests)]
+        deleted: Removed = []
+        freed = await self._delete(image, deleted, force=False, named=True)
+        removed += references + deleted
+        return freed
+
+    async def _untag_one(self, image: Image, reference: Reference, removed: Removed) -> None:
+        """Take one name away, and with the last tag of a repository the digests of that repository."""
+        if reference.digest is not None:
+            await self._untag(image, [], [(reference.repository, reference.digest)], removed)
+            return
+        rest = [other for other in self._catalog.references_of(image.id) if other != reference]
+        digests = self._catalog.digests_of(image.id)
+        if any(other.repository == reference.repository for other in rest):
+            digests = []
+        own = [pair for pair in digests if pair[0] == reference.repository]
+        await self._untag(image, [reference], own, removed)
+
+    async def _untag(
+        self, image: Image, references: Sequence[Reference], digests: Sequence[tuple[str, str]], removed: Removed
+    ) -> None:
+        if not references and not digests:
+            return
+        await self._ledger.remove_names(image.id, references, digests)
+        names = [reference.familiar for reference in references]
+        names += [f"{Reference.parse(repository).familiar_name}@{digest}" for repository, digest in digests]
+        for name in names:
+            removed.append({"Untagged": name})
+            self._announce("untag", image.id, name)
+
+    async def _delete(self, image: Image, removed: Removed, *, force: bool, named: bool = False) -> int:
+        """Remove the image itself, then what only it was made of; the bytes that became free."""
+
+        def check(current: Image) -> None:
+            if not named and (current.references or current.repo_digests):
+                raise _refusal(current, "must be forced", "image was given a name in the meantime")
+            self._check(current, force=force, last=True)
+
+        pieces = await self._ledger.forget(image.id, check)
+        removed.append({"Deleted": image.id})
+        self._announce("delete", image.id, image.id)
+        gone = await self._pieces.remove_unused(pieces)
+        removed.extend({"Deleted": chain_id} for chain_id in gone.snapshots)
+        return gone.bytes
+
+    def _check(self, image: Image, *, force: bool, last: bool = False) -> None:
+        """Conflict where containers need the image; `last`: its files are about to go, which nothing forces."""
+        users = self._in_use(image.id)
+        running = [user for user in users if self._running(user)]
+        if running:
+            raise _refusal(image, "cannot be forced", f"image is being used by running container {running[0][:12]}")
+        if users and (last or not force):
+            way = "cannot be forced" if force else "must be forced"
+            raise _refusal(image, way, f"image is being used by stopped container {users[0][:12]}")
+        if last and self._held(image.id):
+            raise _refusal(image, "cannot be forced", "a container is being made from the image")
+
+    def _has_one_name(self, image: Image) -> bool:
+        """At most one tag, and nothing in another repository."""
+        references = self._catalog.references_of(image.id)
+        repositories = {reference.repository for reference in references}
+        repositories |= {repository for repository, _ in self._catalog.digests_of(image.id)}
+        return len(references) <= 1 and len(repositories) <= 1
+
+
+def _refusal(image: Image, way: str, reason: str) -> Conflict:
+    return Conflict(f"conflict: unable to delete {image.id[7:19]} ({way}) - {reason}")
