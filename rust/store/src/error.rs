@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::decode::DecodeError;
 use crate::digest::{Digest, DigestError};
+use crate::layer::{LayerError, LayerProblem};
+use crate::tar::TarError;
 
 /// The closed vocabulary of errors, as drawn in `knarr.errors`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +85,42 @@ pub enum StoreError {
         /// What is wrong with it.
         source: DecodeError,
     },
+    /// A layer's archive is malformed or hostile, or cannot be written.
+    #[error("layer {digest}, unpacked to {}: {source}", .path.display())]
+    Layer {
+        /// The layer's blob.
+        digest: Digest,
+        /// The directory that it was unpacked to.
+        path: PathBuf,
+        /// What is wrong, and at which entry.
+        source: LayerError,
+    },
+    /// An image has more layers than allowed.
+    #[error("the image has {layers} layers, more than the {limit} allowed")]
+    TooManyLayers {
+        /// The image's layers.
+        layers: usize,
+        /// The most that is allowed.
+        limit: usize,
+    },
+    /// A chain ID that does not follow from the diff IDs.
+    #[error("layer {layer} has the chain ID {chain_id}, which should be {expected}")]
+    WrongChain {
+        /// The layer's blob.
+        layer: Digest,
+        /// What the caller says.
+        chain_id: Digest,
+        /// What follows from the diff IDs.
+        expected: Digest,
+    },
+    /// A path that is not the store's to touch.
+    #[error("{} is not below the data root {}", .path.display(), .root.display())]
+    Outside {
+        /// The path.
+        path: PathBuf,
+        /// The data root.
+        root: PathBuf,
+    },
     /// Whoever gives a layer's bytes failed.
     #[error("{0}")]
     Source(Box<dyn Classified>),
@@ -102,7 +140,7 @@ pub enum StoreError {
 }
 
 /// An operating system's error in words that say the way out where there is one.
-fn explain(error: &io::Error) -> String {
+pub(crate) fn explain(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::StorageFull => {
             "the file system is full; free some space (for example with `knarr image prune`)".into()
@@ -137,13 +175,36 @@ pub fn kind_of_io(error: &io::Error) -> ErrorKind {
     }
 }
 
+impl StoreError {
+    /// A failure to apply a layer; what failed before it, in the stream that it read, comes out as itself.
+    pub(crate) fn of_layer(digest: Digest, path: &Path, error: LayerError) -> Self {
+        match error.problem {
+            LayerProblem::Archive(TarError::Input(source)) => *source,
+            problem => Self::Layer {
+                digest,
+                path: path.to_owned(),
+                source: LayerError {
+                    entry: error.entry,
+                    problem,
+                },
+            },
+        }
+    }
+}
+
 impl Classified for StoreError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Digest(_) | Self::BlobTooLarge { .. } => ErrorKind::InvalidArgument,
+            Self::Digest(_)
+            | Self::BlobTooLarge { .. }
+            | Self::WrongChain { .. }
+            | Self::Outside { .. } => ErrorKind::InvalidArgument,
             Self::BlobMissing(_) => ErrorKind::NotFound,
-            Self::WrongDigest { .. } | Self::WrongSize { .. } => ErrorKind::Corrupt,
+            Self::WrongDigest { .. } | Self::WrongSize { .. } | Self::TooManyLayers { .. } => {
+                ErrorKind::Corrupt
+            }
             Self::Decode { source, .. } => source.kind(),
+            Self::Layer { source, .. } => source.kind(),
             Self::Source(source) => source.kind(),
             Self::Cancelled => ErrorKind::Unavailable,
             Self::Io { source, .. } => kind_of_io(source),

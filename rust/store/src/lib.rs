@@ -13,19 +13,33 @@
 //! lock file sees to it); any number of its threads may.
 
 mod blob;
+mod claims;
 mod decode;
 mod digest;
 mod error;
+mod input;
+mod layer;
 mod limits;
+mod pipeline;
 mod progress;
 mod source;
 mod store;
+pub mod tar;
+mod tree;
+mod union;
+mod unpack;
 
 pub use blob::BlobWriter;
-pub use decode::{Compression, DecodeError, Decoder, DecoderFactory, HISTORY, Step};
+pub use decode::{
+    Compression, DecodeError, Decoder, DecoderFactory, GzipDecoder, HISTORY, PlainDecoder, Step,
+    ZstdDecoder,
+};
 pub use digest::{Digest, DigestError, Hasher};
 pub use error::{Classified, ErrorKind, StoreError, kind_of_io};
+pub use input::{Input, ReaderInput};
+pub use layer::{Applied, LayerError, LayerProblem, apply};
 pub use limits::Limits;
 pub use progress::{LayerProgress, Phase, Progress};
 pub use source::{LayerSource, LayerStream};
-pub use store::{Layer, Store, UnpackOptions};
+pub use store::Store;
+pub use unpack::{Layer, UnpackOptions};

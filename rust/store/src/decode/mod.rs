@@ -1,6 +1,12 @@
 //! Compressed streams: the seam behind which gzip, zstd and plain bytes look alike.
 
+mod gzip;
+mod zstd;
+
 use crate::error::{Classified, ErrorKind};
+
+pub use gzip::GzipDecoder;
+pub use zstd::ZstdDecoder;
 
 /// The bytes of earlier output that a decoder finds before the place it writes to: deflate's window.
 pub const HISTORY: usize = 32 * 1024;
@@ -105,5 +111,30 @@ impl Compression {
             Some((_, name)) => Err(DecodeError::Unsupported(name)),
             None => Ok(Self::Plain),
         }
+    }
+}
+
+/// Bytes as they are.
+#[derive(Debug, Default)]
+pub struct PlainDecoder;
+
+impl Decoder for PlainDecoder {
+    fn decode(
+        &mut self,
+        input: &[u8],
+        _last: bool,
+        output: &mut [u8],
+        start: usize,
+    ) -> Result<Step, DecodeError> {
+        let count = input.len().min(output.len() - start);
+        output[start..start + count].copy_from_slice(&input[..count]);
+        Ok(Step {
+            consumed: count,
+            produced: count,
+        })
+    }
+
+    fn finish(&mut self) -> Result<(), DecodeError> {
+        Ok(())
     }
 }

@@ -1,0 +1,133 @@
+//! A layer: a tar archive of changes, applied to a directory of its own that overlay takes as a lower one.
+//!
+//! What an archive says and what becomes of it (OCI image specification, "Image Layer Filesystem Changeset"):
+//!
+//! | in the archive | on disk |
+//! | --- | --- |
+//! | `.wh.name` | a character device 0:0 called `name`; where the layer itself has a directory `name`, that becomes opaque |
+//! | `.wh..wh..opq` | `trusted.overlay.opaque=y` on its directory |
+//! | `.wh..wh.` and anything else | nothing: another driver's bookkeeping |
+//! | a character device 0:0 | the same as `.wh.name`, which is what overlay would make of it |
+//! | `/a`, `./a`, `a/./b`, `a/../b` | `a`, `a`, `a/b`, `b` |
+//! | `../a`, `a/../../b` | refused |
+//! | an entry below a symbolic link | what the link points to, seen from the layer's own root |
+//! | a name for the second time | the later entry wins; two directories are one |
+//! | a directory that takes a file's or whiteout's place | opaque: nothing of lower layers shows through |
+//! | a parent that has no entry | made; its attributes come from the lower layers in [`fixup`] |
+//! | a hard link to what only a lower layer has | a copy, made in [`fixup`] |
+//! | `trusted.*`, `user.overlay.*` and other attributes that act on the host | dropped, see [`attributes`] |
+//!
+//! Everything happens below the directory's descriptor, in a directory that nobody else reaches until it is complete.
+
+mod apply;
+mod attributes;
+mod directories;
+mod fixup;
+mod path;
+
+use std::io;
+
+pub use apply::{Applied, apply};
+pub(crate) use directories::is_whiteout;
+pub(crate) use fixup::fix_up;
+
+use crate::error::{Classified, ErrorKind, explain, kind_of_io};
+use crate::tar::TarError;
+
+/// Why a layer could not be applied, and at which entry.
+#[derive(Debug, thiserror::Error)]
+#[error("entry \"{}\": {problem}", .entry.escape_ascii())]
+pub struct LayerError {
+    /// The entry, or the last one that was read; empty before the first.
+    pub entry: Vec<u8>,
+    /// What is wrong with it.
+    pub problem: LayerProblem,
+}
+
+/// What can be wrong with a layer's entry.
+#[derive(Debug, thiserror::Error)]
+pub enum LayerProblem {
+    /// The archive cannot be read here or right behind.
+    #[error(transparent)]
+    Archive(#[from] TarError),
+    /// The path leads out of the layer.
+    #[error("its path leads out of the root directory")]
+    Escape,
+    /// A path or one of its names is too long.
+    #[error("a path is longer than {0} bytes, or a name longer than 255")]
+    TooLong(usize),
+    /// A name begins like a whiteout where it cannot be one.
+    #[error("its path uses a name that begins with \".wh.\", which is reserved for whiteouts")]
+    Reserved,
+    /// A whiteout that names nothing.
+    #[error("it is a whiteout without a name")]
+    Whiteout,
+    /// Something that is no directory is in the way.
+    #[error("\"{}\" is not a directory", .0.escape_ascii())]
+    NotDirectory(Vec<u8>),
+    /// Symbolic links lead in a circle.
+    #[error("too many symbolic links in its path")]
+    Loop,
+    /// A link that cannot be made.
+    #[error("it links to \"{}\", which {reason}", .target.escape_ascii())]
+    Link {
+        /// Where to.
+        target: Vec<u8>,
+        /// Why not there.
+        reason: &'static str,
+    },
+    /// Directories, whiteouts and links take more memory than allowed.
+    #[error("the layer has more directories and links than can be kept in {0} bytes")]
+    Memory(usize),
+    /// An attribute that the file system refuses.
+    #[error("cannot set its extended attribute {name}: {source}")]
+    Attribute {
+        /// The attribute.
+        name: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A system call failed.
+    #[error("cannot {doing}: {}", explain(.source))]
+    Io {
+        /// What failed: "create it".
+        doing: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Classified for LayerError {
+    fn kind(&self) -> ErrorKind {
+        match &self.problem {
+            LayerProblem::Archive(source) => source.kind(),
+            LayerProblem::Io { source, .. } | LayerProblem::Attribute { source, .. } => {
+                match source.raw_os_error() {
+                    // Names that the file system does not take come from the archive.
+                    Some(code) if code == rustix::io::Errno::NAMETOOLONG.raw_os_error() => {
+                        ErrorKind::Corrupt
+                    }
+                    Some(code) if code == rustix::io::Errno::OPNOTSUPP.raw_os_error() => {
+                        ErrorKind::Unsupported
+                    }
+                    _ => kind_of_io(source),
+                }
+            }
+            _ => ErrorKind::Corrupt,
+        }
+    }
+}
+
+/// Says what a failed system call was for.
+trait Doing<T> {
+    fn doing(self, doing: &'static str) -> Result<T, LayerProblem>;
+}
+
+impl<T> Doing<T> for Result<T, rustix::io::Errno> {
+    fn doing(self, doing: &'static str) -> Result<T, LayerProblem> {
+        self.map_err(|errno| LayerProblem::Io {
+            doing,
+            source: errno.into(),
+        })
+    }
+}

@@ -1,0 +1,144 @@
+//! Walks through directory trees of any depth, without following links.
+//!
+//! A tree may be deeper than a path may be long or a process may have descriptors: containers can make such. The walk holds
+//! descriptors for the innermost directories only and goes back up through "..", checking that it arrives where it came from.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat, unlinkat};
+use rustix::io::Errno;
+
+const OPEN: usize = 32;
+
+/// One directory on the way down.
+struct Level {
+    descriptor: Option<OwnedFd>,
+    identity: (u64, u64),
+    name: CString,
+    /// Names not visited yet.
+    names: Vec<CString>,
+}
+
+/// What the walk came upon.
+pub(crate) enum Visit<'a> {
+    /// Anything, a directory before its content.
+    Enter(BorrowedFd<'a>, &'a CString, &'a Stat),
+    /// A directory after its content.
+    Leave(BorrowedFd<'a>, &'a CString),
+}
+
+/// Goes through all that is below a directory; the directory itself is not visited.
+pub(crate) fn walk(
+    top: OwnedFd,
+    mut visit: impl FnMut(Visit<'_>) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut levels = vec![Level::open(top, CString::default())?];
+    while let Some(level) = levels.last_mut() {
+        let Some(name) = level.names.pop() else {
+            let Some(left) = levels.pop() else { break };
+            let Some(above) = levels.last_mut() else {
+                break;
+            };
+            let parent = above.reopen(&left)?;
+            visit(Visit::Leave(parent, &left.name))?;
+            continue;
+        };
+        let directory = level.descriptor.as_ref().ok_or(Errno::BADF)?.as_fd();
+        let stat = match statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => continue,
+            other => other?,
+        };
+        visit(Visit::Enter(directory, &name, &stat))?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            let below = match open_below(directory, &name) {
+                Err(Errno::NOENT) => continue,
+                other => other?,
+            };
+            let below = Level::open(below, name)?;
+            if levels.len() >= OPEN {
+                let far = levels.len() - OPEN;
+                levels[far].descriptor = None;
+            }
+            levels.push(below);
+        }
+    }
+    Ok(())
+}
+
+impl Level {
+    fn open(directory: OwnedFd, name: CString) -> io::Result<Self> {
+        let stat = fstat(&directory)?;
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&directory)? {
+            let entry = entry?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                names.push(entry.file_name().to_owned());
+            }
+        }
+        // Taken from the end.
+        names.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(Self {
+            descriptor: Some(directory),
+            identity: (stat.st_dev, stat.st_ino),
+            name,
+            names,
+        })
+    }
+
+    /// The descriptor, opened again from the directory below where it was given up.
+    fn reopen(&mut self, below: &Self) -> io::Result<BorrowedFd<'_>> {
+        if self.descriptor.is_none() {
+            let from = below.descriptor.as_ref().ok_or(Errno::BADF)?;
+            let parent = open_below(from.as_fd(), c"..")?;
+            let stat = fstat(&parent)?;
+            if (stat.st_dev, stat.st_ino) != self.identity {
+                return Err(io::Error::other(
+                    "a directory was moved during a walk through its tree",
+                ));
+            }
+            self.descriptor = Some(parent);
+        }
+        Ok(self.descriptor.as_ref().ok_or(Errno::BADF)?.as_fd())
+    }
+}
+
+fn open_below(directory: BorrowedFd<'_>, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
+    openat(
+        directory,
+        name,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+}
+
+/// Deletes a name, and all that is below it.
+pub(crate) fn remove_at(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+    match unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let top = match open_below(parent, name) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    walk(top, |visit| match visit {
+        Visit::Enter(_, _, stat)
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory =>
+        {
+            Ok(())
+        }
+        Visit::Enter(directory, name, _) => gone(unlinkat(directory, name, AtFlags::empty())),
+        Visit::Leave(directory, name) => gone(unlinkat(directory, name, AtFlags::REMOVEDIR)),
+    })?;
+    gone(unlinkat(parent, name, AtFlags::REMOVEDIR))
+}
+
+fn gone(result: Result<(), Errno>) -> io::Result<()> {
+    match result {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
