@@ -1,0 +1,167 @@
+"""Images (Engine API: Image, Distribution)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from aiohttp import web
+
+from knarr import credentials
+from knarr.api.wire import images as wire
+from knarr.errors import InvalidArgument, KnarrError, Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from knarr.engine.engine import Engine
+
+    Emit = Callable[[dict[str, Any]], Awaitable[None]]
+
+__all__ = ["routes"]
+
+log = logging.getLogger("knarr.api")
+Result = TypeVar("Result")
+WATCH_SECONDS = 0.25
+CHUNK = 256 << 10
+
+
+def routes(engine: Engine) -> list[web.RouteDef]:
+    """The endpoints of images."""
+    return _Routes(engine).table()
+
+
+class _Routes:
+    def __init__(self, engine: Engine) -> None:
+        self._images = engine.images
+
+    def table(self) -> list[web.RouteDef]:
+        name = "/images/{name:.+}"
+        return [
+            web.get("/images/json", self.list),
+            web.post("/images/create", self.create),
+            web.post("/images/load", self.load),
+            web.post("/images/prune", self.prune),
+            web.get("/images/search", _later("searching registries")),
+            web.get("/images/get", _later("saving images")),
+            web.get(f"{name}/get", _later("saving images")),
+            web.get(f"{name}/json", self.inspect),
+            web.get(f"{name}/history", self.history),
+            web.post(f"{name}/tag", self.tag),
+            web.post(f"{name}/push", _later("pushing images")),
+            web.delete(name, self.remove),
+            web.get("/distribution/{name:.+}/json", _later("looking at a registry's images")),
+        ]
+
+    async def list(self, request: web.Request) -> web.Response:
+        found = self._images.list(wire.filters(request.query))
+        shared = wire.boolean(request.query, "shared-size")
+        return web.json_response(
+            [wire.summary(self._images, image, references, shared=shared) for image, references in found]
+        )
+
+    async def inspect(self, request: web.Request) -> web.Response:
+        platform = wire.platform(request.query.get("platform"))
+        image = await self._images.resolve(request.match_info["name"], platform)
+        return web.json_response(wire.inspect(self._images, image))
+
+    async def history(self, request: web.Request) -> web.Response:
+        platform = wire.platform(request.query.get("platform"))
+        image = await self._images.resolve(request.match_info["name"], platform)
+        return web.json_response(wire.history(self._images, image))
+
+    async def tag(self, request: web.Request) -> web.Response:
+        repository = request.query.get("repo", "")
+        await self._images.tag(request.match_info["name"], repository, request.query.get("tag", ""))
+        return web.Response(status=201)
+
+    async def remove(self, request: web.Request) -> web.Response:
+        force = wire.boolean(request.query, "force")
+        return web.json_response(await self._images.remove(request.match_info["name"], force=force))
+
+    async def prune(self, request: web.Request) -> web.Response:
+        removed, freed = await self._images.prune(wire.filters(request.query))
+        return web.json_response({"ImagesDeleted": removed or None, "SpaceReclaimed": freed})
+
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        query = request.query
+        if query.get("fromSrc"):
+            raise Unsupported("importing a root file system as an image is not supported: load an image instead")
+        if not query.get("fromImage"):
+            raise InvalidArgument("fromImage is missing: name the image to pull")
+        reference = wire.pull_reference(query)
+        platform = wire.platform(query.get("platform"))
+        auth = credentials.decode_header(request.headers.get("X-Registry-Auth", ""))
+        return await _streamed(request, lambda emit: self._images.pull(reference, platform, auth, emit))
+
+    async def load(self, request: web.Request) -> web.StreamResponse:
+        platform = wire.platform(request.query.get("platform"))
+        quiet = wire.boolean(request.query, "quiet")
+
+        async def load(emit: Emit) -> None:
+            async def tell(message: dict[str, Any]) -> None:
+                if not quiet or "stream" in message:
+                    await emit(message)
+
+            await self._images.load(request.content.iter_chunked(CHUNK), tell, platform)
+
+        return await _streamed(request, load)
+
+
+def _later(what: str) -> Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]]:
+    async def refuse(_: web.Request) -> web.StreamResponse:
+        raise Unsupported(f"{what} is not supported by this version of knarr")
+
+    return refuse
+
+
+async def _streamed(request: web.Request, work: Callable[[Emit], Coroutine[Any, Any, Any]]) -> web.StreamResponse:
+    """Docker's stream of JSON messages.
+
+    An error before the first message has a status of its own; after that it is the last message. When the
+    client goes away the work is cancelled.
+    """
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+
+    async def emit(message: dict[str, Any]) -> None:
+        if not response.prepared:
+            await response.prepare(request)
+        await response.write(json.dumps(message).encode() + b"\r\n")
+
+    try:
+        await _while_connected(request, work(emit))
+    except KnarrError as error:
+        if not response.prepared:
+            raise
+        log.info("%s %s: %s", request.method, request.path, error)
+        await emit({"errorDetail": {"message": str(error)}, "error": str(error)})
+    except (ConnectionError, asyncio.CancelledError):
+        raise
+    except Exception as error:
+        if not response.prepared:
+            raise
+        log.exception("%s %s failed", request.method, request.path)
+        await emit({"errorDetail": {"message": "a defect of knarr: the daemon's log has more"}, "error": repr(error)})
+    if not response.prepared:
+        await response.prepare(request)
+    await response.write_eof()
+    return response
+
+
+async def _while_connected(request: web.Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """Do some work for as long as the client is there. ConnectionResetError when it has gone."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=WATCH_SECONDS)
+            if request.transport is None or request.transport.is_closing():
+                break
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+    if task.cancelled():
+        raise ConnectionResetError("the client has gone")
+    return task.result()
