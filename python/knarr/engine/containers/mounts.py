@@ -1,0 +1,205 @@
+"""Which mounts a container gets: `Binds`, `Mounts`, `Tmpfs`, `VolumesFrom` and the image's volumes, resolved when it is made."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from typing import TYPE_CHECKING, Any
+
+from knarr.engine.volumes.volumes import check_driver_options
+from knarr.errors import InvalidArgument, Unsupported
+from knarr.store.containers import MountPoint
+from knarr.types import VolumeName
+
+if TYPE_CHECKING:
+    from knarr.store.containers import Config, ContainerRecord, HostConfig, Mount
+
+__all__ = ["resolve", "tmpfs_options"]
+
+PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
+_BIND_MODES = {"ro", "rw", "z", "Z", "nocopy", "rbind", "bind", "cached", "delegated", "consistent", *PROPAGATIONS}
+_TMPFS_FLAGS = set("ro rw nosuid suid nodev dev noexec exec noatime atime nodiratime diratime relatime strictatime sync async".split())
+_TMPFS_VALUES = re.compile(r"(size|mode|uid|gid|nr_inodes|nr_blocks|mpol|huge)=[A-Za-z0-9%:,=_-]+")
+
+
+def resolve(config: Config, host: HostConfig, sources: list[tuple[ContainerRecord, bool]]) -> list[MountPoint]:
+    """The mounts that a request asks for. A volume without a name is anonymous: its maker names it.
+
+    sources: the containers of VolumesFrom, and whether their volumes are only read. Paths that binds
+    of `Binds` miss on the host are made; those of `Mounts` must be there, as with Docker.
+    """
+    found: dict[str, MountPoint] = {}
+    for record, read_only in sources:
+        for point in record.mounts:
+            if point["type"] != "tmpfs":
+                found[point["destination"]] = {**point, "read_only": point["read_only"] or read_only}
+    asked: dict[str, MountPoint] = {}
+    for text in host["Binds"] or ():
+        _add(asked, _bind(text))
+    for mount in host["Mounts"] or ():
+        _add(asked, _mount(mount))
+    for destination, options in (host["Tmpfs"] or {}).items():
+        _add(
+            asked,
+            _point("tmpfs", destination, options=tmpfs_options(options), mode=options, listed=False),
+        )
+    found |= asked
+    for destination in config["Volumes"] or {}:
+        path = _destination(destination)
+        if path not in found:
+            found[path] = _point("volume", path)
+    return list(found.values())
+
+
+def _add(points: dict[str, MountPoint], point: MountPoint) -> None:
+    if point["destination"] in points:
+        raise InvalidArgument(f"Duplicate mount point: {point['destination']}")
+    points[point["destination"]] = point
+
+
+def _point(kind: str, destination: str, **values: Any) -> MountPoint:
+    point: MountPoint = {
+        "type": kind,
+        "name": "",
+        "source": "",
+        "destination": _destination(destination),
+        "mode": "",
+        "read_only": False,
+        "recursive_read_only": False,
+        "propagation": "",
+        "recursive": True,
+        "no_copy": False,
+        "options": [],
+        "listed": True,
+    }
+    point.update(values)  # type: ignore[typeddict-item]
+    return point
+
+
+def _destination(path: str) -> str:
+    if not path.startswith("/") or "\0" in path:
+        raise InvalidArgument(f"invalid mount config: invalid mount path: '{path}' mount path must be absolute")
+    clean = posixpath.normpath(path).replace("//", "/")
+    if clean == "/":
+        raise InvalidArgument("invalid mount config: invalid specification: destination can't be '/'")
+    return clean
+
+
+def _bind(text: str) -> MountPoint:
+    """`SOURCE:DESTINATION[:MODE]`, `NAME:DESTINATION[:MODE]`, or `DESTINATION` for an anonymous volume."""
+    parts = text.split(":")
+    if len(parts) == 1:
+        return _point("volume", parts[0])
+    if len(parts) > 3 or not parts[0] or not parts[1] or (len(parts) == 3 and not parts[2]):
+        raise InvalidArgument(f'invalid volume specification: "{text}"')
+    source, destination, mode = parts[0], parts[1], parts[2] if len(parts) == 3 else ""
+    words = [word for word in mode.split(",") if word]
+    for word in words:
+        if word not in _BIND_MODES:
+            raise InvalidArgument(f"invalid mode: {mode}")
+    if "ro" in words and "rw" in words:
+        raise InvalidArgument(f"invalid mode: {mode}")
+    propagation = [word for word in words if word in PROPAGATIONS]
+    if len(propagation) > 1:
+        raise InvalidArgument(f"invalid mode: {mode}")
+    read_only = "ro" in words
+    if source.startswith("/"):
+        if "nocopy" in words:
+            raise InvalidArgument(f"invalid mode: {mode}: nocopy is for volumes")
+        path = os.path.normpath(source)
+        try:
+            os.makedirs(path, 0o755, exist_ok=True)
+        except FileExistsError:
+            pass  # a file, which may be bound as well
+        except OSError as error:
+            raise InvalidArgument(f"error while creating mount source path '{path}': {error.strerror}") from error
+        return _point(
+            "bind",
+            destination,
+            source=path,
+            mode=mode,
+            read_only=read_only,
+            recursive_read_only=read_only,
+            propagation=propagation[0] if propagation else "rprivate",
+            recursive="bind" not in words,
+        )
+    if propagation:
+        raise InvalidArgument(f"invalid mode: {mode}: propagation is for binds")
+    return _point(
+        "volume", destination, name=VolumeName(source), mode=mode or "z", read_only=read_only, no_copy="nocopy" in words
+    )
+
+
+def _mount(mount: Mount) -> MountPoint:
+    kind, target, source = mount.get("Type") or "", mount.get("Target") or "", mount.get("Source") or ""
+    read_only = bool(mount.get("ReadOnly"))
+    if not target:
+        raise InvalidArgument("invalid mount config: field Target must not be empty")
+    for name, owner in (("BindOptions", "bind"), ("VolumeOptions", "volume"), ("TmpfsOptions", "tmpfs")):
+        if mount.get(name) and kind != owner:
+            raise InvalidArgument(f'invalid mount config for type "{kind}": field {name} must not be specified')
+    if kind == "bind":
+        return _mount_bind(target, source, read_only, mount.get("BindOptions") or {})
+    if kind == "volume":
+        options = mount.get("VolumeOptions") or {}
+        if options.get("Subpath"):
+            raise Unsupported(f"mount of {target}: VolumeOptions.Subpath is not supported by knarr yet")
+        check_driver_options(options.get("DriverConfig"))
+        name = VolumeName(source) if source else ""
+        return _point("volume", target, name=name, mode="z", read_only=read_only, no_copy=bool(options.get("NoCopy")))
+    if kind == "tmpfs":
+        if source:
+            raise InvalidArgument('invalid mount config for type "tmpfs": field Source must not be specified')
+        return _point("tmpfs", target, options=_tmpfs(mount.get("TmpfsOptions") or {}, read_only), read_only=read_only)
+    if kind in ("image", "npipe", "cluster"):
+        raise Unsupported(f'mount of {target}: type "{kind}" is not supported by knarr: bind, volume and tmpfs are')
+    raise InvalidArgument(f'invalid mount config: mount type unknown: "{kind}"')
+
+
+def _mount_bind(target: str, source: str, read_only: bool, options: dict[str, Any]) -> MountPoint:
+    if not source:
+        raise InvalidArgument('invalid mount config for type "bind": field Source must not be empty')
+    if not source.startswith("/"):
+        raise InvalidArgument(
+            f"invalid mount config for type \"bind\": invalid mount path: '{source}' mount path must be absolute"
+        )
+    path = os.path.normpath(source)
+    if not os.path.exists(path):
+        if not options.get("CreateMountpoint"):
+            raise InvalidArgument(f'invalid mount config for type "bind": bind source path does not exist: {path}')
+        os.makedirs(path, 0o755, exist_ok=True)
+    propagation = options.get("Propagation") or "rprivate"
+    if propagation not in PROPAGATIONS:
+        raise InvalidArgument(f'invalid mount config for type "bind": invalid propagation mode: {propagation}')
+    recursive = not options.get("NonRecursive")
+    return _point(
+        "bind",
+        target,
+        source=path,
+        read_only=read_only,
+        recursive_read_only=read_only and recursive and not options.get("ReadOnlyNonRecursive"),
+        propagation=propagation,
+        recursive=recursive,
+    )
+
+
+def _tmpfs(options: dict[str, Any], read_only: bool) -> list[str]:
+    words = ["ro"] if read_only else []
+    if size := options.get("SizeBytes"):
+        words.append(f"size={int(size)}")
+    if mode := options.get("Mode"):
+        words.append(f"mode={int(mode):o}")
+    for pair in options.get("Options") or ():
+        words.append("=".join(pair))
+    return tmpfs_options(",".join(words))
+
+
+def tmpfs_options(text: str) -> list[str]:
+    """The options of a tmpfs: safe ones, then those that were asked for. Raises InvalidArgument for what tmpfs has not."""
+    words = [word for word in text.split(",") if word]
+    for word in words:
+        if word not in _TMPFS_FLAGS and not _TMPFS_VALUES.fullmatch(word):
+            raise InvalidArgument(f'invalid tmpfs option "{word}"')
+    opposite = {"noexec": "exec", "nosuid": "suid", "nodev": "dev"}
+    return [word for word, other in opposite.items() if other not in words and word not in words] + words

@@ -1,0 +1,94 @@
+"""The files that a container finds its way by: hosts, hostname, resolv.conf. Written anew at each start."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from knarr.store.containers import ContainerRecord
+
+__all__ = ["hosts", "resolv_conf", "write"]
+
+HOSTS = """127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::\tip6-localnet
+ff00::\tip6-mcastprefix
+ff02::1\tip6-allnodes
+ff02::2\tip6-allrouters
+"""
+PUBLIC_DNS = ["8.8.8.8", "8.8.4.4"]  # where the host names only servers on its own loopback
+STUB = "/run/systemd/resolve/resolv.conf"  # the servers behind systemd-resolved's stub
+
+
+def hosts(record: ContainerRecord, gateway: str) -> str:
+    """/etc/hosts: loopback, what was added, and the container's own addresses."""
+    lines = [HOSTS]
+    for entry in record.host["ExtraHosts"] or ():
+        name, _, address = entry.replace("=", ":", 1).partition(":")
+        lines.append(f"{gateway if address == 'host-gateway' else address.strip('[]')}\t{name}\n")
+    hostname = record.config["Hostname"]
+    domain = record.config["Domainname"]
+    full = f"{hostname}.{domain} {hostname}" if domain else hostname
+    lines += [
+        f"{endpoint['address']}\t{full}\n" for endpoint in record.state.networks.values() if endpoint["address"]
+    ]
+    return "".join(lines)
+
+
+def resolv_conf(record: ContainerRecord, default_dns: list[str], *, own_network: bool) -> str:
+    """/etc/resolv.conf: the host's, without servers that the container could not reach, or what was asked for."""
+    host = record.host
+    servers: list[str] = []
+    search: list[str] = []
+    options: list[str] = []
+    for line in _host_lines():
+        words = line.split()
+        if words[0] == "nameserver" and len(words) > 1:
+            servers.append(words[1])
+        elif words[0] in ("search", "domain"):
+            search = words[1:]
+        elif words[0] == "options":
+            options += words[1:]
+    if own_network:
+        servers = [server for server in servers if not _loopback(server)] or PUBLIC_DNS
+    if default_dns:
+        servers = default_dns
+    servers = host["Dns"] or servers
+    search = search if host["DnsSearch"] is None or not host["DnsSearch"] else host["DnsSearch"]
+    options = host["DnsOptions"] or options
+    lines = [f"nameserver {server}" for server in servers]
+    if search and search != ["."]:
+        lines.append("search " + " ".join(search))
+    if options:
+        lines.append("options " + " ".join(options))
+    return "\n".join(lines) + "\n"
+
+
+def _host_lines() -> list[str]:
+    text = _read("/etc/resolv.conf")
+    if "nameserver 127.0.0.53" in text:
+        text = _read(STUB) or text
+    return [line for line in text.splitlines() if line.strip() and not line.startswith(("#", ";"))]
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(65536)
+    except FileNotFoundError:
+        return ""
+
+
+def _loopback(server: str) -> bool:
+    try:
+        return ipaddress.ip_address(server.partition("%")[0]).is_loopback
+    except ValueError:
+        return True
+
+
+def write(directory: str, contents: dict[str, str]) -> None:
+    """Write the files of a container, in place: running programs may have them open."""
+    for name, text in contents.items():
+        with open(f"{directory}/{name}", "w", encoding="utf-8") as file:
+            file.write(text)

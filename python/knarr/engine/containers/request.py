@@ -1,0 +1,328 @@
+"""Whether a container that is asked for can be had: every field is honoured, or refused by name.
+
+Raises InvalidArgument for what makes no sense, in Docker's words where clients know them, and
+Unsupported for what is known and not done.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from typing import Any
+
+from knarr.engine.containers import signals
+from knarr.engine.containers.capabilities import capabilities
+from knarr.errors import InvalidArgument, Unsupported
+from knarr.store.containers import Config, HostConfig
+
+
+__all__ = ["check", "log_limits", "parse_port", "security"]
+
+MINIMUM_MEMORY = 6 * 1024 * 1024
+RESTARTS = ("", "no", "on-failure", "always", "unless-stopped")
+# Fields of HostConfig that nothing here does: any value other than these is refused.
+UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    "VolumeDriver": ("", "local"),
+    "Cgroup": ("",),
+    "Links": (None, []),
+    "StorageOpt": (None, {}),
+    "UsernsMode": ("", "host"),
+    "Runtime": ("", "knarr"),
+    "Isolation": ("", "default"),
+    "CgroupParent": ("",),
+    "BlkioWeightDevice": (None, []),
+    "BlkioDeviceReadBps": (None, []),
+    "BlkioDeviceWriteBps": (None, []),
+    "BlkioDeviceReadIOps": (None, []),
+    "BlkioDeviceWriteIOps": (None, []),
+    "DeviceRequests": (None, []),
+    "KernelMemory": (0,),
+    "KernelMemoryTCP": (0,),
+    "CpuCount": (0,),
+    "CpuPercent": (0,),
+    "IOMaximumIOps": (0,),
+    "IOMaximumBandwidth": (0,),
+}
+_ULIMITS = frozenset(
+    "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
+)
+_SYSCTL_IPC = ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax")
+_SYSCTL_IPC_TOO = ("kernel.shmmni", "kernel.shm_rmid_forced")
+
+
+def check(config: Config, host: HostConfig) -> list[str]:
+    """Check a whole request; warnings for its maker. The image has not been merged in yet."""
+    warnings: list[str] = []
+    _check_config(config)
+    for field, allowed in UNSUPPORTED.items():
+        value = host[field]  # type: ignore[literal-required]
+        if value not in allowed:
+            if field == "Runtime":
+                raise InvalidArgument(f"unknown or invalid runtime name: {value}")
+            raise Unsupported(f"HostConfig.{field} is not supported by knarr: leave it out (it was {value!r})")
+    _check_resources(host, warnings)
+    _check_namespaces(config, host)
+    _check_restart(host)
+    log_limits(host, 1, 1)
+    security(host)
+    capabilities(host)
+    for port, bindings in (host["PortBindings"] or {}).items():
+        parse_port(port)
+        for binding in bindings or ():
+            _check_binding(port, binding.get("HostIp") or "", binding.get("HostPort") or "")
+    for entry in host["ExtraHosts"] or ():
+        name, separator, address = entry.replace("=", ":", 1).partition(":")
+        if not separator or not name or not address:
+            raise InvalidArgument(f'bad format for add-host: "{entry}"')
+        if address != "host-gateway":
+            _address(address.strip("[]"), f'invalid IP address in add-host: "{address}"')
+    for server in host["Dns"] or ():
+        _address(server, f"{server} is not a valid DNS server address")
+    _check_knarr(config, host)
+    return warnings
+
+
+def _check_config(config: Config) -> None:
+    if config["MacAddress"]:
+        _mac(config["MacAddress"])
+    if config["WorkingDir"] and not config["WorkingDir"].startswith("/"):
+        raise InvalidArgument(
+            f"the working directory '{config['WorkingDir']}' is invalid, it needs to be an absolute path"
+        )
+    if config["StopSignal"]:
+        signals.number(config["StopSignal"])
+    for entry in config["Env"] or ():
+        if not entry or entry.startswith("=") or "\0" in entry:
+            raise InvalidArgument(f"invalid environment variable: {entry!r}")
+    for port in config["ExposedPorts"] or {}:
+        parse_port(port)
+    for argument in [*(config["Entrypoint"] or ()), *(config["Cmd"] or ())]:
+        if "\0" in argument:
+            raise InvalidArgument(f"invalid command: {argument!r} contains a NUL byte")
+    health = config["Healthcheck"]
+    if health and health.get("Test") not in (None, [], ["NONE"]):
+        raise Unsupported("Config.Healthcheck is not supported by knarr yet: leave it out, or use --no-healthcheck")
+    hostname = config["Hostname"]
+    if hostname and (len(hostname) > 63 or not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", hostname)):
+        raise InvalidArgument(f"invalid hostname: {hostname!r}: use letters, digits, dots and dashes, at most 63")
+    for name in ("User", "WorkingDir", "Domainname"):
+        if "\0" in config[name]:  # type: ignore[literal-required]
+            raise InvalidArgument(f"invalid {name}: it contains a NUL byte")
+
+
+def _check_resources(host: HostConfig, warnings: list[str]) -> None:
+    memory, swap = host["Memory"], host["MemorySwap"]
+    if memory and memory < MINIMUM_MEMORY:
+        raise InvalidArgument("Minimum memory limit allowed is 6MB")
+    if memory > 0 and 0 < swap < memory:
+        raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit, see usage")
+    if memory == 0 and swap > 0:
+        raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit, see usage")
+    if host["MemoryReservation"] and host["MemoryReservation"] < MINIMUM_MEMORY:
+        raise InvalidArgument("Minimum memory reservation allowed is 6MB")
+    if memory and host["MemoryReservation"] > memory:
+        raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")
+    swappiness = host["MemorySwappiness"]
+    if swappiness is not None and not -1 <= swappiness <= 100:
+        raise InvalidArgument(f"Invalid value: {swappiness}, valid memory swappiness range is 0-100")
+    if host["OomKillDisable"] and not memory:
+        warnings.append("OOM killer is disabled for the container, but no memory limit is set")
+    nano = host["NanoCpus"]
+    if nano:
+        processors = os.cpu_count() or 1
+        if not 10_000_000 <= nano <= processors * 1_000_000_000:
+            raise InvalidArgument(
+                f"range of CPUs is from 0.01 to {processors}.00, as there are only {processors} CPUs available"
+            )
+        if host["CpuPeriod"]:
+            raise InvalidArgument("Conflicting options: Nano CPUs and CPU Period cannot both be set")
+        if host["CpuQuota"]:
+            raise InvalidArgument("Conflicting options: Nano CPUs and CPU Quota cannot both be set")
+    if host["CpuPeriod"] and not 1000 <= host["CpuPeriod"] <= 1_000_000:
+        raise InvalidArgument("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+    if host["CpuQuota"] > 0 and host["CpuQuota"] < 1000:
+        raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    if host["CpuShares"] < 0:
+        raise InvalidArgument(f"invalid CPU shares ({host['CpuShares']}): value must be a positive integer")
+    for field in ("CpusetCpus", "CpusetMems"):
+        value = host[field]
+        if value and not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", value):
+            raise InvalidArgument(f"Invalid value {value} for {field.lower().replace('cpuset', 'cpuset ')}")
+    if host["BlkioWeight"] and not 10 <= host["BlkioWeight"] <= 1000:
+        raise InvalidArgument("Range of blkio weight is from 10 to 1000")
+    if not -1000 <= host["OomScoreAdj"] <= 1000:
+        raise InvalidArgument(f"Invalid value {host['OomScoreAdj']}, range for oom score adj is [-1000, 1000]")
+    if host["ShmSize"] < 0:
+        raise InvalidArgument("SHM size can not be less than 0")
+    if host["Umask"] is not None and not 0 <= host["Umask"] <= 0o777:
+        raise InvalidArgument(f"HostConfig.Umask {host['Umask']} is outside 0 to 511 (octal 777)")
+    for limit in host["Ulimits"] or ():
+        name, soft, hard = limit.get("Name") or "", limit.get("Soft") or 0, limit.get("Hard") or 0
+        if name not in _ULIMITS:
+            raise InvalidArgument(f"invalid ulimit type: {name}")
+        if hard != -1 and (soft == -1 or soft > hard):
+            raise InvalidArgument(f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")
+    for rule in host["DeviceCgroupRules"] or ():
+        if not re.fullmatch(r"[acb] ([0-9]+|\*):([0-9]+|\*) [rwm]{1,3}", rule):
+            raise InvalidArgument(f"invalid device cgroup rule format: '{rule}'")
+    if size := host["ConsoleSize"]:
+        if len(size) != 2 or any(not 0 <= cells <= 65535 for cells in size):
+            raise InvalidArgument("HostConfig.ConsoleSize must be [height, width]")
+
+
+def _check_namespaces(config: Config, host: HostConfig) -> None:
+    mode = host["NetworkMode"]
+    if mode.startswith("container:"):
+        if config["Hostname"]:
+            raise InvalidArgument("conflicting options: hostname and the network mode")
+        if host["PortBindings"] or host["PublishAllPorts"]:
+            raise InvalidArgument("conflicting options: port publishing and the container type network mode")
+        if host["Dns"]:
+            raise InvalidArgument("conflicting options: dns and the network mode")
+        if host["ExtraHosts"]:
+            raise InvalidArgument("conflicting options: custom host-to-IP mapping and the network mode")
+    if host["IpcMode"] not in ("", "private", "shareable", "none", "host"):
+        if host["IpcMode"].startswith("container:"):
+            raise Unsupported("HostConfig.IpcMode container:... is not supported by knarr yet: use host or private")
+        raise InvalidArgument(f"invalid IPC mode: {host['IpcMode']}")
+    pid = host["PidMode"]
+    if pid not in ("", "private", "host") and not (pid.startswith("container:") and pid[10:]):
+        raise InvalidArgument(f"invalid PID mode: {pid}")
+    if host["UTSMode"] not in ("", "private", "host"):
+        raise InvalidArgument(f"invalid UTS mode: {host['UTSMode']}")
+    if host["UTSMode"] == "host" and config["Hostname"]:
+        raise InvalidArgument("conflicting options: hostname and the UTS mode")
+    if host["CgroupnsMode"] not in ("", "private", "host"):
+        raise InvalidArgument(f"invalid cgroup namespace mode: {host['CgroupnsMode']}")
+    for key in host["Sysctls"] or {}:
+        if key.startswith("net."):
+            if mode == "host" or mode.startswith("container:"):
+                raise InvalidArgument(f"sysctl '{key}' not allowed in host network namespace")
+        elif key.startswith("fs.mqueue.") or key in _SYSCTL_IPC or key in _SYSCTL_IPC_TOO:
+            if host["IpcMode"] == "host":
+                raise InvalidArgument(f"sysctl '{key}' not allowed in host ipc namespace")
+        else:
+            raise InvalidArgument(f"sysctl '{key}' is not separate for a container and would change the host")
+
+
+def _check_restart(host: HostConfig) -> None:
+    name = host["RestartPolicy"].get("Name") or ""
+    retries = host["RestartPolicy"].get("MaximumRetryCount") or 0
+    if name not in RESTARTS:
+        raise InvalidArgument(f"invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'")
+    if retries and name != "on-failure":
+        raise InvalidArgument("invalid restart policy: maximum retry count can only be used with 'on-failure'")
+    if retries < 0:
+        raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
+    if host["AutoRemove"] and name not in ("", "no"):
+        raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
+
+
+def _check_binding(port: str, address: str, host_port: str) -> None:
+    if address:
+        parsed = _address(address, f"invalid IP address {address!r} in the port binding of {port}")
+        if parsed.version != 4:
+            raise Unsupported(f"port binding of {port}: IPv6 host addresses are not supported by knarr yet")
+    if not host_port:
+        return
+    if re.fullmatch(r"\d+-\d+", host_port):
+        raise Unsupported(f"port binding of {port}: a range of host ports ({host_port}) is not supported: give one port")
+    if not (host_port.isascii() and host_port.isdigit()) or int(host_port) > 65535:
+        raise InvalidArgument(f"invalid host port {host_port!r} in the port binding of {port}")
+
+
+def _check_knarr(config: Config, host: HostConfig) -> None:
+    ours = host["Knarr"] or {}
+    if unknown := set(ours) - {"HostOverlay", "OverlaySize"}:
+        raise InvalidArgument(f"HostConfig.Knarr: unknown field {min(unknown)!r}")
+    if ours.get("HostOverlay") and config["Image"]:
+        raise InvalidArgument("HostConfig.Knarr.HostOverlay takes the place of an image: leave Image empty")
+    size = ours.get("OverlaySize")
+    if size is not None and (not isinstance(size, int) or not 1024 * 1024 <= size <= 1 << 50):
+        raise InvalidArgument("HostConfig.Knarr.OverlaySize must be bytes, at least 1 MiB")
+
+
+def parse_port(text: str) -> tuple[str, int]:
+    """("tcp" or "udp", number) of `80/tcp`. Raises InvalidArgument, Unsupported for other protocols."""
+    number, _, protocol = text.partition("/")
+    if not (number.isascii() and number.isdigit()) or not 1 <= int(number) <= 65535:
+        raise InvalidArgument(f"invalid port specification: {text!r}")
+    protocol = protocol.lower() or "tcp"
+    if protocol not in ("tcp", "udp"):
+        if protocol == "sctp":
+            raise Unsupported(f"port {text}: SCTP is not supported by knarr yet")
+        raise InvalidArgument(f"invalid port specification: {text!r}: unknown protocol")
+    return protocol, int(number)
+
+
+def _address(text: str, message: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        raise InvalidArgument(message) from None
+
+
+def _mac(text: str) -> None:
+    if not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", text) or int(text[:2], 16) & 1:
+        raise InvalidArgument(f"invalid MAC address: {text}")
+
+
+def security(host: HostConfig) -> tuple[str | None, bool]:
+    """(seccomp: None for ours, "unconfined", or a profile's JSON text; no new privileges) of SecurityOpt."""
+    profile: str | None = None
+    no_new_privileges = False
+    for option in host["SecurityOpt"] or ():
+        key, separator, value = option.partition("=")
+        if not separator:
+            key, separator, value = option.partition(":")
+        if key == "no-new-privileges":
+            if value not in ("", "true", "false"):
+                raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
+            no_new_privileges = value != "false"
+        elif not separator:
+            raise InvalidArgument(f'invalid --security-opt 1: "{option}"')
+        elif key == "seccomp":
+            profile = None if value in ("builtin", "default") else value
+        elif option in ("label=disable", "label:disable", "apparmor=unconfined", "apparmor:unconfined"):
+            continue  # neither SELinux labels nor AppArmor profiles are ever applied
+        else:
+            raise Unsupported(f"SecurityOpt {option!r} is not supported by knarr: seccomp and no-new-privileges are")
+    if host["Privileged"] and profile is None:
+        profile = "unconfined"
+    return profile, no_new_privileges
+
+
+def log_limits(host: HostConfig, max_size: int, max_file: int) -> tuple[int, int] | None:
+    """(bytes a file, files) of a container's log, the given ones where it does not say; None where it keeps no log."""
+    wanted = host["LogConfig"]
+    driver = wanted.get("Type") or "json-file"
+    options = wanted.get("Config") or {}
+    if driver == "none":
+        return None
+    if driver not in ("json-file", "local"):
+        raise InvalidArgument(f"logger: no log driver named '{driver}' is registered")
+    for key, value in options.items():
+        if key == "max-size":
+            max_size = _size(value)
+        elif key == "max-file":
+            if not (value.isascii() and value.isdigit()) or not 1 <= int(value) <= 1000:
+                raise InvalidArgument(f"invalid value {value!r} for log option max-file: use 1 to 1000")
+            max_file = int(value)
+        elif key == "mode" and value == "blocking":
+            continue
+        elif key == "compress" and value == "false":
+            continue
+        else:
+            raise Unsupported(f"log option {key}={value} is not supported by knarr: max-size and max-file are")
+    return max_size, max_file
+
+
+_UNITS: dict[str, int] = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d{1,12})([kmg]?)b?", text.lower())
+    if match is None or not int(match[1]):
+        raise InvalidArgument(f"invalid value {text!r} for log option max-size: use a size such as 10m")
+    return max(int(match[1]) * _UNITS[match[2]], 4096)

@@ -1,0 +1,1 @@
+"""Networks: the three that every engine has (bridge, host, none), and the addresses of the first."""
