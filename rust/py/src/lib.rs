@@ -1,1 +1,26 @@
-//! knarr._core: the only crate that knows Python.
+//! `knarr._core`: the only crate that knows Python. One file a class; nothing is decided here.
+
+mod error;
+mod funnel;
+mod progress;
+mod registry;
+mod store;
+
+use pyo3::prelude::*;
+
+/// The Rust core of knarr.
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use crate::progress::Progress;
+    #[pymodule_export]
+    use crate::registry::Registry;
+    #[pymodule_export]
+    use crate::store::Store;
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

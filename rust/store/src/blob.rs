@@ -114,6 +114,11 @@ impl<'a> BlobWriter<'a> {
 }
 
 impl Verified {
+    /// A file with a digest that was just computed from it.
+    pub(crate) fn new(digest: Digest, path: PathBuf) -> Self {
+        Self { digest, path }
+    }
+
     /// Gives the blob its name; its bytes must have been synced.
     pub(crate) fn publish(&self, store: &Store) -> Result<(), StoreError> {
         let target = store.blob_path(&self.digest);

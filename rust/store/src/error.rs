@@ -95,6 +95,25 @@ pub enum StoreError {
         /// What is wrong, and at which entry.
         source: LayerError,
     },
+    /// An image archive is malformed or hostile.
+    #[error("archive {}: {source}", .path.display())]
+    Archive {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong, and at which entry.
+        source: LayerError,
+    },
+    /// An image archive's compressed stream is malformed.
+    #[error("archive {}: {source}", .path.display())]
+    Stream {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+    /// A path where a regular file is needed.
+    #[error("{} is not a regular file", .0.display())]
+    NotFile(PathBuf),
     /// An image has more layers than allowed.
     #[error("the image has {layers} layers, more than the {limit} allowed")]
     TooManyLayers {
@@ -198,12 +217,14 @@ impl Classified for StoreError {
             Self::Digest(_)
             | Self::BlobTooLarge { .. }
             | Self::WrongChain { .. }
-            | Self::Outside { .. } => ErrorKind::InvalidArgument,
+            | Self::Outside { .. }
+            | Self::NotFile(_) => ErrorKind::InvalidArgument,
             Self::BlobMissing(_) => ErrorKind::NotFound,
             Self::WrongDigest { .. } | Self::WrongSize { .. } | Self::TooManyLayers { .. } => {
                 ErrorKind::Corrupt
             }
-            Self::Decode { source, .. } => source.kind(),
+            Self::Archive { source, .. } => source.kind(),
+            Self::Decode { source, .. } | Self::Stream { source, .. } => source.kind(),
             Self::Layer { source, .. } => source.kind(),
             Self::Source(source) => source.kind(),
             Self::Cancelled => ErrorKind::Unavailable,

@@ -12,6 +12,7 @@
 //! `tmp/` is deleted by the next [`Store::open`]. One process uses a store at a time (the daemon's
 //! lock file sees to it); any number of its threads may.
 
+mod archive;
 mod blob;
 mod claims;
 mod decode;
@@ -29,6 +30,7 @@ mod tree;
 mod union;
 mod unpack;
 
+pub use archive::Member;
 pub use blob::BlobWriter;
 pub use decode::{
     Compression, DecodeError, Decoder, DecoderFactory, GzipDecoder, HISTORY, PlainDecoder, Step,

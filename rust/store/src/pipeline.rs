@@ -143,17 +143,18 @@ pub(crate) fn decoder_for(
     })
 }
 
-/// The middle of the pipeline: everything from `input`, decoded, to `outlet`; the digest of what came out. None when the other end closed or
-/// was told of an error.
+/// The middle of the pipeline: everything from `input`, decoded, to `outlet`; the digest of what came out, where a hasher
+/// was given and all went well; otherwise the other end closed or was told of the error. `wrap` says whose stream it is.
 pub(crate) fn decode(
     mut input: Inlet,
     mut outlet: Outlet,
     gzip: Option<DecoderFactory>,
     limits: &Limits,
-    layer: Digest,
+    hasher: Option<Hasher>,
+    wrap: impl Fn(DecodeError) -> StoreError,
 ) -> Option<Digest> {
-    match decode_all(&mut input, &mut outlet, gzip, limits, layer) {
-        Ok(Ok(digest)) => Some(digest),
+    match decode_all(&mut input, &mut outlet, gzip, limits, hasher, wrap) {
+        Ok(Ok(digest)) => digest,
         Ok(Err(error)) => {
             // Where nobody hears it, the one that closed has an error of its own.
             let _told = outlet.fail(error);
@@ -168,12 +169,9 @@ fn decode_all(
     outlet: &mut Outlet,
     gzip: Option<DecoderFactory>,
     limits: &Limits,
-    layer: Digest,
-) -> Result<Result<Digest, StoreError>, Closed> {
-    let wrong = |source| StoreError::Decode {
-        digest: layer,
-        source,
-    };
+    mut hasher: Option<Hasher>,
+    wrong: impl Fn(DecodeError) -> StoreError,
+) -> Result<Result<Option<Digest>, StoreError>, Closed> {
     let start = match input.fill() {
         Ok(start) => start,
         Err(error) => return Ok(Err(error)),
@@ -182,7 +180,7 @@ fn decode_all(
         Ok(decoder) => decoder,
         Err(error) => return Ok(Err(wrong(error))),
     };
-    let mut hasher = Hasher::new();
+    let mut hash = |bytes: &[u8]| hasher.iter_mut().for_each(|hasher| hasher.update(bytes));
     let (mut compressed, mut plain) = (0_u64, 0_u64);
     let mut buffer = outlet.buffer()?;
     let (mut start, mut end) = (0, 0);
@@ -205,7 +203,7 @@ fn decode_all(
             return Ok(Err(wrong(DecodeError::TooLarge { compressed, limit })));
         }
         if end == buffer.len() {
-            hasher.update(&buffer[start..end]);
+            hash(&buffer[start..end]);
             let mut next = outlet.buffer()?;
             next[..HISTORY].copy_from_slice(&buffer[end - HISTORY..end]);
             outlet.send(std::mem::replace(&mut buffer, next), start, end)?;
@@ -214,9 +212,9 @@ fn decode_all(
             if let Err(error) = decoder.finish() {
                 return Ok(Err(wrong(error)));
             }
-            hasher.update(&buffer[start..end]);
+            hash(&buffer[start..end]);
             outlet.send(buffer, start, end)?;
-            return Ok(Ok(hasher.finish()));
+            return Ok(Ok(hasher.map(Hasher::finish)));
         } else if step.consumed == 0 && step.produced == 0 {
             return Ok(Err(wrong(DecodeError::Malformed(
                 "compressed",

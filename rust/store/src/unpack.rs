@@ -14,7 +14,7 @@ use std::thread;
 
 use crate::blob::{BlobWriter, Verified, read};
 use crate::decode::DecoderFactory;
-use crate::digest::Digest;
+use crate::digest::{Digest, Hasher};
 use crate::error::{Classified, Context, ErrorKind, StoreError};
 use crate::layer::{self, Applied};
 use crate::limits::Limits;
@@ -341,8 +341,8 @@ impl<'a> Unpacking<'a> {
                 }
                 Err(Closed) => None,
             });
-            let decoding =
-                scope.spawn(move || decode(from_fetch, plain, gzip, limits, layer.digest));
+            let wrap = |source| StoreError::Decode { digest: layer.digest, source };
+            let decoding = scope.spawn(move || decode(from_fetch, plain, gzip, limits, Some(Hasher::new()), wrap));
             let applied = layer::apply(from_decode, &draft.path, limits);
             (fetching.join(), decoding.join(), applied)
         });

@@ -30,18 +30,33 @@ use std::io;
 pub use apply::{Applied, apply};
 pub(crate) use directories::is_whiteout;
 pub(crate) use fixup::fix_up;
+pub(crate) use path::clean;
 
 use crate::error::{Classified, ErrorKind, explain, kind_of_io};
 use crate::tar::TarError;
 
 /// Why a layer could not be applied, and at which entry.
 #[derive(Debug, thiserror::Error)]
-#[error("entry \"{}\": {problem}", .entry.escape_ascii())]
+#[error("{}{problem}", place(.entry))]
 pub struct LayerError {
     /// The entry, or the last one that was read; empty before the first.
     pub entry: Vec<u8>,
     /// What is wrong with it.
     pub problem: LayerProblem,
+}
+
+/// "entry x: ", or nothing before the first entry.
+fn place(entry: &[u8]) -> String {
+    if entry.is_empty() {
+        String::new()
+    } else {
+        format!("entry \"{}\": ", entry.escape_ascii())
+    }
+}
+
+/// A clean path's directory.
+pub(crate) fn parent(path: &[u8]) -> &[u8] {
+    path::split(path).0
 }
 
 /// What can be wrong with a layer's entry.

@@ -18,7 +18,7 @@ pub(super) enum Meaning<'a> {
 }
 
 /// Names joined by single slashes, none of them empty, "." or ".."; "" is the root.
-pub(super) fn clean(path: &[u8], limit: usize) -> Result<Vec<u8>, LayerProblem> {
+pub(crate) fn clean(path: &[u8], limit: usize) -> Result<Vec<u8>, LayerProblem> {
     let mut cleaned: Vec<u8> = Vec::with_capacity(path.len());
     for name in path.split(|&byte| byte == b'/') {
         match name {

@@ -98,7 +98,7 @@ pub enum TarError {
     #[error("the archive is truncated in {0}")]
     Truncated(&'static str),
     /// A header's checksum does not hold.
-    #[error("a header's checksum does not hold")]
+    #[error("a header's checksum does not hold: this is no tar archive, or a damaged one")]
     Checksum,
     /// A field is no number, or one out of range.
     #[error("the field {0} is malformed")]
