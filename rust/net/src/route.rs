@@ -29,6 +29,7 @@ const INFO_SLAVE_DATA: u16 = 5;
 const VETH_INFO_PEER: u16 = 1;
 const BRPORT_HAIRPIN: u16 = 4;
 const INET_CONF: u16 = 1;
+const DEVCONF_ARP_NOTIFY: u16 = 22;
 const DEVCONF_ROUTE_LOCALNET: u16 = 26;
 const INET6_ADDR_GEN_MODE: u16 = 8;
 const ADDR_GEN_NONE: u8 = 1;
@@ -152,13 +153,17 @@ pub(crate) fn allow_loopback_routes(batch: &mut Batch, name: &LinkName) {
         0,
         |body| {
             header(body, By::Name(name), false);
-            body.nest(IFLA_AF_SPEC, |body| {
-                body.nest(u16::from(AF_INET), |body| {
-                    body.nest(INET_CONF, |body| body.u32(DEVCONF_ROUTE_LOCALNET, 1))
-                });
-            });
-        },
-    );
+            put_ipv4_conf(body, DEVCONF_ROUTE_LOCALNET);
+    });
+}
+
+/// Let a link send a gratuitous ARP request (RFC 5227, section 3) for its addresses when its MAC
+/// address is set, so that nobody sends to whoever had the address before.
+pub(crate) fn announce_addresses(batch: &mut Batch, index: u32) {
+    batch.request("set arp_notify of a link", NEW_LINK, 0, |body| {
+        header(body, By::Index(index), false);
+        put_ipv4_conf(body, DEVCONF_ARP_NOTIFY);
+    });
 }
 
 /// Keep the kernel from giving a link an IPv6 address of its own (and from all that goes with it:
@@ -338,6 +343,15 @@ fn put_address(body: &mut Body<'_>, kind: u16, address: IpAddr) {
         IpAddr::V4(address) => body.bytes(kind, &address.octets()),
         IpAddr::V6(address) => body.bytes(kind, &address.octets()),
     }
+}
+
+/// Turn on one of a link's IPv4 settings, as a write to /proc/sys/net/ipv4/conf would.
+fn put_ipv4_conf(body: &mut Body<'_>, setting: u16) {
+    body.nest(IFLA_AF_SPEC, |body| {
+        body.nest(u16::from(AF_INET), |body| {
+            body.nest(INET_CONF, |body| body.u32(setting, 1));
+        });
+    });
 }
 
 #[cfg(test)]

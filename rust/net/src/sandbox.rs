@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use knarr_sys::net::{NetlinkFamily, enter_network, frame_socket, send_frame, unshare_network};
+use knarr_sys::net::{NetlinkFamily, enter_network, unshare_network};
 
 use crate::address::{Cidr, Mac};
 use crate::error::{Error, Result};
@@ -47,21 +47,15 @@ struct Link {
     host: LinkName,
     /// Index of `eth0` inside.
     index: u32,
-    mac: [u8; 6],
-    /// Sockets into the namespace, which they keep alive: gone once `eth0` is configured.
-    inside: Option<Inside>,
-}
-
-/// Sockets opened inside while the making thread was there, so that configuring needs no setns.
-#[derive(Debug)]
-pub(crate) struct Inside {
-    route: Socket,
-    frames: OwnedFd,
+    mac: Mac,
+    /// A socket into the namespace, opened while the making thread was there, so that configuring
+    /// needs no setns. It keeps the namespace alive: gone once `eth0` is configured.
+    inside: Option<Socket>,
 }
 
 /// A new namespace with `lo` up. The calling thread visits it and returns to `home`; if it cannot
 /// return, that is the error, and the thread must not do anything else.
-pub(crate) fn new_namespace(home: BorrowedFd<'_>) -> Result<(OwnedFd, Inside)> {
+pub(crate) fn new_namespace(home: BorrowedFd<'_>) -> Result<(OwnedFd, Socket)> {
     unshare_network().map_err(|cause| Error::system("create a network namespace", cause))?;
     let made = furnish();
     enter_network(home)
@@ -77,7 +71,7 @@ pub(crate) fn current_namespace() -> Result<OwnedFd> {
         .map_err(|cause| Error::system(format!("open {path}"), cause))
 }
 
-fn furnish() -> Result<(OwnedFd, Inside)> {
+fn furnish() -> Result<(OwnedFd, Socket)> {
     let namespace = current_namespace()?;
     let mut route = Socket::open(NetlinkFamily::Route)?;
     let mut batch = Batch::new();
@@ -94,8 +88,7 @@ fn furnish() -> Result<(OwnedFd, Inside)> {
             other => other.map_err(|cause| Error::system(format!("write {path}"), cause))?,
         }
     }
-    let frames = frame_socket().map_err(|cause| Error::system("open a packet socket", cause))?;
-    Ok((namespace, Inside { route, frames }))
+    Ok((namespace, route))
 }
 
 impl Sandbox {
@@ -109,20 +102,21 @@ impl Sandbox {
     /// With an `eth0` that another socket has put there: bring it up, without an address yet.
     pub(crate) fn linked(
         namespace: OwnedFd,
-        mut inside: Inside,
+        mut inside: Socket,
         host: LinkName,
         peer: &LinkName,
         ipv6: bool,
     ) -> Result<Self> {
         let missing = || Error::malformed(format!("look up {peer} in a new network namespace"));
-        let link = route::link(&mut inside.route, By::Name(peer))?.ok_or_else(missing)?;
+        let link = route::link(&mut inside, By::Name(peer))?.ok_or_else(missing)?;
         let mut batch = Batch::new();
         if ipv6 {
             route::no_own_ipv6(&mut batch, By::Index(link.index));
         }
+        route::announce_addresses(&mut batch, link.index);
         route::set_up(&mut batch, By::Index(link.index));
-        inside.route.run(batch)?;
-        let mac = link.mac.ok_or_else(missing)?;
+        inside.run(batch)?;
+        let mac = Mac::new(link.mac.ok_or_else(missing)?)?;
         Ok(Self {
             namespace,
             link: Some(Link {
@@ -163,54 +157,12 @@ impl Sandbox {
         let link = self.link.as_mut().ok_or_else(unlinked)?;
         let mut inside = link.inside.take().ok_or_else(unlinked)?;
         let mut batch = Batch::new();
-        if let Some(mac) = interface.mac {
-            route::set_mac(&mut batch, link.index, mac);
-            link.mac = mac.bytes();
-        }
         route::add_address(&mut batch, link.index, interface.address);
         if let Some(gateway) = interface.gateway {
             route::add_default_route(&mut batch, link.index, gateway);
         }
-        inside.route.run(batch)?;
-        if let IpAddr::V4(address) = interface.address.address() {
-            send_frame(&inside.frames, link.index, &announcement(link.mac, address))
-                .map_err(|cause| Error::system(format!("announce the address {address}"), cause))?;
-        }
-        Ok(())
-    }
-}
-
-/// A gratuitous ARP request (RFC 5227, section 3): sender and target are the address itself.
-fn announcement(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
-    const ETHERNET_IPV4_REQUEST: [u8; 10] = [0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1];
-    let ip = address.octets();
-    [
-        &[0xff; 6][..],
-        &mac,
-        &ETHERNET_IPV4_REQUEST,
-        &mac,
-        &ip,
-        &[0; 6],
-        &ip,
-    ]
-    .concat()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_announcement_is_an_arp_request_for_itself() {
-        let frame = announcement([2, 0x42, 10, 88, 0, 5], Ipv4Addr::new(10, 88, 0, 5));
-        assert_eq!(frame.len(), 42);
-        assert_eq!(frame[..6], [0xff; 6]);
-        assert_eq!(frame[6..12], frame[22..28], "sender in both headers");
-        assert_eq!(frame[12..22], [8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
-        assert_eq!(
-            frame[28..32],
-            frame[38..42],
-            "sender's address is the target's"
-        );
+        // Last, and even if it is the one that it has: this is what makes the kernel announce it.
+        route::set_mac(&mut batch, link.index, interface.mac.unwrap_or(link.mac));
+        inside.run(batch)
     }
 }

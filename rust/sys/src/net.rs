@@ -1,4 +1,4 @@
-//! Network namespaces, netlink sockets and raw frames.
+//! Network namespaces and netlink sockets.
 //!
 //! The messages are `knarr-net`'s business; here are only the calls that need unsafe code. All of
 //! it concerns the calling thread or one descriptor, and nothing is global.
@@ -60,38 +60,6 @@ pub fn enter_network(namespace: impl AsFd) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
-    }
-}
-
-/// A socket that sends whole Ethernet frames in the calling thread's network namespace and
-/// receives none (protocol 0).
-pub fn frame_socket() -> io::Result<OwnedFd> {
-    // SAFETY: socket() takes no pointers.
-    owned(unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) })
-}
-
-/// Send one Ethernet frame (its header included) out of the interface of that index.
-pub fn send_frame(socket: impl AsFd, interface: u32, frame: &[u8]) -> io::Result<()> {
-    let index = i32::try_from(interface).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
-    // SAFETY: all-zero bytes are a valid sockaddr_ll.
-    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    address.sll_family = u16::try_from(libc::AF_PACKET).unwrap_or_default();
-    address.sll_ifindex = index;
-    // SAFETY: frame and address are borrowed for the length of the call, with their true sizes.
-    let sent = unsafe {
-        libc::sendto(
-            socket.as_fd().as_raw_fd(),
-            frame.as_ptr().cast(),
-            frame.len(),
-            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-            (&raw const address).cast(),
-            u32::try_from(size_of::<libc::sockaddr_ll>()).unwrap_or_default(),
-        )
-    };
-    if sent < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
     }
 }
 
