@@ -74,7 +74,7 @@ def test_no_configuration_is_anonymous(config, tmp_path):
                                   '{"credHelpers": {"a.io": "../x"}}', '{"credsStore": "a/b"}'])  # fmt: skip
 def test_malformed_configurations_are_named(config, text):
     path = config(text)
-    with pytest.raises(InvalidArgument, match="config.json"):
+    with pytest.raises(InvalidArgument, match=r"config\.json"):
         lookup("a.io", path)
 
 
