@@ -162,12 +162,14 @@ class Client:
         return connection
 
     def _connection(self) -> Connection:
-        while self._idle:
-            connection = self._idle.pop()
+        while True:
+            try:  # one step: the handler of a signal may use this client in between any two
+                connection = self._idle.pop()
+            except IndexError:
+                return connect_or_start(self.host)
             if not connection.stale():
                 return connection
             connection.close()
-        return connect_or_start(self.host)
 
     def _release(self, response: Response) -> None:
         if response.reusable:

@@ -167,8 +167,15 @@ class Connection:
     def _receive(self) -> bytes:
         try:
             return self.socket.recv(READ)
+        except BlockingIOError:
+            raise  # whoever made the socket so knows what to do
         except OSError as error:
             raise Unavailable(f"lost the connection to the engine at {self.host}: {_reason(error)}") from error
+
+    @property
+    def buffered(self) -> bool:
+        """Whether bytes have been read that nobody has taken."""
+        return bool(self._buffer)
 
     def take(self) -> bytes:
         """Bytes that were read beyond the response's head, or the next that come; empty at the end."""

@@ -1,0 +1,31 @@
+"""One verb done to several objects: what worked is named, what didn't is told, and the rest goes on."""
+
+from knarr.cli.terminal import say, show
+from knarr.errors import KnarrError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def each(names: "list[str]", action: "Callable[[str], object]") -> int:
+    """Call the action with each name; its name is shown when it worked. 1 when any failed."""
+    code = 0
+    for name in names:
+        try:
+            action(name)
+        except KnarrError as error:
+            say(f"knarr: {error}")
+            code = 1
+        else:
+            show(name)
+    return code
+
+
+def confirm(warning: str) -> bool:
+    """Ask on the terminal; anything but y or yes is no."""
+    print(f"WARNING! {warning}\nAre you sure you want to continue? [y/N] ", end="", flush=True)
+    try:
+        return input().strip().lower() in ("y", "yes")
+    except EOFError:
+        return False

@@ -1,0 +1,101 @@
+"""Which verb is in which module: what is looked up before anything of it is imported.
+
+A command is "module.NAME" below `knarr.cli`. Groups are Docker's nouns; most of their verbs are top-level verbs too.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from knarr.cli.command import Command
+
+COMMANDS = {
+    "run": "run.RUN",
+    "create": "run.CREATE",
+    "start": "start.START",
+    "attach": "start.ATTACH",
+    "exec": "execs.EXEC",
+    "stop": "lifecycle.STOP",
+    "kill": "lifecycle.KILL",
+    "restart": "lifecycle.RESTART",
+    "wait": "lifecycle.WAIT",
+    "rm": "lifecycle.RM",
+    "pause": "lifecycle.PAUSE",
+    "unpause": "lifecycle.UNPAUSE",
+    "rename": "lifecycle.RENAME",
+    "ps": "ps.PS",
+    "logs": "logs.LOGS",
+    "top": "ps.TOP",
+    "port": "ps.PORT",
+    "inspect": "inspect.INSPECT",
+    "pull": "pull.PULL",
+    "load": "load.LOAD",
+    "images": "images.IMAGES",
+    "rmi": "images.RMI",
+    "tag": "images.TAG",
+    "history": "images.HISTORY",
+    "version": "system.VERSION",
+    "info": "system.INFO",
+    "daemon": "system.DAEMON",
+}
+GROUPS = {
+    "container": {
+        **{
+            verb: COMMANDS[verb]
+            for verb in (
+                "run create start attach exec stop kill restart wait rm pause unpause rename logs top port"  # noqa: SIM905
+            ).split()
+        },
+        "ls": COMMANDS["ps"],
+        "list": COMMANDS["ps"],
+        "ps": COMMANDS["ps"],
+        "inspect": "inspect.CONTAINER",
+        "prune": "lifecycle.PRUNE",
+    },
+    "image": {
+        "ls": COMMANDS["images"],
+        "list": COMMANDS["images"],
+        "rm": COMMANDS["rmi"],
+        "remove": COMMANDS["rmi"],
+        "pull": COMMANDS["pull"],
+        "load": COMMANDS["load"],
+        "tag": COMMANDS["tag"],
+        "history": COMMANDS["history"],
+        "inspect": "inspect.IMAGE",
+        "prune": "images.PRUNE",
+    },
+    "network": {"ls": "networks.LIST_NETWORKS", "list": "networks.LIST_NETWORKS", "inspect": "inspect.NETWORK"},
+    "volume": {
+        "create": "volumes.CREATE",
+        "ls": "volumes.LIST_VOLUMES",
+        "list": "volumes.LIST_VOLUMES",
+        "rm": "volumes.REMOVE",
+        "remove": "volumes.REMOVE",
+        "prune": "volumes.PRUNE",
+        "inspect": "inspect.VOLUME",
+    },
+}
+GROUP_HELP = {
+    "container": "Work with containers",
+    "image": "Work with images",
+    "network": "Work with networks",
+    "volume": "Work with volumes",
+}
+
+
+def load(where: str) -> "Command":
+    """Import a command."""
+    module, _, name = where.partition(".")
+    imported = __import__(f"knarr.cli.{module}", fromlist=[name])
+    command: Command = getattr(imported, name)
+    return command
+
+
+def find(words: "list[str]") -> "tuple[str, Command | None, list[str]]":
+    """(its name, the command or None, what follows) of ["image", "ls", "-q"]."""
+    name, rest = words[0], words[1:]
+    if name in GROUPS:
+        if rest and rest[0] in GROUPS[name]:
+            return f"{name} {rest[0]}", load(GROUPS[name][rest[0]]), rest[1:]
+        return name, None, rest
+    if name in COMMANDS:
+        return name, load(COMMANDS[name]), rest
+    return name, None, rest

@@ -1,0 +1,52 @@
+"""Lists for people and programs: a table, IDs alone, or what --format asks for.
+
+A row is a dict by Docker's names of fields ({{.Names}}); HEADERS beside each list gives the names of columns.
+"""
+
+from knarr.cli import human
+from knarr.cli.terminal import show
+from knarr.errors import InvalidArgument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def write(rows: "list[dict[str, Any]]", headers: "dict[str, str]", columns: "list[str]", form: "str | None") -> None:
+    """Show the rows. form: None or "table" for the columns; "json"; a template, or "table" and a template."""
+    if not form or form == "table":
+        cells = [[headers[column] for column in columns]]
+        cells += [[str(row[column]) for column in columns] for row in rows]
+        show(human.table(cells))
+        return
+    from knarr.cli import template, template_functions
+
+    if form == "json":
+        for row in rows:
+            show(template_functions.to_json({key: row[key] for key in sorted(row)}))
+        return
+    is_table = form.startswith("table ")
+    source = (form[6:] if is_table else form).strip(" ").replace("\\t", "\t").replace("\\n", "\n")
+    compiled = template.Template(source)
+    lines = [compiled.render(row) for row in rows]
+    if is_table:
+        lines.insert(0, compiled.render(headers, functions=template_functions.HEADER_FUNCTIONS))
+        split = [line.split("\t") for line in lines]
+        width = max(len(line) for line in split)
+        show(human.table([line + [""] * (width - len(line)) for line in split]))
+        return
+    for line in lines:
+        show(line)
+
+
+def filters(given: "list[str]") -> "dict[str, list[str]]":
+    """--filter name=value, several of a name together."""
+    result: dict[str, list[str]] = {}
+    for item in given:
+        name, equals, value = item.partition("=")
+        if not item:
+            continue
+        if not equals:
+            raise InvalidArgument(f"bad format of filter {item!r} (expected name=value)")
+        result.setdefault(name.strip().lower(), []).append(value.strip())
+    return result

@@ -1,0 +1,442 @@
+"""The templates of --format: Go's text/template, as far as people use it with container engines.
+
+Understood: text with {{actions}}; trimming ({{- -}}) and comments; fields (.A.B), variables ($x := ...), literals,
+parentheses and pipelines; if / else if / else, range, with, break and continue; the functions of text/template (and, or,
+not, eq ... ge, len, index, slice, print, printf, println) and Docker's (json, join, split, lower, upper, title, pad,
+truncate). Values are JSON's, and callables for fields that take arguments ({{.Label "x"}}).
+
+A field that isn't there is an error, as in Docker, except as the condition of an `if` or `with`: what is absent is
+false. A Template is parsed once and rendered often.
+"""
+
+from knarr.errors import InvalidArgument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+_SPACE = " \t\r\n"
+_KEYWORDS = ("if", "else", "end", "range", "with", "break", "continue")
+
+
+class TemplateError(InvalidArgument):
+    """The template is wrong, or does not fit what it is applied to."""
+
+
+class _MissingField(TemplateError):
+    pass
+
+
+class _Break(Exception):  # noqa: N818
+    pass
+
+
+class _Continue(Exception):  # noqa: N818
+    pass
+
+
+class Template:
+    """A parsed template."""
+
+    def __init__(self, source: str) -> None:
+        self._nodes = _Parser(source).parse()
+
+    def render(self, data: "Any", functions: "dict[str, Callable[..., Any]] | None" = None) -> str:
+        """The text it makes of the data; functions replace those of the same names."""
+        from knarr.cli.template_functions import FUNCTIONS
+
+        scope = _Scope(data, {"$": data}, {**FUNCTIONS, **functions} if functions else FUNCTIONS)
+        out: list[str] = []
+        _render(self._nodes, scope, out)
+        return "".join(out)
+
+
+class _Scope:
+    __slots__ = ("dot", "functions", "variables")
+
+    def __init__(self, dot: "Any", variables: "dict[str, Any]", functions: "dict[str, Callable[..., Any]]") -> None:
+        self.dot = dot
+        self.variables = variables
+        self.functions = functions
+
+    def inner(self, dot: "Any") -> "_Scope":
+        return _Scope(dot, dict(self.variables), self.functions)
+
+
+# Lexing: text and actions, then the tokens of an action.
+
+
+def _pieces(source: str) -> "Iterator[tuple[bool, str]]":
+    """(whether it is an action, its text), with white space trimmed where an action says so."""
+    position, trim = 0, False
+    while True:
+        start = source.find("{{", position)
+        text = source[position:] if start < 0 else source[position:start]
+        if trim:
+            text = text.lstrip(_SPACE)
+        if start < 0:
+            yield False, text
+            return
+        end = _action_end(source, start + 2)
+        action = source[start + 2 : end]
+        if action.startswith("-") and action[1:2] in _SPACE and len(action) > 1:
+            action, text = action[1:], text.rstrip(_SPACE)
+        trim = action.endswith("-") and len(action) > 1 and action[-2] in _SPACE
+        if trim:
+            action = action[:-1]
+        yield False, text
+        action = action.strip(_SPACE)
+        if not (action.startswith("/*") and action.endswith("*/")):
+            yield True, action
+        position = end + 2
+
+
+def _action_end(source: str, position: int) -> int:
+    quote = ""
+    while position < len(source):
+        character = source[position]
+        if quote:
+            if character == "\\" and quote == '"':
+                position += 1
+            elif character == quote:
+                quote = ""
+        elif character in "\"`":
+            quote = character
+        elif source.startswith("}}", position):
+            return position
+        position += 1
+    raise TemplateError(f"template parsing error: unclosed action in {source!r}")
+
+
+def _tokens(action: str) -> "list[str]":
+    """Strings keep their opening quote; a field keeps its dot; a space is kept where it parts operands."""
+    tokens: list[str] = []
+    position = 0
+    while position < len(action):
+        character = action[position]
+        start = position
+        if character in _SPACE:
+            while position < len(action) and action[position] in _SPACE:
+                position += 1
+            tokens.append(" ")
+            continue
+        if character in "\"`":
+            position += 1
+            while position < len(action) and action[position] != character:
+                position += 2 if action[position] == "\\" and character == '"' else 1
+            if position >= len(action):
+                raise TemplateError(f"template parsing error: unterminated string in {{{{{action}}}}}")
+            position += 1
+        elif action.startswith(":=", position):
+            position += 2
+        elif character in "()|,=":
+            position += 1
+        elif character in ".$-+" or character.isalnum() or character == "_":
+            position += 1
+            while position < len(action) and (action[position].isalnum() or action[position] in "_"):
+                position += 1
+            number = action[start:position].lstrip("+-")
+            if number[:1].isdigit() and action[position : position + 1] == ".":
+                position += 1
+                while position < len(action) and action[position].isdigit():
+                    position += 1
+        else:
+            raise TemplateError(f"template parsing error: unexpected {character!r} in {{{{{action}}}}}")
+        tokens.append(action[start:position])
+    return tokens
+
+
+# Parsing. Nodes are tuples whose first item says what they are.
+
+
+class _Parser:
+    def __init__(self, source: str) -> None:
+        self._pieces = list(_pieces(source))
+        self._position = 0
+
+    def parse(self) -> "list[Any]":
+        nodes, end = self._block()
+        if end is not None:
+            raise TemplateError(f"template parsing error: unexpected {{{{{end}}}}}")
+        return nodes
+
+    def _block(self) -> "tuple[list[Any], str | None]":
+        """Nodes up to an {{end}} or {{else}}, and that."""
+        nodes: list[Any] = []
+        while self._position < len(self._pieces):
+            is_action, text = self._pieces[self._position]
+            self._position += 1
+            if not is_action:
+                if text:
+                    nodes.append(("text", text))
+                continue
+            word = text.split(None, 1)[0] if text else ""
+            if word in ("end", "else"):
+                return nodes, text
+            nodes.append(self._action(word, text))
+        return nodes, None
+
+    def _action(self, word: str, text: str) -> "Any":
+        if word in ("break", "continue") and text == word:
+            return (word,)
+        if word in ("if", "range", "with"):
+            return self._branch(word, text[len(word) :])
+        if not text:
+            raise TemplateError("template parsing error: missing value for command")
+        return ("show", _Expression(text).parse())
+
+    def _branch(self, word: str, condition: str) -> "Any":
+        names, pipeline = _Expression(condition).parse()
+        body, end = self._block()
+        otherwise: list[Any] = []
+        if end is not None and end.startswith("else"):
+            rest = end[4:].strip(_SPACE)
+            if rest:
+                inner = rest.split(None, 1)[0]
+                if inner not in ("if", "with"):
+                    raise TemplateError(f"template parsing error: unexpected {{{{{end}}}}}")
+                otherwise = [self._branch(inner, rest[len(inner) :])]
+                end = "end"
+            else:
+                otherwise, end = self._block()
+        if end != "end":
+            raise TemplateError(f"template parsing error: {{{{{word}}}}} without {{{{end}}}}")
+        return (word, names, pipeline, body, otherwise)
+
+
+class _Expression:
+    """The pipeline of one action: (names it declares, commands); a command is a list of operands."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tokens = _tokens(text.strip(_SPACE))
+        self._position = 0
+
+    def _fail(self, what: str) -> "TemplateError":
+        return TemplateError(f"template parsing error: {what} in {{{{{self._text.strip(_SPACE)}}}}}")
+
+    def _peek(self, offset: int = 0) -> str:
+        position = self._position + offset
+        return self._tokens[position] if position < len(self._tokens) else ""
+
+    def _skip(self) -> None:
+        while self._peek() == " ":
+            self._position += 1
+
+    def parse(self) -> "tuple[list[str], list[Any]]":
+        names = self._declared()
+        commands = self._pipeline()
+        if self._position < len(self._tokens):
+            raise self._fail(f"unexpected {self._peek()!r}")
+        return names, commands
+
+    def _declared(self) -> "list[str]":
+        meaningful = [token for token in self._tokens if token != " "]
+        for sign in (":=", "="):
+            if sign in meaningful and meaningful[0].startswith("$"):
+                names = [token for token in meaningful[: meaningful.index(sign)] if token != ","]
+                if not all(name.startswith("$") for name in names) or len(names) > 2:
+                    raise self._fail("a variable is declared wrongly")
+                self._position = self._tokens.index(sign) + 1
+                return names
+        return []
+
+    def _pipeline(self) -> "list[Any]":
+        commands = [self._command()]
+        while self._peek() == "|":
+            self._position += 1
+            commands.append(self._command())
+        return commands
+
+    def _command(self) -> "list[Any]":
+        operands = []
+        self._skip()
+        while self._peek() not in ("", "|", ")"):
+            operands.append(self._operand())
+            if self._peek() not in ("", "|", ")", " "):
+                raise self._fail(f"unexpected {self._peek()!r}")
+            self._skip()
+        if not operands:
+            raise self._fail("missing value for command")
+        return operands
+
+    def _operand(self) -> "Any":
+        token = self._peek()
+        self._position += 1
+        node: Any
+        if token == "(":
+            node = ("pipe", self._pipeline())
+            if self._peek() != ")":
+                raise self._fail("unclosed left parenthesis")
+            self._position += 1
+        elif token == ".":
+            return ("dot",)
+        elif token.startswith("."):
+            node = ("field", ("dot",), token[1:])
+        elif token.startswith("$"):
+            node = ("variable", token)
+        elif token[0] in "\"`":
+            return ("literal", _unquote(token))
+        elif token[0].isdigit() or (token[0] in "+-" and token[1:2].isdigit()):
+            return ("literal", _number(token, self._fail))
+        elif token in ("true", "false", "nil"):
+            return ("literal", {"true": True, "false": False, "nil": None}[token])
+        elif token[0].isalpha() or token[0] == "_":
+            return ("function", token)
+        else:
+            raise self._fail(f"unexpected {token!r}")
+        while self._peek().startswith(".") and len(self._peek()) > 1:
+            node = ("field", node, self._peek()[1:])
+            self._position += 1
+        return node
+
+
+def _unquote(token: str) -> str:
+    if token[0] == "`":
+        return token[1:-1]
+    import json
+
+    try:
+        return str(json.loads(token))
+    except ValueError:
+        raise TemplateError(f"template parsing error: malformed string {token}") from None
+
+
+def _number(token: str, fail: "Callable[[str], TemplateError]") -> "int | float":
+    try:
+        return float(token) if "." in token else int(token, 0)
+    except ValueError:
+        raise fail(f"malformed number {token!r}") from None
+
+
+# Evaluation.
+
+
+def _render(nodes: "list[Any]", scope: _Scope, out: "list[str]") -> None:
+    from knarr.cli.template_functions import to_text, truth
+
+    for node in nodes:
+        kind = node[0]
+        if kind == "text":
+            out.append(node[1])
+        elif kind == "show":
+            names, pipeline = node[1]
+            value = _evaluate(pipeline, scope)
+            if names:
+                scope.variables[names[0]] = value
+            else:
+                out.append(to_text(value))
+        elif kind == "break":
+            raise _Break
+        elif kind == "continue":
+            raise _Continue
+        else:
+            _, names, pipeline, body, otherwise = node
+            try:
+                value = _evaluate(pipeline, scope)
+            except _MissingField:
+                value = None
+            if not truth(value):
+                _render(otherwise, scope, out)
+            elif kind == "range":
+                _range(value, names, body, scope, out)
+            else:
+                inner = scope.inner(value if kind == "with" else scope.dot)
+                if names:
+                    inner.variables[names[0]] = value
+                # What is assigned inside an if must be seen after it; only its own declaration is not.
+                if kind == "if" and not names:
+                    inner.variables = scope.variables
+                _render(body, inner, out)
+
+
+def _range(value: "Any", names: "list[str]", body: "list[Any]", scope: _Scope, out: "list[str]") -> None:
+    items: list[tuple[Any, Any]]
+    if isinstance(value, dict):
+        items = sorted(value.items())
+    elif isinstance(value, int) and not isinstance(value, bool):
+        items = [(number, number) for number in range(value)]
+    elif isinstance(value, (list, tuple)):
+        items = list(enumerate(value))
+    else:
+        raise TemplateError(f"template error: range can't iterate over {value!r}")
+    for key, item in items:
+        inner = scope.inner(item)
+        if len(names) == 2:
+            inner.variables[names[0]] = key
+        if names:
+            inner.variables[names[-1]] = item
+        try:
+            _render(body, inner, out)
+        except _Break:
+            return
+        except _Continue:
+            continue
+
+
+def _evaluate(pipeline: "list[Any]", scope: _Scope) -> "Any":
+    value: Any = None
+    for number, command in enumerate(pipeline):
+        value = _call(command, scope, [value] if number else [])
+    return value
+
+
+def _call(command: "list[Any]", scope: _Scope, piped: "list[Any]") -> "Any":
+    first, rest = command[0], command[1:]
+    if first[0] == "function":
+        name = first[1]
+        if name in ("and", "or"):
+            return _and_or(name, rest, scope, piped)
+        function = scope.functions.get(name)
+        if function is None:
+            raise TemplateError(f'template parsing error: function "{name}" not defined')
+        return _apply(name, function, [_value(operand, scope) for operand in rest] + piped)
+    value = _value(first, scope)
+    arguments = [_value(operand, scope) for operand in rest] + piped
+    if callable(value):
+        return _apply(first[-1], value, arguments)
+    if arguments:
+        raise TemplateError(f"template error: can't give argument to non-function {first[-1]}")
+    return value
+
+
+def _apply(name: str, function: "Callable[..., Any]", arguments: "list[Any]") -> "Any":
+    try:
+        return function(*arguments)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise TemplateError(f"template error: calling {name}: {error}") from error
+
+
+def _and_or(name: str, operands: "list[Any]", scope: _Scope, piped: "list[Any]") -> "Any":
+    from knarr.cli.template_functions import truth
+
+    value: Any = None
+    for operand in operands:
+        value = _value(operand, scope)
+        if truth(value) == (name == "or"):
+            return value
+    return piped[0] if piped else value
+
+
+def _value(operand: "Any", scope: _Scope) -> "Any":
+    kind = operand[0]
+    if kind == "literal":
+        return operand[1]
+    if kind == "dot":
+        return scope.dot
+    if kind == "variable":
+        if operand[1] not in scope.variables:
+            raise TemplateError(f'template parsing error: undefined variable "{operand[1]}"')
+        return scope.variables[operand[1]]
+    if kind == "pipe":
+        return _evaluate(operand[1], scope)
+    if kind == "function":
+        return _call([operand], scope, [])
+    owner, name = _value(operand[1], scope), operand[2]
+    if isinstance(owner, dict) and name in owner:
+        return owner[name]
+    if owner is None:
+        raise _MissingField(f"template error: nil has no field {name}")
+    what = "map has no entry for key" if isinstance(owner, dict) else f"{type(owner).__name__} has no field"
+    raise _MissingField(f'template error: at <.{name}>: {what} "{name}"')

@@ -1,0 +1,166 @@
+"""The functions of --format templates, and how Go shows and judges values (text/template, fmt)."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+def truth(value: "Any") -> bool:
+    """Go's truth: false, 0, nil and what is empty are false."""
+    return callable(value) or bool(value)
+
+
+def to_text(value: "Any", *, nested: bool = False) -> str:
+    """As fmt prints values."""
+    if value is None:
+        return "<nil>" if nested else "<no value>"
+    if value is True or value is False:
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e21 else repr(value)
+    if isinstance(value, dict):
+        pairs = [f"{key}:{to_text(item, nested=True)}" for key, item in sorted(value.items()) if not callable(item)]
+        return f"map[{' '.join(pairs)}]"
+    if isinstance(value, (list, tuple)):
+        return f"[{' '.join(to_text(item, nested=True) for item in value)}]"
+    return str(value)
+
+
+def to_json(value: "Any", indent: "int | None" = None) -> str:
+    """JSON on one line, or indented; letters of all alphabets as they are."""
+    import json
+
+    if isinstance(value, dict):
+        value = {key: item for key, item in value.items() if not callable(item)}
+    separators = (",", ":") if indent is None else (",", ": ")
+    return json.dumps(value, ensure_ascii=False, separators=separators, indent=indent)
+
+
+def _index(value: "Any", *keys: "Any") -> "Any":
+    for key in keys:
+        if isinstance(value, dict):
+            strings = bool(value) and all(isinstance(item, str) for item in value.values())
+            value = value.get(key, "" if strings else None)
+        elif isinstance(value, (list, tuple, str)):
+            if not 0 <= key < len(value):
+                raise IndexError(f"index out of range: {key}")
+            value = value[key]
+        elif value is None:
+            raise IndexError("index of nil")
+        else:
+            raise TypeError(f"can't index {value!r}")
+    return value
+
+
+def _slice(value: "Any", *bounds: int) -> "Any":
+    return value[slice(*bounds[:2])] if len(bounds) > 1 else value[bounds[0] :] if bounds else value
+
+
+def _equal(first: "Any", *others: "Any") -> bool:
+    if not others:
+        raise TypeError("missing argument for comparison")
+    return any(first == other for other in others)
+
+
+def _print(*values: "Any") -> str:
+    out = ""
+    for number, value in enumerate(values):
+        if number and not isinstance(value, str) and not isinstance(values[number - 1], str):
+            out += " "
+        out += to_text(value, nested=True)
+    return out
+
+
+def _println(*values: "Any") -> str:
+    return " ".join(to_text(value, nested=True) for value in values) + "\n"
+
+
+def _printf(form: str, *values: "Any") -> str:
+    """fmt's verbs %s %v %d %q %x %t %f %g %%, with flags, width and precision."""
+    out, position, rest = "", 0, list(values)
+    while position < len(form):
+        if form[position] != "%":
+            out += form[position]
+            position += 1
+            continue
+        start = position + 1
+        position = start
+        while position < len(form) and form[position] in "-+ #0123456789.":
+            position += 1
+        if position == len(form):
+            return out + "%!(NOVERB)"
+        verb, flags = form[position], form[start:position]
+        position += 1
+        if verb == "%":
+            out += "%"
+        elif not rest:
+            out += f"%!{verb}(MISSING)"
+        else:
+            out += _verb(verb, flags, rest.pop(0))
+    return out
+
+
+def _verb(verb: str, flags: str, value: "Any") -> str:
+    if verb in ("s", "v", "t"):
+        return f"%{flags}s" % to_text(value, nested=True)
+    if verb == "q":
+        return f"%{flags}s" % to_json(to_text(value, nested=True))
+    if verb in ("d", "x", "X", "o", "f", "g", "e", "c"):
+        return f"%{flags}{verb}" % value
+    raise ValueError(f"unknown verb %{verb}")
+
+
+def _pad(text: str, before: int, after: int) -> str:
+    return " " * before + text + " " * after if text else ""
+
+
+def _title(text: str) -> str:
+    return "".join(
+        letter.upper() if number == 0 or text[number - 1] == " " else letter for number, letter in enumerate(text)
+    )
+
+
+def _join(items: "list[Any] | None", separator: str) -> str:
+    return separator.join(to_text(item, nested=True) for item in items or ())
+
+
+def _length(value: "Any") -> int:
+    return 0 if value is None else len(value)
+
+
+FUNCTIONS: "dict[str, Callable[..., Any]]" = {
+    "not": lambda value: not truth(value),
+    "eq": _equal,
+    "ne": lambda first, second: first != second,
+    "lt": lambda first, second: first < second,
+    "le": lambda first, second: first <= second,
+    "gt": lambda first, second: first > second,
+    "ge": lambda first, second: first >= second,
+    "len": _length,
+    "index": _index,
+    "slice": _slice,
+    "print": _print,
+    "printf": _printf,
+    "println": _println,
+    "json": to_json,
+    "join": _join,
+    "split": lambda text, separator: text.split(separator),
+    "lower": lambda text: text.lower(),
+    "upper": lambda text: text.upper(),
+    "title": _title,
+    "pad": _pad,
+    "truncate": lambda text, length: text[:length],
+}
+
+
+def _same(text: "Any", *_: "Any") -> "Any":
+    return text
+
+
+# In a table's header the columns' names go through the same pipeline unharmed.
+HEADER_FUNCTIONS: "dict[str, Callable[..., Any]]" = {
+    name: _same for name in ("json", "lower", "upper", "title", "truncate", "split")
+} | {"join": _same, "pad": _same, "len": lambda _: ""}

@@ -1,0 +1,36 @@
+"""Times as --since and --until take them."""
+
+import time
+
+from knarr.cli import human, values
+from knarr.errors import InvalidArgument
+
+
+def timestamp(text: str) -> str:
+    """Seconds since the epoch, as the API takes them, of "42m", "2026-01-02", "2026-01-02T13:23:37[.5][Z]" or "1767360217"."""
+    digits = text.replace(".", "", 1)
+    if digits.isdigit() and digits.isascii():
+        return text
+    try:
+        return _exact(time.time_ns() - values.duration(text.lstrip("-")))
+    except InvalidArgument:
+        pass  # not so long ago, but a time
+    day, separator, clock = text.partition("T")
+    try:
+        if separator and (clock.endswith("Z") or clock[-6:-5] in ("+", "-")):
+            return f"{human.parse_time(text):.9f}"
+        whole, _, fraction = clock.partition(".")
+        parts = [int(part) for part in day.split("-")] + [int(part) for part in whole.split(":") if part]
+        if len(day.split("-")) != 3:
+            raise ValueError(day)
+        parts += [0] * (6 - len(parts))
+        seconds = int(time.mktime((parts[0], parts[1], parts[2], parts[3], parts[4], parts[5], 0, 0, -1)))
+        return f"{seconds}.{fraction}" if fraction else str(seconds)
+    except (ValueError, OverflowError):
+        raise InvalidArgument(
+            f"invalid time {text!r}: it is like 2026-01-02T13:23:37Z, or so long ago as 1h30m"
+        ) from None
+
+
+def _exact(nanoseconds: int) -> str:
+    return f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09d}"
