@@ -4,27 +4,43 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use knarr_net::{Bridge, EngineId, Host, Interface, Mac, Pool, PoolSize, Protocol, Publish, Published, Sandbox};
+use knarr_net::{
+    Bridge, EngineId, Host, Interface, Mac, Pool, PoolSize, Protocol, Publish, Published, Sandbox,
+};
 
 const COUNT: u32 = 300;
 
 fn main() -> Result<(), Box<dyn Error>> {
     knarr_sys::net::unshare_network()?;
     let engine = EngineId::parse("00f19e5e")?;
-    let bridge = Bridge { name: engine.bridge(), gateway: "10.88.0.1/16".parse()?, mtu: None };
+    let bridge = Bridge {
+        name: engine.bridge(),
+        gateway: "10.88.0.1/16".parse()?,
+        mtu: None,
+    };
     let mut host = Host::open(&engine)?;
     let mut link = None;
-    report("ensure, at first", 1, |_| Ok(link = Some(host.ensure(&bridge)?)))?;
+    report("ensure, at first", 1, |_| {
+        Ok(link = Some(host.ensure(&bridge)?))
+    })?;
     let link = link.ok_or("no bridge")?;
-    report("ensure, all well", COUNT, |_| host.ensure(&bridge).map(drop))?;
+    report("ensure, all well", COUNT, |_| {
+        host.ensure(&bridge).map(drop)
+    })?;
 
     let none = Pool::start(&engine, PoolSize { bare: 0, linked: 0 })?;
     let mut made = Vec::new();
-    report("make a bare sandbox on the spot", COUNT, |_| Ok(made.push(none.take_bare()?)))?;
+    report("make a bare sandbox on the spot", COUNT, |_| {
+        Ok(made.push(none.take_bare()?))
+    })?;
     report("drop it", COUNT, |_| Ok(drop(made.pop())))?;
     settle();
-    report("make a linked sandbox on the spot", COUNT, |_| Ok(made.push(none.take_linked(&link)?)))?;
-    report("configure it", COUNT, |n| made[n as usize].configure(&interface(n)?))?;
+    report("make a linked sandbox on the spot", COUNT, |_| {
+        Ok(made.push(none.take_linked(&link)?))
+    })?;
+    report("configure it", COUNT, |n| {
+        made[n as usize].configure(&interface(n)?)
+    })?;
     report("drop it", COUNT, |_| Ok(drop(made.pop())))?;
     settle();
 
@@ -32,7 +48,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let pool = Pool::start(&engine, PoolSize { bare: 8, linked: 8 })?;
         pool.take_linked(&link)?;
         std::thread::sleep(Duration::from_millis(200));
-        sustained(&format!("sustained, {rate} a second"), rate, || pool.take_linked(&link))?;
+        sustained(&format!("sustained, {rate} a second"), rate, || {
+            pool.take_linked(&link)
+        })?;
         settle();
     }
 
@@ -40,13 +58,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     for filled in [0, 1000, 2000] {
         while kept.len() < filled {
             let number = u16::try_from(kept.len())?;
-            kept.push(host.publish(&format!("kept-{number}"), "10.88.1.1".parse()?, &[port(20_000 + number)])?);
+            kept.push(host.publish(
+                &format!("kept-{number}"),
+                "10.88.1.1".parse()?,
+                &[port(20_000 + number)],
+            )?);
         }
         let mut sockets = Vec::new();
         report(&format!("publish a port beside {filled}"), COUNT, |n| {
-            Ok(sockets.push(host.publish(&format!("c{n}"), container(n), &[port(10_000 + n as u16)])?))
+            Ok(sockets.push(host.publish(
+                &format!("c{n}"),
+                container(n),
+                &[port(10_000 + n as u16)],
+            )?))
         })?;
-        report(&format!("unpublish it beside {filled}"), COUNT, |n| host.unpublish(&format!("c{n}")))?;
+        report(&format!("unpublish it beside {filled}"), COUNT, |n| {
+            host.unpublish(&format!("c{n}"))
+        })?;
     }
     host.destroy()?;
     Ok(())
@@ -77,7 +105,11 @@ fn sustained(
     }
     line(&format!("{what}: take"), &mut takes);
     line(&format!("{what}: configure"), &mut configures);
-    println!("{:48} {:.1} a second", format!("{what}: reached"), f64::from(rate * 4) / start.elapsed().as_secs_f64());
+    println!(
+        "{:48} {:.1} a second",
+        format!("{what}: reached"),
+        f64::from(rate * 4) / start.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 
@@ -99,7 +131,12 @@ fn report(
 fn line(what: &str, times: &mut [Duration]) {
     times.sort_unstable();
     let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e6;
-    println!("{what:48} median {:8.0} µs   p95 {:8.0} µs   worst {:8.0} µs", at(50), at(95), at(100));
+    println!(
+        "{what:48} median {:8.0} µs   p95 {:8.0} µs   worst {:8.0} µs",
+        at(50),
+        at(95),
+        at(100)
+    );
 }
 
 /// Wait until the kernel has removed what was dropped.
@@ -118,7 +155,11 @@ fn interface(number: u32) -> knarr_net::Result<Interface> {
         std::net::IpAddr::V6(_) => None,
     };
     let gateway = Some(std::net::Ipv4Addr::new(10, 88, 0, 1).into());
-    Ok(Interface { address: knarr_net::Cidr::new(address, 16)?, gateway, mac })
+    Ok(Interface {
+        address: knarr_net::Cidr::new(address, 16)?,
+        gateway,
+        mac,
+    })
 }
 
 fn port(number: u16) -> Publish {

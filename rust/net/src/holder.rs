@@ -15,7 +15,7 @@ pub(crate) fn holder(protocol: Protocol, wanted: SocketAddr) -> Option<(String, 
     };
     let inodes: Vec<u64> = [name.to_owned(), format!("{name}6")]
         .iter()
-        .filter_map(|table| fs::read_to_string(format!("/proc/net/{table}")).ok())
+        .filter_map(|table| fs::read_to_string(format!("/proc/thread-self/net/{table}")).ok())
         .flat_map(|table| {
             table
                 .lines()

@@ -154,7 +154,8 @@ pub(crate) fn allow_loopback_routes(batch: &mut Batch, name: &LinkName) {
         |body| {
             header(body, By::Name(name), false);
             put_ipv4_conf(body, DEVCONF_ROUTE_LOCALNET);
-    });
+        },
+    );
 }
 
 /// Let a link send a gratuitous ARP request (RFC 5227, section 3) for its addresses when its MAC

@@ -2,71 +2,8 @@
 
 mod world;
 
-use std::net::IpAddr;
-
-use knarr_net::{Host, Pool, PoolSize, Protocol, Publish, Published, Sandbox};
-use world::{
-    HOST, NEIGHBOUR, Server, World, ask, ask_in_vain, ask_udp, bridge, engine, interface, on,
-};
-
-const POOL: PoolSize = PoolSize { bare: 1, linked: 1 };
-
-fn port(protocol: Protocol, host_ip: &str, host_port: u16, container_port: u16) -> Publish {
-    Publish {
-        protocol,
-        host_ip: host_ip.parse().unwrap(),
-        host_port,
-        container_port,
-    }
-}
-
-/// An engine with containers 10.<net>.0.2, .3, ... on its bridge.
-struct Engine {
-    net: u8,
-    host: Host,
-    containers: Vec<Sandbox>,
-    _published: Vec<Published>,
-}
-
-impl Engine {
-    fn start(id: &str, net: u8, containers: u8) -> Self {
-        let engine = engine(id);
-        let mut host = Host::open(&engine).unwrap();
-        let link = host.ensure(&bridge(&engine, net)).unwrap();
-        let pool = Pool::start(&engine, POOL).unwrap();
-        let containers = (0..containers).map(|number| {
-            let mut sandbox = pool.take_linked(&link).unwrap();
-            sandbox.configure(&interface(net, number + 2)).unwrap();
-            sandbox
-        });
-        Self {
-            net,
-            containers: containers.collect(),
-            host,
-            _published: Vec::new(),
-        }
-    }
-
-    fn publish(&mut self, container: u8, ports: &[Publish]) -> Vec<u16> {
-        let address: IpAddr = format!("10.{}.0.{}", self.net, container + 2)
-            .parse()
-            .unwrap();
-        let published = self
-            .host
-            .publish(&format!("container-{container}"), address, ports)
-            .unwrap();
-        let chosen = published
-            .iter()
-            .map(|published| published.port.host_port)
-            .collect();
-        self._published.extend(published);
-        chosen
-    }
-
-    fn container(&self, number: usize) -> std::os::fd::BorrowedFd<'_> {
-        self.containers[number].namespace()
-    }
-}
+use knarr_net::Protocol;
+use world::{Engine, HOST, NEIGHBOUR, Server, World, ask, ask_in_vain, ask_udp, on, port};
 
 fn reachability(bridge_netfilter: bool) {
     let world = World::new(bridge_netfilter);

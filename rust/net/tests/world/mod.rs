@@ -7,14 +7,16 @@
 #![allow(dead_code)]
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use knarr_net::{Bridge, EngineId, Interface, Mac};
+use knarr_net::{
+    Bridge, EngineId, Host, Interface, Mac, Pool, PoolSize, Protocol, Publish, Published, Sandbox,
+};
 use knarr_sys::net::{enter_network, unshare_network};
 
 /// The host's address on the wire, and the neighbour's.
@@ -136,6 +138,64 @@ pub fn interface(net: u8, number: u8) -> Interface {
         address: format!("{address}/16").parse().unwrap(),
         gateway: Some(format!("10.{net}.0.1").parse().unwrap()),
         mac: Some(Mac::of_ipv4(address)),
+    }
+}
+
+/// A port to publish.
+pub fn port(protocol: Protocol, host_ip: &str, host_port: u16, container_port: u16) -> Publish {
+    Publish {
+        protocol,
+        host_ip: host_ip.parse().unwrap(),
+        host_port,
+        container_port,
+    }
+}
+
+/// An engine with containers 10.<net>.0.2, .3, ... on its bridge.
+pub struct Engine {
+    pub net: u8,
+    pub host: Host,
+    pub containers: Vec<Sandbox>,
+    pub published: Vec<Published>,
+}
+
+impl Engine {
+    pub fn start(id: &str, net: u8, containers: u8) -> Self {
+        let engine = engine(id);
+        let mut host = Host::open(&engine).unwrap();
+        let link = host.ensure(&bridge(&engine, net)).unwrap();
+        let pool = Pool::start(&engine, PoolSize { bare: 0, linked: 1 }).unwrap();
+        let containers = (0..containers).map(|number| {
+            let mut sandbox = pool.take_linked(&link).unwrap();
+            sandbox.configure(&interface(net, number + 2)).unwrap();
+            sandbox
+        });
+        Self {
+            net,
+            containers: containers.collect(),
+            host,
+            published: Vec::new(),
+        }
+    }
+
+    pub fn publish(&mut self, container: u8, ports: &[Publish]) -> Vec<u16> {
+        let address: IpAddr = format!("10.{}.0.{}", self.net, container + 2)
+            .parse()
+            .unwrap();
+        let published = self
+            .host
+            .publish(&format!("container-{container}"), address, ports)
+            .unwrap();
+        let chosen = published
+            .iter()
+            .map(|published| published.port.host_port)
+            .collect();
+        self.published.extend(published);
+        chosen
+    }
+
+    pub fn container(&self, number: usize) -> BorrowedFd<'_> {
+        self.containers[number].namespace()
     }
 }
 
