@@ -64,12 +64,12 @@ def fetch(
 
 
 def _in_dockers_words(error: KnarrError, reference: Reference, *, anonymous: bool) -> KnarrError:
+    """Docker tells whoever gave no credentials that there is no such thing for him."""
     if isinstance(error, _NoMatch):
         return NotFound(str(error))
     if isinstance(error, NotFound):
-        return NotFound(f"manifest for {reference.familiar} not found: manifest unknown: {error}")
-    words = f"pull access denied for {reference.familiar_name}, repository does not exist or may require 'docker login'"
-    return NotFound(f"{words}: {error}") if anonymous else type(error)(f"{words}: {error}")
+        return NotFound(f"manifest for {reference.familiar} not found: manifest unknown")
+    return NotFound(str(error)) if anonymous else error
 
 
 class _NoMatch(NotFound):

@@ -97,7 +97,7 @@ class Images:
         self._embedding = asyncio.Lock()
 
     async def start(self) -> None:
-        """Sweep what no record speaks of; younger than a day it stays, for an interrupted pull to go on with."""
+        """Sweep the blobs and snapshots that no record speaks of. May run beside anything else."""
         gone = await self._pieces.sweep()
         if gone.bytes:
             log.info("swept %d bytes that belonged to no image", gone.bytes)

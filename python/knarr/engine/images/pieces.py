@@ -1,8 +1,8 @@
 """Which blobs and snapshots may go: leases on what is being worked on, and the removal of the rest.
 
 A piece stays while an image in the catalog is made of it, or while somebody holds a lease on it. Leases
-are in memory: after a crash, what no record speaks of is found by `sweep`, which leaves alone what
-is younger than a day, so that an interrupted pull finds the layers that it had.
+are in memory: after a crash, what no record speaks of is found by `sweep`. (What an interrupted pull had
+fetched is not among it: the store keeps that in ingest/ until a layer is whole.)
 
 Locking. Everything here runs on the event loop's thread, and between two awaits nothing else does; only
 the removal itself is in a thread, as a task of its own that no cancelled caller interrupts. Three rules:
@@ -19,8 +19,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from knarr.engine.images.catalog import Catalog
 
 log = logging.getLogger("knarr.images")
-RESUME_SECONDS = 24 * 3600.0  # how long what an interrupted pull has fetched waits for the next attempt
 
 
 @dataclass
@@ -121,11 +118,9 @@ class Pieces:
             return Reclaimed()
         return await asyncio.shield(self._start(wanted))
 
-    async def sweep(self, older_than: float = RESUME_SECONDS) -> Reclaimed:
-        """Remove everything unrecorded that has been there for so many seconds."""
-        if self._holding_off:
-            return Reclaimed()
-        return await self.remove_unused(await asyncio.to_thread(self._everything, older_than))
+    async def sweep(self) -> Reclaimed:
+        """Remove everything that nobody needs."""
+        return await self.remove_unused(await asyncio.to_thread(self._everything))
 
     def _start(self, candidates: set[Piece]) -> asyncio.Task[Reclaimed]:
         unused = {
@@ -166,13 +161,6 @@ class Pieces:
                 gone.snapshots.append(name)
         return gone
 
-    def _everything(self, older_than: float) -> list[Piece]:
-        latest = time.time() - older_than
-        found = [(Piece("blob", digest), self._store.blob_path(digest)) for digest, _ in self._store.blobs()]
-        found += [(Piece("snapshot", name), self._store.snapshot_path(name)) for name in self._store.snapshots()]
-        old = []
-        for piece, path in found:
-            with contextlib.suppress(FileNotFoundError):  # somebody else has removed it: as good
-                if os.lstat(path).st_ctime <= latest:
-                    old.append(piece)
-        return old
+    def _everything(self) -> set[Piece]:
+        blobs = {Piece("blob", digest) for digest, _ in self._store.blobs()}
+        return blobs | {Piece("snapshot", name) for name in self._store.snapshots()}

@@ -84,7 +84,7 @@ class Removal:
                 freed += await self._prune_one(image, removed)
             except Conflict:  # a container was made from it a moment ago
                 continue
-        freed += (await self._pieces.sweep(0)).bytes
+        freed += (await self._pieces.sweep()).bytes
         self._announce("prune", "", "")
         return removed, freed
 
