@@ -40,6 +40,10 @@ class Store:
     """Blobs and snapshots under one data root (see ARCHITECTURE.md, On disk)."""
 
     def __new__(cls, root: str) -> Store: ...
+    def sweep(self) -> int:
+        """Delete what an earlier process left unfinished in tmp/, and partial blobs that are too old or
+        too many: how many objects went. Once at start; other operations may run meanwhile."""
+
     def put_blob(self, data: bytes) -> str:
         """Store bytes durably; their digest "sha256:<hex>"."""
 

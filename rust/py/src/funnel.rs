@@ -13,7 +13,10 @@ use crate::error::raise;
 const POLL: Duration = Duration::from_millis(100);
 
 /// Runs something short that may block.
-pub(crate) fn blocking<T: Send, E: Classified>(py: Python<'_>, work: impl FnOnce() -> Result<T, E> + Send) -> PyResult<T> {
+pub(crate) fn blocking<T: Send, E: Classified>(
+    py: Python<'_>,
+    work: impl FnOnce() -> Result<T, E> + Send,
+) -> PyResult<T> {
     let result = py.detach(work);
     py.check_signals()?;
     result.map_err(|error| raise(&error))

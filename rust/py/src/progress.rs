@@ -14,7 +14,9 @@ pub(crate) struct Progress {
 impl Progress {
     #[new]
     fn new() -> Self {
-        Self { inner: Arc::new(knarr_store::Progress::new()) }
+        Self {
+            inner: Arc::new(knarr_store::Progress::new()),
+        }
     }
 
     /// (blob digest, phase, bytes done, bytes in all or 0) of each layer, in order.

@@ -22,8 +22,14 @@ pub(crate) enum Refused {
 impl std::fmt::Display for Refused {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Scheme(scheme) => write!(formatter, "scheme {scheme:?} of a registry: use \"https\" or \"http\""),
-            Self::Timeout(timeout) => write!(formatter, "timeout {timeout} of a registry: give a number of seconds"),
+            Self::Scheme(scheme) => write!(
+                formatter,
+                "scheme {scheme:?} of a registry: use \"https\" or \"http\""
+            ),
+            Self::Timeout(timeout) => write!(
+                formatter,
+                "timeout {timeout} of a registry: give a number of seconds"
+            ),
         }
     }
 }
@@ -46,7 +52,8 @@ pub(crate) struct Store {
 type LayerTuple = (String, u64, String, String, String, String);
 
 fn digest(text: &str) -> PyResult<Digest> {
-    text.parse().map_err(|error| raise(&StoreError::from(error)))
+    text.parse()
+        .map_err(|error| raise(&StoreError::from(error)))
 }
 
 fn layer(tuple: &LayerTuple) -> PyResult<Layer> {
@@ -57,7 +64,11 @@ fn layer(tuple: &LayerTuple) -> PyResult<Layer> {
         media_type: media_type.clone(),
         diff_id: digest(diff_id)?,
         chain_id: digest(chain_id)?,
-        parent: if parent.is_empty() { None } else { Some(digest(parent)?) },
+        parent: if parent.is_empty() {
+            None
+        } else {
+            Some(digest(parent)?)
+        },
     })
 }
 
@@ -70,7 +81,9 @@ fn text(path: &Path) -> String {
 impl Store {
     #[new]
     fn new(py: Python<'_>, root: PathBuf) -> PyResult<Self> {
-        Ok(Self { inner: blocking(py, || knarr_store::Store::open(root))? })
+        Ok(Self {
+            inner: blocking(py, || knarr_store::Store::open(root))?,
+        })
     }
 
     /// Delete what an earlier process left unfinished; how many objects went.
@@ -90,13 +103,20 @@ impl Store {
 
     /// A blob's bytes, verified.
     #[pyo3(signature = (digest, limit = 8 << 20))]
-    fn blob<'py>(&self, py: Python<'py>, digest: &str, limit: u64) -> PyResult<Bound<'py, PyBytes>> {
+    fn blob<'py>(
+        &self,
+        py: Python<'py>,
+        digest: &str,
+        limit: u64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
         let digest = self::digest(digest)?;
         blocking(py, || self.inner.blob(&digest, limit)).map(|bytes| PyBytes::new(py, &bytes))
     }
 
     fn blob_size(&self, digest: &str) -> PyResult<Option<u64>> {
-        self.inner.blob_size(&self::digest(digest)?).map_err(|error| raise(&error))
+        self.inner
+            .blob_size(&self::digest(digest)?)
+            .map_err(|error| raise(&error))
     }
 
     fn blob_path(&self, digest: &str) -> PyResult<String> {
@@ -105,7 +125,10 @@ impl Store {
 
     fn blobs(&self, py: Python<'_>) -> PyResult<Vec<(String, u64)>> {
         let blobs = blocking(py, || self.inner.blobs())?;
-        Ok(blobs.into_iter().map(|(digest, size)| (digest.to_string(), size)).collect())
+        Ok(blobs
+            .into_iter()
+            .map(|(digest, size)| (digest.to_string(), size))
+            .collect())
     }
 
     fn remove_blob(&self, py: Python<'_>, digest: &str) -> PyResult<()> {
@@ -119,12 +142,17 @@ impl Store {
     }
 
     fn has_snapshot(&self, chain_id: &str) -> PyResult<bool> {
-        self.inner.has_snapshot(&digest(chain_id)?).map_err(|error| raise(&error))
+        self.inner
+            .has_snapshot(&digest(chain_id)?)
+            .map_err(|error| raise(&error))
     }
 
     fn snapshots(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         let snapshots = blocking(py, || self.inner.snapshots())?;
-        Ok(snapshots.into_iter().map(|digest| digest.to_string()).collect())
+        Ok(snapshots
+            .into_iter()
+            .map(|digest| digest.to_string())
+            .collect())
     }
 
     /// Renamed away, then deleted: never seen half gone.
@@ -154,10 +182,17 @@ impl Store {
         repository: &str,
     ) -> PyResult<Vec<u64>> {
         let layers = layers.iter().map(layer).collect::<PyResult<Vec<_>>>()?;
-        let source = registry.map(|registry| registry.inner.repository(repository, Some(Arc::clone(&progress.inner))));
+        let source = registry.map(|registry| {
+            registry
+                .inner
+                .repository(repository, Some(Arc::clone(&progress.inner)))
+        });
         let source = source.transpose().map_err(|error| raise(&error))?;
         interruptible(py, &progress.inner, || {
-            let options = UnpackOptions { source: source.as_ref().map(|source| source as &dyn LayerSource), ..UnpackOptions::default() };
+            let options = UnpackOptions {
+                source: source.as_ref().map(|source| source as &dyn LayerSource),
+                ..UnpackOptions::default()
+            };
             self.inner.unpack(&layers, options, &progress.inner)
         })
     }
@@ -165,7 +200,21 @@ impl Store {
     /// Take every regular file of a tar archive in as a blob: (name, digest, size).
     fn read_archive(&self, py: Python<'_>, path: PathBuf) -> PyResult<Vec<(String, String, u64)>> {
         let members = blocking(py, || self.inner.read_archive(&path))?;
-        Ok(members.into_iter().map(|member| (member.name, member.digest.to_string(), member.size)).collect())
+        Ok(members
+            .into_iter()
+            .map(|member| (member.name, member.digest.to_string(), member.size))
+            .collect())
+    }
+
+    /// Copy a directory's content from image layers (top-most first) to an empty directory.
+    fn copy_up(
+        &self,
+        py: Python<'_>,
+        lower: Vec<PathBuf>,
+        path: PathBuf,
+        destination: PathBuf,
+    ) -> PyResult<bool> {
+        blocking(py, || self.inner.copy_up(&lower, &path, &destination))
     }
 
     /// Move a directory below the data root to tmp/ and delete it there.

@@ -103,6 +103,14 @@ pub enum StoreError {
         /// What is wrong, and at which entry.
         source: LayerError,
     },
+    /// A directory of an image cannot be copied.
+    #[error("cannot fill {} from the image: {source}", .destination.display())]
+    Copy {
+        /// Where to.
+        destination: PathBuf,
+        /// What failed, and at which path below it.
+        source: LayerError,
+    },
     /// An image archive's compressed stream is malformed.
     #[error("archive {}: {source}", .path.display())]
     Stream {
@@ -223,9 +231,10 @@ impl Classified for StoreError {
             Self::WrongDigest { .. } | Self::WrongSize { .. } | Self::TooManyLayers { .. } => {
                 ErrorKind::Corrupt
             }
-            Self::Archive { source, .. } => source.kind(),
+            Self::Layer { source, .. }
+            | Self::Archive { source, .. }
+            | Self::Copy { source, .. } => source.kind(),
             Self::Decode { source, .. } | Self::Stream { source, .. } => source.kind(),
-            Self::Layer { source, .. } => source.kind(),
             Self::Source(source) => source.kind(),
             Self::Cancelled => ErrorKind::Unavailable,
             Self::Io { source, .. } => kind_of_io(source),

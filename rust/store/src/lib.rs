@@ -15,6 +15,7 @@
 mod archive;
 mod blob;
 mod claims;
+mod copy_up;
 mod decode;
 mod digest;
 mod error;

@@ -1,13 +1,21 @@
 //! The merged view of snapshots, looked up as overlay would, without a mount.
+//!
+//! It costs no privilege, works on every kernel, and is exact for what the store makes: whiteouts and opaque directories, and
+//! none of overlay's other marks.
 
+use std::collections::HashSet;
+use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, Stat, fgetxattr, fstat, open, openat};
+use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fgetxattr, fstat, open, openat, readlinkat};
 use rustix::io::Errno;
 
-use crate::layer::is_whiteout;
+use crate::layer::{is_whiteout, join, parent};
+
+/// The kernel's own limit for one path.
+const SYMLINKS: usize = 40;
 
 /// Directories of snapshots, the top-most first.
 pub(crate) struct Union {
@@ -44,18 +52,104 @@ impl Union {
     pub(crate) fn find(&self, path: &[u8]) -> io::Result<Option<Found>> {
         for layer in &self.layers {
             match look(layer, path)? {
-                Look::Here(found) => return Ok(Some(found)),
+                Look::Here(found, _) => return Ok(Some(found)),
                 Look::Hidden => return Ok(None),
                 Look::Lower => {}
             }
         }
         Ok(None)
     }
+
+    /// The clean path that any path leads to, symbolic links followed inside the view; none where something is missing.
+    pub(crate) fn resolve(&self, path: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let names = |path: &[u8]| -> Vec<Vec<u8>> {
+            path.split(|&byte| byte == b'/')
+                .rev()
+                .map(<[u8]>::to_vec)
+                .collect()
+        };
+        let mut ahead = names(path);
+        let mut here = Vec::new();
+        let mut links = 0;
+        while let Some(name) = ahead.pop() {
+            match name.as_slice() {
+                b"" | b"." => continue,
+                b".." => {
+                    here.truncate(parent(&here).len());
+                    continue;
+                }
+                _ => {}
+            }
+            let next = join(&here, &name);
+            let Some(found) = self.find(&next)? else {
+                return Ok(None);
+            };
+            if found.file_type() == FileType::Symlink {
+                links += 1;
+                if links > SYMLINKS {
+                    return Err(Errno::LOOP.into());
+                }
+                let target = readlinkat(&found.object, c"", Vec::new())?;
+                if target.as_bytes().starts_with(b"/") {
+                    here.clear();
+                }
+                ahead.extend(names(target.as_bytes()));
+            } else {
+                here = next;
+            }
+        }
+        Ok(Some(here))
+    }
+
+    /// What is in a directory, by name; none where the clean path is no directory.
+    pub(crate) fn list(&self, path: &[u8]) -> io::Result<Option<Vec<(CString, Found)>>> {
+        let mut directory = false;
+        let mut seen = HashSet::new();
+        let mut entries = Vec::new();
+        for layer in &self.layers {
+            let (found, opaque) = match look(layer, path)? {
+                Look::Lower => continue,
+                Look::Here(found, opaque) if found.file_type() == FileType::Directory => {
+                    (found, opaque)
+                }
+                Look::Here(..) | Look::Hidden => break,
+            };
+            directory = true;
+            let opened = openat(
+                &found.object,
+                c".",
+                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?;
+            for entry in Dir::read_from(&opened)? {
+                let name = entry?.file_name().to_owned();
+                if matches!(name.to_bytes(), b"." | b"..") || !seen.insert(name.clone()) {
+                    continue;
+                }
+                let object = openat(
+                    &opened,
+                    &name,
+                    OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                    Mode::empty(),
+                )?;
+                let stat = fstat(&object)?;
+                if !is_whiteout(stat.st_mode, stat.st_rdev) {
+                    entries.push((name, Found { object, stat }));
+                }
+            }
+            if opaque {
+                break;
+            }
+        }
+        entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        Ok(directory.then_some(entries))
+    }
 }
 
 /// What one layer says about a path.
 enum Look {
-    Here(Found),
+    /// It has the object, and whether it hides what lower layers have below it.
+    Here(Found, bool),
     /// It has nothing there, and hides what lower layers have.
     Hidden,
     /// It has nothing there: ask the next lower layer.
@@ -64,14 +158,9 @@ enum Look {
 
 fn look(layer: &OwnedFd, path: &[u8]) -> io::Result<Look> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut here = openat(
-        layer,
-        c".",
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let mut here = openat(layer, c".", flags, Mode::empty())?;
     let mut stat = fstat(&here)?;
-    let mut opaque = false;
+    let mut opaque = is_opaque(&here)?;
     for name in path
         .split(|&byte| byte == b'/')
         .filter(|name| !name.is_empty())
@@ -79,7 +168,6 @@ fn look(layer: &OwnedFd, path: &[u8]) -> io::Result<Look> {
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
             return Ok(Look::Hidden);
         }
-        opaque |= is_opaque(&here)?;
         let next = match openat(&here, name, flags, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(if opaque { Look::Hidden } else { Look::Lower }),
             other => other?,
@@ -89,8 +177,11 @@ fn look(layer: &OwnedFd, path: &[u8]) -> io::Result<Look> {
             return Ok(Look::Hidden);
         }
         here = next;
+        if !opaque && FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            opaque = is_opaque(&here)?;
+        }
     }
-    Ok(Look::Here(Found { object: here, stat }))
+    Ok(Look::Here(Found { object: here, stat }, opaque))
 }
 
 /// Whether a directory hides what is below it in lower layers.

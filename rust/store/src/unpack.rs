@@ -341,8 +341,12 @@ impl<'a> Unpacking<'a> {
                 }
                 Err(Closed) => None,
             });
-            let wrap = |source| StoreError::Decode { digest: layer.digest, source };
-            let decoding = scope.spawn(move || decode(from_fetch, plain, gzip, limits, Some(Hasher::new()), wrap));
+            let wrap = |source| StoreError::Decode {
+                digest: layer.digest,
+                source,
+            };
+            let decoding = scope
+                .spawn(move || decode(from_fetch, plain, gzip, limits, Some(Hasher::new()), wrap));
             let applied = layer::apply(from_decode, &draft.path, limits);
             (fetching.join(), decoding.join(), applied)
         });

@@ -28,9 +28,9 @@ mod path;
 use std::io;
 
 pub use apply::{Applied, apply};
-pub(crate) use directories::is_whiteout;
-pub(crate) use fixup::fix_up;
-pub(crate) use path::clean;
+pub(crate) use directories::{is_whiteout, open_directory};
+pub(crate) use fixup::{copy, copy_attributes, fix_up};
+pub(crate) use path::{clean, join};
 
 use crate::error::{Classified, ErrorKind, explain, kind_of_io};
 use crate::tar::TarError;
