@@ -55,7 +55,11 @@ impl LaunchError {
     /// An error of the runtime rather than of the command (exit code 125).
     #[must_use]
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), exit_code: 125 }
+        Self {
+            kind,
+            message: message.into(),
+            exit_code: 125,
+        }
     }
 
     /// The same error with the exit code of a command that could not be run.

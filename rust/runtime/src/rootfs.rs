@@ -1,8 +1,24 @@
-//! A root file system as a detached mount: in nobody's mount table until a container attaches it.
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+//! A root file system as a detached mount: in nobody's mount table until a container attaches it,
+//! gone with the last descriptor if none does.
 
-use crate::error::LaunchError;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use knarr_sys::mount::{MountAttr, set_attributes};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_fd,
+    fsconfig_set_string, fsmount, fsopen, open_tree,
+};
+
+use crate::error::{Kind, LaunchError};
+use crate::plan;
+
+const MS_PRIVATE: u64 = 1 << 18;
+const MS_SLAVE: u64 = 1 << 19;
+/// Longest string that fsconfig(2) takes.
+const LONGEST_STRING: usize = 255;
 
 /// Where a root file system comes from.
 #[derive(Clone, Debug)]
@@ -33,10 +49,176 @@ pub struct Rootfs {
     mount: OwnedFd,
 }
 
+fn failed(what: &str, path: &Path, errno: Errno) -> LaunchError {
+    let raw = errno.raw_os_error();
+    let kind = if errno == Errno::NOENT {
+        Kind::NotFound
+    } else {
+        plan::kind(raw)
+    };
+    LaunchError::new(
+        kind,
+        format!("{what} {}: {}", path.display(), plan::errno_text(raw)),
+    )
+}
+
+fn directory(path: &Path) -> Result<OwnedFd, LaunchError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, path, flags, Mode::empty())
+        .map_err(|errno| failed("root file system directory", path, errno))
+}
+
+/// One overlay option that is a directory: by descriptor where the kernel takes it, else by path.
+fn layer(
+    context: BorrowedFd<'_>,
+    key: &str,
+    path: &Path,
+    by_path: &str,
+) -> Result<(), LaunchError> {
+    let opened = directory(path)?;
+    match fsconfig_set_fd(context, key, opened.as_fd()) {
+        Ok(()) => return Ok(()),
+        Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::BADF) => {}
+        Err(errno) => return Err(failed("overlay layer", path, errno)),
+    }
+    if path.as_os_str().len() > LONGEST_STRING {
+        return Err(LaunchError::new(
+            Kind::Unsupported,
+            format!(
+                "layer path {} is too long for this kernel: use a shorter data root",
+                path.display()
+            ),
+        ));
+    }
+    fsconfig_set_string(context, by_path, path)
+        .map_err(|errno| failed("overlay layer", path, errno))
+}
+
+fn overlay(lower: &[PathBuf], writable: Option<(&Path, &Path)>) -> Result<OwnedFd, LaunchError> {
+    let here = Path::new("overlay");
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
+        .map_err(|errno| failed("make an", here, errno))?;
+    for path in lower {
+        layer(context.as_fd(), "lowerdir+", path, "lowerdir+")?;
+    }
+    if let Some((upper, work)) = writable {
+        layer(context.as_fd(), "upperdir", upper, "upperdir")?;
+        layer(context.as_fd(), "workdir", work, "workdir")?;
+    }
+    let first = lower.first().map_or(here, PathBuf::as_path);
+    fsconfig_set_string(context.as_fd(), "source", "overlay")
+        .map_err(|errno| failed("overlay of", first, errno))?;
+    fsconfig_create(context.as_fd()).map_err(|errno| failed("overlay of", first, errno))?;
+    fsmount(
+        context.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::empty(),
+    )
+    .map_err(|errno| failed("overlay of", first, errno))
+}
+
+fn throwaway(lower: &[PathBuf], size: u64) -> Result<OwnedFd, LaunchError> {
+    let here = Path::new("tmpfs");
+    let wrong = |errno| failed("make a throw-away", here, errno);
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(wrong)?;
+    if size != 0 {
+        fsconfig_set_string(context.as_fd(), "size", size.to_string()).map_err(wrong)?;
+    }
+    fsconfig_set_string(context.as_fd(), "mode", "0755").map_err(wrong)?;
+    fsconfig_create(context.as_fd()).map_err(wrong)?;
+    let upper = fsmount(
+        context.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::empty(),
+    )
+    .map_err(wrong)?;
+    for name in ["upper", "work"] {
+        mkdirat(&upper, name, Mode::from_raw_mode(0o755)).map_err(wrong)?;
+    }
+    let open = |name: &str| {
+        openat(
+            &upper,
+            name,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(wrong)
+    };
+    let (upper, work) = (open("upper")?, open("work")?);
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(wrong)?;
+    for path in lower {
+        layer(context.as_fd(), "lowerdir+", path, "lowerdir+")?;
+    }
+    // A tmpfs that is mounted nowhere has no path, but procfs has one for its descriptors.
+    for (key, directory) in [("upperdir", &upper), ("workdir", &work)] {
+        if fsconfig_set_fd(context.as_fd(), key, directory.as_fd()).is_err() {
+            use std::os::fd::AsRawFd;
+            let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
+            fsconfig_set_string(context.as_fd(), key, path).map_err(wrong)?;
+        }
+    }
+    fsconfig_set_string(context.as_fd(), "source", "overlay").map_err(wrong)?;
+    fsconfig_create(context.as_fd()).map_err(wrong)?;
+    fsmount(
+        context.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::empty(),
+    )
+    .map_err(wrong)
+}
+
 impl Rootfs {
     /// Make the mount.
     pub fn open(source: &RootfsSource) -> Result<Self, LaunchError> {
-        unimplemented!("{source:?}")
+        let mount = match source {
+            RootfsSource::Overlay { lower, upper, work } => overlay(lower, Some((upper, work)))?,
+            RootfsSource::Throwaway { lower, tmpfs_size } => throwaway(lower, *tmpfs_size)?,
+            RootfsSource::Path(path) => {
+                directory(path)?;
+                let flags = OpenTreeFlags::OPEN_TREE_CLONE
+                    | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                    | OpenTreeFlags::AT_RECURSIVE;
+                open_tree(CWD, path, flags)
+                    .map_err(|errno| failed("root file system", path, errno))?
+            }
+        };
+        Ok(Self { mount })
+    }
+
+    /// Take no part in the propagation of the mounts it was cloned from (or only as a slave).
+    pub(crate) fn separate(&self, slave: bool) -> Result<(), LaunchError> {
+        let propagation = if slave { MS_SLAVE } else { MS_PRIVATE };
+        set_attributes(
+            self.mount.as_fd(),
+            c"",
+            true,
+            &MountAttr {
+                propagation,
+                ..MountAttr::default()
+            },
+        )
+        .map_err(|error| {
+            LaunchError::new(
+                Kind::Internal,
+                format!("separate the root file system's mounts: {error}"),
+            )
+        })
+    }
+
+    /// Make sure that a path exists below the root, as seen by a process inside: links are followed
+    /// within it, also dangling ones, whose targets are made. The last component becomes a file
+    /// where `file` says so.
+    pub(crate) fn ensure(&self, path: &str, file: bool) -> Result<(), LaunchError> {
+        ensure(self.mount.as_fd(), path, file).map_err(|errno| {
+            let raw = errno.raw_os_error();
+            LaunchError::new(
+                plan::kind(raw),
+                format!(
+                    "make /{path} in the container's root file system: {}",
+                    plan::errno_text(raw)
+                ),
+            )
+        })
     }
 }
 
@@ -45,3 +227,97 @@ impl AsFd for Rootfs {
         self.mount.as_fd()
     }
 }
+
+fn lookup(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
+    let path = if path.is_empty() { "." } else { path };
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    loop {
+        match openat2(
+            root,
+            path,
+            OFlags::PATH | OFlags::CLOEXEC,
+            Mode::empty(),
+            resolve,
+        ) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+fn ensure(root: BorrowedFd<'_>, path: &str, file: bool) -> Result<(), Errno> {
+    /// Links that one path may lead through, as in the kernel.
+    const MOST_LINKS: usize = 40;
+    match lookup(root, path) {
+        Err(Errno::NOENT) => {}
+        other => return other.map(drop),
+    }
+    let mut links = 0;
+    let mut done: Vec<String> = Vec::new();
+    let mut rest: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
+    while let Some(name) = rest.pop() {
+        match name.as_str() {
+            "" | "." => continue,
+            ".." => {
+                done.pop();
+                continue;
+            }
+            _ => {}
+        }
+        let parent = lookup(root, &done.join("/"))?;
+        let target = match rustix::fs::readlinkat(&parent, name.as_str(), Vec::new()) {
+            Ok(target) => target,
+            // No link: there as something else, or missing.
+            Err(Errno::INVAL) => {
+                done.push(name);
+                continue;
+            }
+            Err(Errno::NOENT) => {
+                let last = rest.iter().all(|name| matches!(name.as_str(), "" | "."));
+                if last && file {
+                    let flags = OFlags::CREATE
+                        | OFlags::EXCL
+                        | OFlags::NOFOLLOW
+                        | OFlags::CLOEXEC
+                        | OFlags::WRONLY;
+                    match openat(&parent, name.as_str(), flags, Mode::from_raw_mode(0o644)) {
+                        Ok(_) | Err(Errno::EXIST) => {}
+                        Err(errno) => return Err(errno),
+                    }
+                } else {
+                    match mkdirat(&parent, name.as_str(), Mode::from_raw_mode(0o755)) {
+                        Ok(()) | Err(Errno::EXIST) => {}
+                        Err(errno) => return Err(errno),
+                    }
+                }
+                done.push(name);
+                continue;
+            }
+            Err(errno) => return Err(errno),
+        };
+        links += 1;
+        if links > MOST_LINKS {
+            return Err(Errno::LOOP);
+        }
+        let target = target.to_str().map_err(|_| Errno::ILSEQ)?;
+        if target.starts_with('/') {
+            done.clear();
+        }
+        rest.extend(target.split('/').rev().map(str::to_owned));
+    }
+    lookup(root, path).map(drop)
+}
+
+/// A detached copy of what a path names, for a bind mount: whether it is a directory, and the mount.
+pub(crate) fn clone_path(path: &Path, recursive: bool) -> Result<(bool, OwnedFd), Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    let tree = open_tree(CWD, path, flags)?;
+    let kind = rustix::fs::fstat(&tree)?.st_mode & S_IFMT;
+    Ok((kind == S_IFDIR, tree))
+}
+
+const S_IFMT: u32 = 0o170_000;
+const S_IFDIR: u32 = 0o040_000;
