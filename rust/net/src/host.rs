@@ -12,12 +12,13 @@ use knarr_sys::net::NetlinkFamily;
 
 use crate::address::Mac;
 use crate::bridge::{Bridge, BridgeLink};
+use crate::conntrack;
 use crate::error::{Error, Result};
 use crate::maker::has_ipv6;
 use crate::names::{EngineId, LinkName};
 use crate::netlink::{Batch, Socket};
 use crate::nft::{self, Forward, Transaction};
-use crate::ports::{Publish, Published, reserve};
+use crate::ports::{Protocol, Publish, Published, reserve};
 use crate::route::{self, By, Link};
 
 /// What the MTU is taken from, and its limit: Docker's and everybody's default.
@@ -134,6 +135,7 @@ impl Host {
             }
             other => other?,
         }
+        self.forget_flows_to_host(&forwards)?;
         self.forwards
             .entry(owner.to_owned())
             .or_default()
@@ -146,7 +148,8 @@ impl Host {
         let Some(forwards) = self.forwards.remove(owner) else {
             return Ok(());
         };
-        self.withdraw(&forwards)
+        self.withdraw(&forwards)?;
+        self.forget_flows_to_containers(&forwards)
     }
 
     /// Remove published ports and veth pairs of this engine that nobody in `live` owns.
@@ -154,6 +157,7 @@ impl Host {
         let mut dead = nft::forwards(&mut self.netfilter, &self.engine)?;
         dead.retain(|forward| !live.owners.contains(&forward.owner));
         self.withdraw(&dead)?;
+        self.forget_flows_to_containers(&dead)?;
         self.forwards.retain(|owner, _| live.owners.contains(owner));
         let mut swept = Swept {
             ports: dead.len(),
@@ -308,6 +312,33 @@ impl Host {
                 Err(error) if nft::is_missing(&error) => {}
                 other => other?,
             }
+        }
+        Ok(())
+    }
+
+    fn forget_flows_to_host(&mut self, forwards: &[Forward]) -> Result<()> {
+        let mut local: Option<Vec<Ipv4Addr>> = None;
+        for forward in forwards
+            .iter()
+            .filter(|forward| forward.protocol == Protocol::Udp)
+        {
+            let addresses = match &local {
+                Some(addresses) => addresses,
+                None => local.insert(route::local_addresses(&mut self.route)?),
+            };
+            let is_local =
+                |address: Ipv4Addr| address.is_loopback() || addresses.contains(&address);
+            conntrack::forget_flows_to_host(&mut self.netfilter, forward, is_local)?;
+        }
+        Ok(())
+    }
+
+    fn forget_flows_to_containers(&mut self, forwards: &[Forward]) -> Result<()> {
+        for forward in forwards
+            .iter()
+            .filter(|forward| forward.protocol == Protocol::Udp)
+        {
+            conntrack::forget_flows_to_container(&mut self.netfilter, forward)?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@
 
 mod address;
 mod bridge;
+mod conntrack;
 mod error;
 mod holder;
 mod host;

@@ -93,7 +93,7 @@ pub struct Published {
 
 /// Reserve a host port: `PortTaken` where somebody has it, `NotLocal` for an address of no interface.
 ///
-/// A bound socket conflicts with any other, SO_REUSEADDR or not, and it answers nobody.
+/// A bound socket conflicts with any other, `SO_REUSEADDR` or not, and it answers nobody.
 pub(crate) fn reserve(port: &Publish) -> Result<Published> {
     let address = SocketAddr::new(port.host_ip, port.host_port);
     let doing = || format!("reserve {address}/{}", port.protocol);
@@ -147,7 +147,7 @@ fn bound(protocol: Protocol, address: SocketAddr, reuse: bool) -> rustix::io::Re
     Ok(socket)
 }
 
-/// Bind although connections in TIME_WAIT have the port, yet let no later SO_REUSEADDR socket bind it
+/// Bind although connections in `TIME_WAIT` have the port, yet let no later `SO_REUSEADDR` socket bind it
 /// too: listening, for an instant, takes the port for good, and ending that keeps it bound.
 fn bound_beside_closed(address: SocketAddr) -> rustix::io::Result<OwnedFd> {
     let socket = bound(Protocol::Tcp, address, true)?;

@@ -1,4 +1,4 @@
-//! The rtnetlink requests that we make (rtnetlink(7), linux/if_link.h), each with its error's words.
+//! The rtnetlink requests that we make (rtnetlink(7), `linux/if_link.h`), each with its error's words.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -12,6 +12,7 @@ const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
+const GET_ADDRESS: u16 = 22;
 const NEW_ROUTE: u16 = 24;
 const GET_ROUTE: u16 = 26;
 
@@ -174,7 +175,7 @@ pub(crate) fn no_own_ipv6(batch: &mut Batch, by: By<'_>) {
         header(body, by, false);
         body.nest(IFLA_AF_SPEC, |body| {
             body.nest(u16::from(AF_INET6), |body| {
-                body.u8(INET6_ADDR_GEN_MODE, ADDR_GEN_NONE)
+                body.u8(INET6_ADDR_GEN_MODE, ADDR_GEN_NONE);
             });
         });
     });
@@ -263,7 +264,7 @@ pub(crate) fn delete_link(socket: &mut Socket, name: &LinkName) -> Result<()> {
 pub(crate) fn link(socket: &mut Socket, by: By<'_>) -> Result<Option<Link>> {
     let mut batch = Batch::new();
     batch.request("look up a network interface", GET_LINK, 0, |body| {
-        header(body, by, false)
+        header(body, by, false);
     });
     match socket.get(batch) {
         Ok(body) => parse_link(&body)
@@ -278,11 +279,25 @@ pub(crate) fn link(socket: &mut Socket, by: By<'_>) -> Result<Option<Link>> {
 pub(crate) fn links(socket: &mut Socket) -> Result<Vec<Link>> {
     let objects = socket.dump(|batch, flags| {
         batch.request("list the network interfaces", GET_LINK, flags, |body| {
-            header(body, By::Index(0), false)
+            header(body, By::Index(0), false);
         });
     })?;
     let parsed: Option<Vec<Link>> = objects.iter().map(|(_, body)| parse_link(body)).collect();
     parsed.ok_or_else(|| Error::malformed("list the network interfaces"))
+}
+
+/// All IPv4 addresses of the namespace's links.
+pub(crate) fn local_addresses(socket: &mut Socket) -> Result<Vec<Ipv4Addr>> {
+    let objects = socket.dump(|batch, flags| {
+        batch.request("list the host's addresses", GET_ADDRESS, flags, |body| {
+            body.header(&[AF_INET, 0, 0, 0, 0, 0, 0, 0]);
+        });
+    })?;
+    let local = |body: &[u8]| {
+        let (_, value) = attributes(body.get(8..)?).find(|(kind, _)| *kind == IFA_LOCAL)?;
+        Some(Ipv4Addr::from(*value.first_chunk::<4>()?))
+    };
+    Ok(objects.iter().filter_map(|(_, body)| local(body)).collect())
 }
 
 /// The link that a packet to that address would leave by; None where there is no route.

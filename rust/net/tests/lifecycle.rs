@@ -406,3 +406,63 @@ fn an_address_that_moves_is_announced() {
         }
     });
 }
+
+#[test]
+fn a_udp_client_that_never_stops_gets_the_new_container() {
+    let world = World::new(false);
+    let mut knarr = world.on_host(|| Engine::start("0000aaaa", 88, 2));
+    let _zero = Server::udp(knarr.container(0), "0.0.0.0:80");
+    let _one = Server::udp(knarr.container(1), "0.0.0.0:80");
+    let client = world.on_neighbour(|| UdpSocket::bind("0.0.0.0:4000").unwrap());
+    client.connect("192.0.2.1:8080").unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    let answered = || {
+        client
+            .send(b"?")
+            .ok()
+            .and_then(|_| client.recv(&mut [0; 64]).ok())
+            .is_some()
+    };
+    let flows = || world.on_host(|| std::fs::read_to_string("/proc/thread-self/net/nf_conntrack"));
+    for wildcard in [true, false] {
+        let host_ip = if wildcard { "0.0.0.0" } else { "192.0.2.1" };
+        for container in 0..2 {
+            assert!(!answered(), "nothing is published yet"); // a flow of the host's own
+            let published = world.on_host(|| {
+                let address = format!("10.88.0.{}", container + 2).parse().unwrap();
+                let ports = [port(Protocol::Udp, host_ip, 8080, 80)];
+                knarr.host.publish("c", address, &ports).unwrap()
+            });
+            assert!(
+                answered(),
+                "container {container} on {host_ip}: {:?}",
+                flows()
+            );
+            world.on_host(|| knarr.host.unpublish("c").unwrap());
+            drop(published);
+        }
+    }
+}
+
+#[test]
+fn the_table_is_the_one_that_is_documented() {
+    let world = World::new(false);
+    let listed = world.on_host(|| {
+        let knarr = Engine::start("0000aaaa", 88, 1);
+        drop(knarr);
+        run("nft list table inet knarr-0000aaaa")
+    });
+    let source = include_str!("../src/nft/ruleset.rs");
+    let documented = source.split("```").nth(1).unwrap();
+    let documented = documented.trim_start_matches("text").replace("//!", "");
+    // The rules: each of them looks something up in a set.
+    let rules = |text: &str| -> Vec<String> {
+        let lines = text.lines().map(|line| line.split('#').next().unwrap());
+        let words = lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+        words.filter(|line| line.contains('@')).collect()
+    };
+    assert_eq!(rules(&listed), rules(&documented));
+    assert_eq!(rules(&listed).len(), 13, "{listed}");
+}

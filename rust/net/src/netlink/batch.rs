@@ -146,6 +146,11 @@ impl Body<'_> {
         self.attribute(kind | NESTED, inner);
     }
 
+    /// The same, with what it holds already encoded.
+    pub(crate) fn nested_bytes(&mut self, kind: u16, value: &[u8]) {
+        self.bytes(kind | NESTED, value);
+    }
+
     fn attribute(&mut self, kind: u16, inner: impl FnOnce(&mut Body<'_>)) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 2]);

@@ -21,7 +21,7 @@
 //!   chain output {      # the host's own connections, loopback included
 //!     type nat hook output priority dstnat
 //!     dnat ip to meta l4proto . ip daddr . th dport map @forwards
-//!     fib daddr type local dnat ip to meta l4proto . th dport map @forwards-any
+//!     meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @forwards-any
 //!   }
 //!   chain postrouting {
 //!     type nat hook postrouting priority srcnat
