@@ -8,7 +8,7 @@ use knarr_net::{
     Bridge, EngineId, Host, Interface, Mac, Pool, PoolSize, Protocol, Publish, Published, Sandbox,
 };
 
-const COUNT: u32 = 300;
+const COUNT: u16 = 300;
 
 fn main() -> Result<(), Box<dyn Error>> {
     knarr_sys::net::unshare_network()?;
@@ -19,29 +19,33 @@ fn main() -> Result<(), Box<dyn Error>> {
         mtu: None,
     };
     let mut host = Host::open(&engine)?;
-    let mut link = None;
-    report("ensure, at first", 1, |_| {
-        Ok(link = Some(host.ensure(&bridge)?))
-    })?;
-    let link = link.ok_or("no bridge")?;
-    report("ensure, all well", COUNT, |_| {
-        host.ensure(&bridge).map(drop)
-    })?;
+    let first = Instant::now();
+    let link = host.ensure(&bridge)?;
+    line("ensure, at first", &mut [first.elapsed()]);
+    report("ensure, all well", |_| host.ensure(&bridge).map(drop))?;
 
     let none = Pool::start(&engine, PoolSize { bare: 0, linked: 0 })?;
     let mut made = Vec::new();
-    report("make a bare sandbox on the spot", COUNT, |_| {
-        Ok(made.push(none.take_bare()?))
+    report("make a bare sandbox on the spot", |_| {
+        none.take_bare().map(|sandbox| made.push(sandbox))
     })?;
-    report("drop it", COUNT, |_| Ok(drop(made.pop())))?;
+    report("drop it", |_| {
+        made.pop();
+        Ok(())
+    })?;
     settle();
-    report("make a linked sandbox on the spot", COUNT, |_| {
-        Ok(made.push(none.take_linked(&link)?))
+    report("make a linked sandbox on the spot", |_| {
+        none.take_linked(&link).map(|sandbox| made.push(sandbox))
     })?;
-    report("configure it", COUNT, |n| {
-        made[n as usize].configure(&interface(n)?)
+    let mut next = made.iter_mut();
+    report("configure it, all on one bridge", |n| {
+        next.next()
+            .map_or(Ok(()), |sandbox| sandbox.configure(&interface(n)?))
     })?;
-    report("drop it", COUNT, |_| Ok(drop(made.pop())))?;
+    report("drop it", |_| {
+        made.pop();
+        Ok(())
+    })?;
     settle();
 
     for rate in [50, 80, 150] {
@@ -65,16 +69,19 @@ fn main() -> Result<(), Box<dyn Error>> {
             )?);
         }
         let mut sockets = Vec::new();
-        report(&format!("publish a port beside {filled}"), COUNT, |n| {
-            Ok(sockets.push(host.publish(
-                &format!("c{n}"),
-                container(n),
-                &[port(10_000 + n as u16)],
-            )?))
-        })?;
-        report(&format!("unpublish it beside {filled}"), COUNT, |n| {
-            host.unpublish(&format!("c{n}"))
-        })?;
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            report(&format!("publish a {protocol} port beside {filled}"), |n| {
+                let ports = [Publish {
+                    protocol,
+                    ..port(10_000 + n)
+                }];
+                host.publish(&format!("c{n}"), container(n), &ports)
+                    .map(|published| sockets.push(published))
+            })?;
+            report(&format!("unpublish it beside {filled}"), |n| {
+                host.unpublish(&format!("c{n}"))
+            })?;
+        }
     }
     host.destroy()?;
     Ok(())
@@ -83,14 +90,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Take, configure, hold for a moment, drop: at a steady rate, for four seconds.
 fn sustained(
     what: &str,
-    rate: u32,
+    rate: u16,
     take: impl Fn() -> knarr_net::Result<Sandbox>,
 ) -> Result<(), Box<dyn Error>> {
     let (mut takes, mut configures) = (Vec::new(), Vec::new());
     let mut live = std::collections::VecDeque::new();
     let start = Instant::now();
     for n in 0..rate * 4 {
-        let due = Duration::from_secs(u64::from(n)) / rate;
+        let due = Duration::from_secs(u64::from(n)) / u32::from(rate);
         std::thread::sleep(due.saturating_sub(start.elapsed()));
         let begun = Instant::now();
         let mut sandbox = take()?;
@@ -115,11 +122,10 @@ fn sustained(
 
 fn report(
     what: &str,
-    count: u32,
-    mut work: impl FnMut(u32) -> knarr_net::Result<()>,
+    mut work: impl FnMut(u16) -> knarr_net::Result<()>,
 ) -> Result<(), Box<dyn Error>> {
     let mut times = Vec::new();
-    for n in 0..count {
+    for n in 0..COUNT {
         let begun = Instant::now();
         work(n)?;
         times.push(begun.elapsed());
@@ -144,11 +150,11 @@ fn settle() {
     std::thread::sleep(Duration::from_secs(2));
 }
 
-fn container(number: u32) -> std::net::IpAddr {
-    std::net::Ipv4Addr::from(0x0a58_0002 + number).into()
+fn container(number: u16) -> std::net::IpAddr {
+    std::net::Ipv4Addr::from(0x0a58_0002 + u32::from(number)).into()
 }
 
-fn interface(number: u32) -> knarr_net::Result<Interface> {
+fn interface(number: u16) -> knarr_net::Result<Interface> {
     let address = container(number);
     let mac = match address {
         std::net::IpAddr::V4(address) => Some(Mac::of_ipv4(address)),

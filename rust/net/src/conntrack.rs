@@ -84,7 +84,7 @@ pub(crate) fn forget_flows_to_host(
         body.nest(TUPLE_ORIGINAL, |body| {
             if let Some(host) = forward.host_ip {
                 body.nest(TUPLE_IP, |body| {
-                    body.bytes(IPV4_DESTINATION, &host.octets())
+                    body.bytes(IPV4_DESTINATION, &host.octets());
                 });
             }
             put_proto(body, PROTO_DESTINATION_PORT, forward.host_port);
@@ -101,7 +101,7 @@ pub(crate) fn forget_flows_to_container(socket: &mut Socket, forward: &Forward) 
     let filter = |body: &mut Body<'_>| {
         body.nest(TUPLE_REPLY, |body| {
             body.nest(TUPLE_IP, |body| {
-                body.bytes(IPV4_SOURCE, &forward.to.0.octets())
+                body.bytes(IPV4_SOURCE, &forward.to.0.octets());
             });
             put_proto(body, PROTO_SOURCE_PORT, forward.to.1);
         });

@@ -33,7 +33,7 @@ fn containers_do_not_reach_the_hosts_loopback() {
         assert!(
             ask("127.0.0.1:7777").is_some(),
             "the attack itself does not work"
-        )
+        );
     });
 }
 
@@ -86,7 +86,7 @@ fn neighbours_do_not_reach_ports_published_on_loopback() {
         assert!(
             ask("127.0.0.1:8080").is_some(),
             "the attack itself does not work"
-        )
+        );
     });
 }
 
@@ -115,7 +115,7 @@ fn neighbours_do_not_reach_what_is_not_published() {
         assert!(
             ask("10.88.0.2:81").is_some(),
             "the attack itself does not work"
-        )
+        );
     });
     world.on_host(|| knarr.host.unpublish("container-0").unwrap());
 }
@@ -131,13 +131,13 @@ fn engines_do_not_reach_one_another() {
     });
     let _server = Server::tcp(two.container(0), "0.0.0.0:80");
     on(one.container(0), || {
-        assert_eq!(ask_in_vain("10.89.0.2:80"), None)
+        assert_eq!(ask_in_vain("10.89.0.2:80"), None);
     });
     world.on_host(|| two.publish(0, &[port(Protocol::Tcp, "0.0.0.0", 8080, 80)]));
     on(one.container(0), || {
         assert!(
             ask("192.0.2.1:8080").is_some(),
             "what is published is for everyone"
-        )
+        );
     });
 }

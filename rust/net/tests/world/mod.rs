@@ -51,7 +51,7 @@ impl World {
             let id = thread_id();
             on(world.neighbour.as_fd(), || {
                 // The peer moves to the namespace of this thread.
-                run_in(&format!("ip link set wire netns {}", thread_id()), id);
+                run_in(&format!("ip link set wire netns {}", thread_id()), &id);
                 run("ip link set lo up");
                 run(&format!("ip addr add {NEIGHBOUR}/24 dev wire"));
                 run("ip link set wire up");
@@ -78,7 +78,7 @@ fn thread_id() -> String {
 }
 
 /// Run a command in the namespace of another thread of ours.
-fn run_in(command: &str, thread: String) {
+fn run_in(command: &str, thread: &str) {
     run(&format!(
         "nsenter --net=/proc/{}/task/{thread}/ns/net {command}",
         std::process::id()
