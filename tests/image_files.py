@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
 import json
 import tarfile
+import urllib.request
 from dataclasses import dataclass, field
 
 from tests.conftest import ARCHITECTURE, tar_of
@@ -133,3 +135,30 @@ async def pieces_of(data: bytes, size: int = 5000):
     stream = io.BytesIO(data)
     while chunk := stream.read(size):
         yield chunk
+
+
+def upload(layout: Layout, host: str, repository: str, tag: str, entry: dict, authorization: str = "") -> str:
+    """Push everything of a layout to a registry on loopback, and one entry under a tag; the reference to pull."""
+
+    def send(method: str, path: str, data: bytes = b"", kind: str = "application/octet-stream"):
+        url = path if path.startswith("http") else f"http://{host}{path}"
+        request = urllib.request.Request(url, data=data, method=method, headers={"Content-Type": kind})
+        if authorization:
+            request.add_header("Authorization", authorization)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.headers
+
+    manifests = {}
+    for name, data in layout.blobs.items():
+        with contextlib.suppress(ValueError, AttributeError):
+            kind = json.loads(data).get("mediaType", "")
+            if kind in {MANIFEST, INDEX}:
+                manifests[name] = (data, kind)
+                continue
+        location = send("POST", f"/v2/{repository}/blobs/uploads/")["Location"]
+        send("PUT", f"{location}{'&' if '?' in location else '?'}digest={name}", data)
+    for name, (data, kind) in sorted(manifests.items(), key=lambda item: item[1][1] == INDEX):
+        send("PUT", f"/v2/{repository}/manifests/{name}", data, kind)
+    data, kind = manifests[entry["digest"]]
+    send("PUT", f"/v2/{repository}/manifests/{tag}", data, kind)
+    return f"{host}/{repository}:{tag}"

@@ -6,13 +6,18 @@ import asyncio
 import contextlib
 import os
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from knarr._core import Store
 from knarr.config import Config
 from knarr.engine.events import Events
 from knarr.engine.images import Images
 from knarr.store.database import Database
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from typing_extensions import Self
 
 
 class Place:
@@ -38,7 +43,7 @@ class Place:
         finally:
             subprocess.run(["umount", mountpoint], check=True)
 
-    def __enter__(self) -> Place:
+    def __enter__(self) -> Self:
         self.open()
         return self
 

@@ -6,13 +6,14 @@ import io
 import json
 import os
 import tarfile
+from pathlib import Path
 
 import pytest
-
-from knarr.errors import Corrupt, InvalidArgument, KnarrError, NotFound, Unavailable
 from tests.conftest import tar_of
 from tests.image_files import LAYER, Layout, digest, files, pieces_of, saved, simple
 from tests.integration.images_place import Place
+
+from knarr.errors import Corrupt, InvalidArgument, KnarrError, NotFound, Unavailable
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_a_bare_tag_is_no_name(place):
 @pytest.mark.parametrize("compress", ["gzip", "zstd", ""])
 def test_compressions(place, compress):
     images, _ = load(place, simple("a:1", files(a="1", b__c="2" * 100_000), compress=compress))
-    assert open(f"{images[0].lower[0]}/b/c").read() == "2" * 100_000
+    assert Path(images[0].lower[0], "b/c").read_text() == "2" * 100_000
 
 
 def test_a_compressed_archive(place):
@@ -272,9 +273,9 @@ def test_a_client_that_goes_away_leaves_nothing(place):
 
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path):
     with Place.on_small_disk(tmp_path, "8m") as place:
-        with pytest.raises(Unavailable, match="no room|file system is full"):
+        with pytest.raises(Unavailable, match=r"no room|file system is full"):
             load(place, simple("a:1", files(a=os.urandom(6 << 20).hex())))
-        with pytest.raises(KnarrError, match="no room|file system is full"):
+        with pytest.raises(KnarrError, match=r"no room|file system is full"):
             load(place, simple("a:1", files(a=os.urandom(1 << 20).hex() * 3)))
         assert place.is_empty()
         load(place, simple("a:1", files(a="1")))
