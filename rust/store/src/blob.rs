@@ -162,7 +162,7 @@ impl Store {
                 }
                 .publish(self)
             });
-        self.clear(&temporary, result)?;
+        clear(&temporary, result)?;
         self.sync_directory("blobs/sha256")?;
         Ok(digest)
     }
@@ -172,7 +172,7 @@ impl Store {
         let mut source = File::open(path).at("cannot open", path)?;
         let temporary = self.temporary("blob");
         let result = self.copy_in(&mut source, path, &temporary);
-        let (digest, size) = self.clear(&temporary, result)?;
+        let (digest, size) = clear(&temporary, result)?;
         self.sync_directory("blobs/sha256")?;
         Ok((digest, size))
     }
@@ -276,13 +276,13 @@ impl Store {
             _ => Ok(()),
         }
     }
+}
 
-    /// Deletes a temporary file where what it was for has failed.
-    fn clear<T>(&self, temporary: &Path, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        if result.is_err() {
-            // The error that is being returned matters more; the next sweep takes what is left.
-            let _left = fs::remove_file(temporary);
-        }
-        result
+/// Deletes a temporary file where what it was for has failed.
+fn clear<T>(temporary: &Path, result: Result<T, StoreError>) -> Result<T, StoreError> {
+    if result.is_err() {
+        // The error that is being returned matters more; the next sweep takes what is left.
+        let _left = fs::remove_file(temporary);
     }
+    result
 }

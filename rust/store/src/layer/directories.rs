@@ -96,12 +96,11 @@ impl Directories {
             .known
             .get_mut(path)
             .ok_or_else(|| LayerProblem::NotDirectory(path.to_vec()))?;
-        let descriptor = match directory.descriptor.take() {
-            Some(open) => open,
-            None => {
-                self.open += 1;
-                open_directory(self.root.as_fd(), path).doing("open its directory")?
-            }
+        let descriptor = if let Some(open) = directory.descriptor.take() {
+            open
+        } else {
+            self.open += 1;
+            open_directory(self.root.as_fd(), path).doing("open its directory")?
         };
         let descriptor: &OwnedFd = directory.descriptor.insert(descriptor);
         Ok(descriptor.as_fd())

@@ -10,6 +10,8 @@ pub(super) struct Records(Vec<(Vec<u8>, Vec<u8>)>);
 /// What the records say about a sparse file (GNU tar, "Storing Sparse Files").
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct SparseRecords {
+    /// The file's name; the entry's own is made up, for programs that do not know sparse files.
+    pub(super) name: Option<Vec<u8>>,
     pub(super) major: Option<u64>,
     pub(super) real_size: Option<u64>,
     /// Format 0.1: offsets and lengths in one record.
@@ -91,20 +93,20 @@ impl Records {
                 b"linkpath" => entry.link.clone_from(value),
                 b"size" => entry.size = decimal(value).ok_or(TarError::Field("size"))?,
                 b"uid" => {
-                    entry.uid = owner(decimal(value).and_then(|id| i64::try_from(id).ok()), "uid")?
+                    entry.uid = owner(decimal(value).and_then(|id| i64::try_from(id).ok()), "uid")?;
                 }
                 b"gid" => {
-                    entry.gid = owner(decimal(value).and_then(|id| i64::try_from(id).ok()), "gid")?
+                    entry.gid = owner(decimal(value).and_then(|id| i64::try_from(id).ok()), "gid")?;
                 }
                 b"mtime" => entry.mtime = time(value).ok_or(TarError::Field("mtime"))?,
-                b"GNU.sparse.name" => entry.path.clone_from(value),
+                b"GNU.sparse.name" => sparse.name = Some(value.clone()),
                 b"GNU.sparse.major" => sparse.major = Some(sparse_number(value)?),
                 b"GNU.sparse.size" | b"GNU.sparse.realsize" => {
-                    sparse.real_size = Some(sparse_number(value)?)
+                    sparse.real_size = Some(sparse_number(value)?);
                 }
                 b"GNU.sparse.map" => sparse.map = Some(value.clone()),
                 b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
-                    sparse.numbers.push(sparse_number(value)?)
+                    sparse.numbers.push(sparse_number(value)?);
                 }
                 _ => {}
             }

@@ -94,9 +94,9 @@ impl<'l, I: Input> Reader<'l, I> {
                             .unwrap_or(name.len()),
                     );
                     if flag == b'L' {
-                        extensions.path = Some(name)
+                        extensions.path = Some(name);
                     } else {
-                        extensions.link = Some(name)
+                        extensions.link = Some(name);
                     }
                     extensions.any = true;
                 }
@@ -181,6 +181,9 @@ impl<'l, I: Input> Reader<'l, I> {
             self.global.apply(entry, &mut sparse)?;
         }
         extensions.records.apply(entry, &mut sparse)?;
+        if let Some(name) = sparse.name.take() {
+            entry.path = name;
+        }
         if entry.path.is_empty() || entry.path.contains(&0) {
             return Err(TarError::Field("path"));
         }

@@ -67,7 +67,7 @@ impl MapReader {
 }
 
 fn pair(numbers: &[u64], limits: &Limits) -> Result<Vec<Piece>, TarError> {
-    if numbers.len() % 2 != 0 {
+    if !numbers.len().is_multiple_of(2) {
         return Err(TarError::Sparse("an offset has no length"));
     }
     if numbers.len() / 2 > limits.sparse_pieces {
