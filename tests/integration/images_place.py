@@ -61,7 +61,11 @@ class Place:
             self.database, self.store, self.events, config,
             lambda image_id: self.users.get(image_id, []), lambda container: container in self.running,
         )  # fmt: skip
-        self.run(self.images.start())
+        self.run(self._start())
+
+    async def _start(self) -> None:
+        await self.images.start()
+        await self.images._sweeping
 
     def close(self) -> None:
         self.run(self.images.close())

@@ -95,17 +95,28 @@ class Images:
         )  # fmt: skip
         self._has_embedded = os.path.exists(EMBEDDED_ARCHIVE)
         self._embedding = asyncio.Lock()
+        self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Sweep the blobs and snapshots that no record speaks of. May run beside anything else."""
-        gone = await self._pieces.sweep()
-        if gone.bytes:
-            log.info("swept %d bytes that belonged to no image", gone.bytes)
+        """Begin to sweep what no record speaks of, beside everything else."""
+        self._sweeping = asyncio.get_running_loop().create_task(self._sweep(), name="sweep")
 
     async def close(self) -> None:
         """End the pulls; what they have fetched stays for the next attempt."""
         await self._pulls.close()
+        if self._sweeping:
+            await asyncio.wait({self._sweeping})
         self._threads.close()
+
+    async def _sweep(self) -> None:
+        try:
+            unfinished = await asyncio.to_thread(self._store.sweep)
+            gone = await self._pieces.sweep()
+        except (KnarrError, OSError) as error:
+            log.warning("what belongs to no image stays until the next start: %s", error)
+        else:
+            if unfinished or gone.bytes:
+                log.info("swept %d unfinished objects, and %d bytes that belonged to no image", unfinished, gone.bytes)
 
     async def resolve(self, reference_or_id: str, platform: str | None = None) -> Image:
         """The image that a name or an ID means, ready to use.
