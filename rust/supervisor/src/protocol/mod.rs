@@ -1,0 +1,14 @@
+//! The packets between the daemon and the supervisor, as types. ARCHITECTURE.md has them as a table.
+//!
+//! A request is parsed whole before anything is done: an unknown operation or field, a name that could
+//! be a path, a number out of range is an error answer and nothing else.
+
+mod answer;
+mod name;
+mod request;
+
+pub use answer::{Answer, Event, Failure, Listed, Status, packet};
+pub use name::{Id, Target};
+pub use request::{
+    Attach, Exec, NetworkMode, NetworkRequest, Operation, Port, Request, Size, Start, parse,
+};

@@ -1,0 +1,291 @@
+//! What a successor needs to know of a process, as files in `<run-root>/containers/<id>/`.
+//!
+//! `state.json` and `exit.json` are a container's; `exec-<exec>.json` and `exec-<exec>.exit.json` an exec's. Each is
+//! written under another name and renamed, and never synced: they need not outlive the kernel.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::exits::Exit;
+use crate::logs::LogOptions;
+use crate::network::NetworkRecord;
+use crate::protocol::{Id, Target};
+
+/// A process that runs, or is about to.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// 0 while the process is being started: whoever finds that undoes the start.
+    pub pid: i32,
+    /// When the process came to be, in the kernel's ticks since boot: tells it from another with its PID.
+    pub ticks: u64,
+    /// Nanoseconds since the epoch.
+    pub started_at: u64,
+    /// Whether it has a terminal.
+    pub terminal: bool,
+    /// Whether its input ends with its first client.
+    pub stdin_once: bool,
+    /// Its log.
+    pub log: Option<LogOptions>,
+    /// Its control group; empty for execs.
+    pub cgroup: String,
+    /// The file of its system call filter.
+    pub seccomp: Option<PathBuf>,
+    /// Its network.
+    pub network: NetworkRecord,
+}
+
+/// The directory of all records.
+#[derive(Clone, Debug)]
+pub struct Records {
+    directory: PathBuf,
+}
+
+/// What is known of one process.
+#[derive(Debug)]
+pub struct Found {
+    /// Which.
+    pub target: Target,
+    /// How it was started.
+    pub state: State,
+    /// How it ended.
+    pub exit: Option<Exit>,
+}
+
+impl Records {
+    /// The records of a run root.
+    #[must_use]
+    pub fn new(run_root: &Path) -> Self {
+        Self {
+            directory: run_root.join("containers"),
+        }
+    }
+
+    /// Write how a process was started.
+    pub fn write_state(&self, target: &Target, state: &State) -> io::Result<()> {
+        self.write(target, &state_name(target.exec.as_ref()), state)
+    }
+
+    /// Write how a process ended.
+    pub fn write_exit(&self, target: &Target, exit: &Exit) -> io::Result<()> {
+        self.write(target, &exit_name(target.exec.as_ref()), exit)
+    }
+
+    /// Remove what is known of a process; with a container goes what is known of its execs.
+    pub fn remove(&self, target: &Target) -> io::Result<()> {
+        let directory = self.directory.join(target.container.as_str());
+        if let Some(exec) = &target.exec {
+            remove_file(&directory.join(state_name(Some(exec))))?;
+            return remove_file(&directory.join(exit_name(Some(exec))));
+        }
+        let Some(names) = list(&directory)? else {
+            return Ok(());
+        };
+        for name in names {
+            if name == "exit.json" || name.starts_with("exec-") || name.ends_with(".new") {
+                remove_file(&directory.join(name))?;
+            }
+        }
+        // The state goes last: it is what makes the others found.
+        remove_file(&directory.join(state_name(None)))
+    }
+
+    /// Everything that is recorded: containers before their execs. What cannot be read is reported to `complain`.
+    pub fn read(&self, mut complain: impl FnMut(String)) -> io::Result<Vec<Found>> {
+        let mut found = Vec::new();
+        for container in list(&self.directory)?.unwrap_or_default() {
+            let Ok(container) = Id::parse(&container) else {
+                continue;
+            };
+            let directory = self.directory.join(container.as_str());
+            let mut names = list(&directory)?.unwrap_or_default();
+            names.sort_by_key(|name| name != "state.json");
+            for name in names {
+                let exec = match name.as_str() {
+                    "state.json" => None,
+                    _ => match name
+                        .strip_prefix("exec-")
+                        .and_then(|rest| rest.strip_suffix(".json"))
+                    {
+                        Some(exec) if !exec.ends_with(".exit") => Id::parse(exec).ok(),
+                        _ => continue,
+                    },
+                };
+                if exec.is_none() && name != "state.json" {
+                    continue;
+                }
+                let target = Target {
+                    container: container.clone(),
+                    exec,
+                };
+                match read::<State>(&directory.join(&name)) {
+                    Ok(Some(state)) => {
+                        let path = directory.join(exit_name(target.exec.as_ref()));
+                        let exit = read(&path).unwrap_or_else(|error| {
+                            complain(format!("{}: {error}", path.display()));
+                            None
+                        });
+                        found.push(Found {
+                            target,
+                            state,
+                            exit,
+                        });
+                    }
+                    Ok(None) => {}
+                    Err(error) => complain(format!("{}: {error}", directory.join(&name).display())),
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn write(&self, target: &Target, name: &str, value: &impl Serialize) -> io::Result<()> {
+        let directory = self.directory.join(target.container.as_str());
+        let (path, new) = (directory.join(name), directory.join(format!("{name}.new")));
+        let bytes = serde_json::to_vec(value)?;
+        match fs::write(&new, &bytes) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(&directory)?;
+                fs::write(&new, &bytes)?;
+            }
+            result => result?,
+        }
+        fs::rename(new, path)
+    }
+}
+
+fn state_name(exec: Option<&Id>) -> String {
+    exec.map_or_else(
+        || "state.json".to_owned(),
+        |exec| format!("exec-{exec}.json"),
+    )
+}
+
+fn exit_name(exec: Option<&Id>) -> String {
+    exec.map_or_else(
+        || "exit.json".to_owned(),
+        |exec| format!("exec-{exec}.exit.json"),
+    )
+}
+
+fn list(directory: &Path) -> io::Result<Option<Vec<String>>> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let names = entries.map(|entry| Ok(entry?.file_name().into_string().ok()));
+    names
+        .filter_map(io::Result::transpose)
+        .collect::<io::Result<_>>()
+        .map(Some)
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// When a process came to be, in ticks since boot; None where there is no such process.
+#[must_use]
+pub fn ticks(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything, so fields are counted from its end (proc(5): field 22).
+    text.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_come_back_and_go() {
+        let root = std::env::temp_dir().join(format!("knarr-records-{}", std::process::id()));
+        let records = Records::new(&root);
+        let container = Target::container(Id::parse("c1").unwrap());
+        let exec = Target {
+            exec: Some(Id::parse("e.exit.1").unwrap()),
+            ..container.clone()
+        };
+        records
+            .write_state(
+                &exec,
+                &State {
+                    pid: 8,
+                    ..State::default()
+                },
+            )
+            .unwrap();
+        records
+            .write_state(
+                &container,
+                &State {
+                    pid: 7,
+                    ..State::default()
+                },
+            )
+            .unwrap();
+        records
+            .write_exit(&exec, &Exit::new(8, None, false))
+            .unwrap();
+        fs::write(root.join("containers/c1/config.json"), "{}").unwrap();
+        let found = records.read(|complaint| panic!("{complaint}")).unwrap();
+        let seen: Vec<_> = found
+            .iter()
+            .map(|found| (found.target.clone(), found.state.pid, found.exit.is_some()))
+            .collect();
+        assert_eq!(seen, [(container.clone(), 7, false), (exec, 8, true)]);
+        records.remove(&container).unwrap();
+        records.remove(&container).unwrap();
+        assert!(
+            records
+                .read(|complaint| panic!("{complaint}"))
+                .unwrap()
+                .is_empty()
+        );
+        assert!(root.join("containers/c1/config.json").exists());
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said() {
+        let root = std::env::temp_dir().join(format!("knarr-records-bad-{}", std::process::id()));
+        fs::create_dir_all(root.join("containers/c1")).unwrap();
+        fs::write(root.join("containers/c1/state.json"), "{").unwrap();
+        let mut complaints = Vec::new();
+        let found = Records::new(&root)
+            .read(|complaint| complaints.push(complaint))
+            .unwrap();
+        assert!(found.is_empty());
+        assert!(complaints[0].contains("c1/state.json"), "{complaints:?}");
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn ticks_tell_a_process_from_another() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(ticks(own).unwrap() > ticks(1).unwrap());
+        assert_eq!(ticks(-1), None);
+    }
+}

@@ -1,0 +1,251 @@
+//! What a predecessor has left: processes that run, exits that nobody has forgotten, starts without an end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
+
+use knarr_runtime::cgroup::Cgroup;
+use knarr_sys::supervise::Ended;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::keeping::Deposit;
+use super::{Container, ExecPhase, Phase, Supervisor};
+use crate::exits::Exit;
+use crate::link::{Message, Part};
+use crate::logs::Log;
+use crate::network::Survivors;
+use crate::process::Ends;
+use crate::protocol::Target;
+use crate::records::{Found, State, ticks};
+
+impl Supervisor {
+    /// Take over. Fails only where the records cannot be read at all.
+    pub(super) fn adopt(
+        &mut self,
+        mut deposits: BTreeMap<Target, Deposit>,
+        ended: &HashMap<i32, Ended>,
+    ) -> Result<(), String> {
+        let mut complaints = Vec::new();
+        let found = self.records.read(|complaint| complaints.push(complaint));
+        let found = found.map_err(|error| {
+            format!(
+                "the records of {} cannot be read: {error}",
+                self.options.run_root.display()
+            )
+        })?;
+        for complaint in complaints {
+            self.journal.say(complaint);
+        }
+        let mut survivors = Survivors::default();
+        for Found {
+            target,
+            state,
+            exit,
+        } in &found
+        {
+            if target.exec.is_none() && exit.is_none() && state.pid != 0 {
+                survivors.links.extend(state.network.link.clone());
+                if !state.network.ports.is_empty() {
+                    survivors.owners.insert(target.container.to_string());
+                }
+            }
+        }
+        self.network.spare(survivors);
+        for found in found {
+            let deposit = deposits.remove(&found.target);
+            self.adopt_one(found, deposit, ended);
+        }
+        for (target, _) in deposits {
+            self.journal.say(format!(
+                "{target} was deposited and is not recorded: dropped"
+            ));
+            self.tell_keeper(
+                &Message::Withdraw {
+                    target,
+                    parts: Vec::new(),
+                },
+                &[],
+            );
+        }
+        Ok(())
+    }
+
+    fn adopt_one(&mut self, found: Found, deposit: Option<Deposit>, ended: &HashMap<i32, Ended>) {
+        let Found {
+            target,
+            state,
+            exit,
+        } = found;
+        if target.exec.is_none() {
+            self.adopt_container(&target, &state);
+        } else if !self.containers.contains_key(&target.container) {
+            return;
+        }
+        if let Some(exit) = exit {
+            return self.adopt_exit(&target, exit);
+        }
+        if state.pid == 0 {
+            return self.undo_start(&target);
+        }
+        let Some((pidfd, ends, reservations)) = pieces(&state, deposit) else {
+            self.journal.say(format!(
+                "{target}, process {}, has gone, and nobody can tell how it ended",
+                state.pid
+            ));
+            let exit = Exit::new(state.pid, ended.get(&state.pid).copied(), false);
+            if let Err(error) = self.records.write_exit(&target, &exit) {
+                self.journal
+                    .say(format!("the exit of {target} cannot be recorded: {error}"));
+            }
+            return self.adopt_exit(&target, exit);
+        };
+        if ends.stdout.is_none() && ends.terminal.is_none() {
+            self.journal.say(format!(
+                "{target} runs, but what it writes is lost: nobody held its output"
+            ));
+        }
+        if let Some(container) = self
+            .containers
+            .get_mut(&target.container)
+            .filter(|_| target.exec.is_none())
+        {
+            container.reservations = reservations;
+        }
+        let log = state
+            .log
+            .clone()
+            .filter(|_| ends.stdout.is_some() || ends.terminal.is_some())
+            .and_then(|options| {
+                let opened = Log::open(options);
+                opened
+                    .inspect_err(|error| {
+                        self.journal
+                            .say(format!("{target}: its log cannot be opened: {error}"))
+                    })
+                    .ok()
+            });
+        if let Err(failure) = self.network.adopt(&target.container, &state.network) {
+            self.journal.say(format!(
+                "the network of {target} cannot be taken over: {failure}"
+            ));
+        }
+        match self.supervise(target.clone(), state.pid, pidfd, false, ends, &state, log) {
+            Ok(key) => {
+                self.set_running(&target, key);
+                self.journal
+                    .say(format!("took over {target}, process {}", state.pid));
+                if let Some(how) = ended.get(&state.pid) {
+                    self.end(key, Some(*how));
+                }
+            }
+            Err(failure) => self.journal.say(failure.message),
+        }
+    }
+
+    fn adopt_container(&mut self, target: &Target, state: &State) {
+        let cgroup = Some(&state.cgroup)
+            .filter(|path| !path.is_empty())
+            .and_then(|path| {
+                let adopted = Cgroup::adopt(path);
+                adopted
+                    .inspect_err(|error| {
+                        self.journal
+                            .say(format!("{target}: its control group {path}: {error}"))
+                    })
+                    .ok()
+            });
+        let container = Container {
+            phase: Phase::Starting,
+            started_at: state.started_at,
+            pid: state.pid,
+            adopted: true,
+            cgroup,
+            cgroup_path: state.cgroup.clone(),
+            seccomp: state.seccomp.clone(),
+            network: state.network.clone(),
+            reservations: Vec::new(),
+            execs: BTreeMap::new(),
+        };
+        self.containers.insert(target.container.clone(), container);
+    }
+
+    fn set_running(&mut self, target: &Target, key: u32) {
+        let Some(container) = self.containers.get_mut(&target.container) else {
+            return;
+        };
+        match &target.exec {
+            None => container.phase = Phase::Running(key),
+            Some(exec) => {
+                container
+                    .execs
+                    .insert(exec.clone(), ExecPhase::Running(key));
+            }
+        }
+    }
+
+    fn adopt_exit(&mut self, target: &Target, exit: Exit) {
+        let Some(container) = self.containers.get_mut(&target.container) else {
+            return;
+        };
+        match &target.exec {
+            None => container.phase = Phase::Exited(exit),
+            Some(exec) => {
+                container
+                    .execs
+                    .insert(exec.clone(), ExecPhase::Exited(exit));
+            }
+        }
+        self.tell_keeper(
+            &Message::Withdraw {
+                target: target.clone(),
+                parts: Vec::new(),
+            },
+            &[],
+        );
+        if target.exec.is_none() {
+            self.tear_down(&target.container);
+        }
+    }
+
+    /// A start that nobody was told of: kill and remove what there is of it.
+    fn undo_start(&mut self, target: &Target) {
+        self.journal
+            .say(format!("the start of {target} was interrupted: undone"));
+        if target.exec.is_none() {
+            self.tear_down(&target.container);
+            self.containers.remove(&target.container);
+        }
+        if let Err(error) = self.records.remove(target) {
+            self.journal.say(format!(
+                "the records of {target} cannot be removed: {error}"
+            ));
+        }
+        self.tell_keeper(
+            &Message::Withdraw {
+                target: target.clone(),
+                parts: Vec::new(),
+            },
+            &[],
+        );
+    }
+}
+
+/// The descriptors of a process: deposited ones, or what can be had without; None where it has gone.
+fn pieces(state: &State, deposit: Option<Deposit>) -> Option<(OwnedFd, Ends, Vec<OwnedFd>)> {
+    let (mut pidfd, mut ends, mut ports) = (None, Ends::default(), Vec::new());
+    for (part, descriptor) in deposit.map(|(_, parts)| parts).unwrap_or_default() {
+        match part {
+            Part::Pidfd => pidfd = Some(descriptor),
+            Part::Stdin => ends.stdin = Some(descriptor),
+            Part::Stdout => ends.stdout = Some(descriptor),
+            Part::Stderr => ends.stderr = Some(descriptor),
+            Part::Terminal => ends.terminal = Some(descriptor),
+            Part::Port => ports.push(descriptor),
+        }
+    }
+    let pidfd = pidfd.or_else(|| {
+        let opened = pidfd_open(Pid::from_raw(state.pid)?, PidfdFlags::empty()).ok()?;
+        // Looked at after it was opened, so that it is that process which the descriptor means.
+        (ticks(state.pid)? == state.ticks).then_some(opened)
+    })?;
+    Some((pidfd, ends, ports))
+}

@@ -1,0 +1,278 @@
+//! Ends: of processes, of containers, of what has to be remembered.
+//!
+//! Order: the status is read and left (WNOWAIT), `exit.json` written, the process reaped, its output drained, the exit
+//! announced. Then a worker removes control group and network; only after that can the same container start
+//! again.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use knarr_runtime::cgroup::Cgroup;
+use knarr_sys::supervise::{Ended, ended};
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+use super::{Done, ExecPhase, Phase, Supervisor};
+use crate::exits::Exit;
+use crate::link::Message;
+use crate::poll::{Interest, Ready};
+use crate::protocol::{Event, Id, Target};
+use crate::streams::Stream;
+
+/// How long output is waited for that others than the process may still write.
+const DRAIN: Duration = Duration::from_secs(1);
+/// How long somebody may take to tell how a process ended that is not our child.
+const HEARSAY: Duration = Duration::from_secs(2);
+/// How long processes may take to go that were left in a control group.
+const KILLED: Duration = Duration::from_secs(5);
+
+impl Supervisor {
+    /// A process has ended.
+    pub(super) fn on_process(&mut self, key: u32, ready: Ready) {
+        let Some(process) = self.processes.get_mut(&key) else {
+            return;
+        };
+        let Some(pidfd) = &mut process.pidfd else {
+            return;
+        };
+        if process.child {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+            match waitid(WaitId::PidFd(pidfd.as_fd()), options) {
+                Ok(Some(status)) => {
+                    let code = status
+                        .exit_status()
+                        .and_then(|code| u8::try_from(code & 0xff).ok());
+                    let signal = status
+                        .terminating_signal()
+                        .and_then(|signal| u8::try_from(signal).ok());
+                    let how = code.map(Ended::Exited).or(signal.map(Ended::Killed));
+                    return self.end(key, how);
+                }
+                Ok(None) | Err(Errno::INTR) => return,
+                Err(_) => process.child = false,
+            }
+        }
+        match ended(&*pidfd) {
+            Ok(Some(how)) => self.end(key, Some(how)),
+            // Nobody has reaped it yet, or the kernel is too old to tell: the keeper does. Wait for either.
+            told => {
+                let interest = if told.is_ok() && !ready.hangup {
+                    Interest::HANGUP
+                } else {
+                    Interest::NONE
+                };
+                process.deadline = process.deadline.or(Some(Instant::now() + HEARSAY));
+                if let Err(error) = pidfd.set(interest) {
+                    self.journal.say(format!(
+                        "{}: its end cannot be waited for: {error}",
+                        process.target
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Something is due for a process: it is announced with what is known.
+    pub(super) fn overdue(&mut self, key: u32) {
+        match self.processes.get(&key) {
+            Some(process) if process.exit.is_none() => self.end(key, None),
+            Some(process) if !process.announced => self.announce(key),
+            _ => {}
+        }
+    }
+
+    /// Record an end and drain what is left of the output.
+    pub(super) fn end(&mut self, key: u32, how: Option<Ended>) {
+        let Some(process) = self
+            .processes
+            .get_mut(&key)
+            .filter(|process| process.exit.is_none())
+        else {
+            return;
+        };
+        let target = process.target.clone();
+        let container = self
+            .containers
+            .get(&target.container)
+            .filter(|_| target.exec.is_none());
+        let cgroup = container.and_then(|container| container.cgroup.as_ref());
+        // A group without such a counter has killed nobody.
+        let oom = cgroup.is_some_and(|cgroup| cgroup.oom_kills().is_ok_and(|kills| kills > 0));
+        let exit = Exit::new(process.pid, how, oom);
+        if self.containers.contains_key(&target.container)
+            && let Err(error) = self.records.write_exit(&target, &exit)
+        {
+            self.journal
+                .say(format!("the exit of {target} cannot be recorded: {error}"));
+        }
+        if let (Some(pidfd), true) = (&process.pidfd, process.child) {
+            // It is a zombie of ours: this cannot fail.
+            let _ = waitid(
+                WaitId::PidFd(pidfd.as_fd()),
+                WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+            );
+        }
+        if how.is_none() {
+            self.journal
+                .say(format!("nobody can tell how {target} ended"));
+        }
+        process.pidfd = None;
+        process.exit = Some(exit);
+        process.deadline = Some(Instant::now() + DRAIN);
+        self.drain(key);
+        if self
+            .processes
+            .get(&key)
+            .is_some_and(crate::process::Process::drained)
+        {
+            self.announce(key);
+        }
+    }
+
+    /// Tell everybody of an end.
+    pub(super) fn announce(&mut self, key: u32) {
+        let Self {
+            processes,
+            scratch,
+            journal,
+            ..
+        } = self;
+        let Some(process) = processes.get_mut(&key) else {
+            return;
+        };
+        let Some(exit) = process.exit.clone() else {
+            return;
+        };
+        process.announced = true;
+        process.deadline = None;
+        process.input.close();
+        let target = process.target.clone();
+        if let Some(mut log) = process.log.take() {
+            for stream in Stream::ALL {
+                if let Some(error) = log.end(stream, scratch) {
+                    journal.say(format!(
+                        "{target}: its log cannot be written: {error}; entries are dropped"
+                    ));
+                }
+            }
+            if log.dropped() > 0 {
+                journal.say(format!(
+                    "{target}: {} entries of its log were dropped",
+                    log.dropped()
+                ));
+            }
+        }
+        let sessions = std::mem::take(&mut process.sessions);
+        if process.drained() {
+            processes.remove(&key);
+        }
+        for session in sessions {
+            if let Some(found) = self.sessions.get_mut(&session) {
+                found.process = None;
+            }
+            self.finish_session(session);
+        }
+        self.tell_keeper(
+            &Message::Withdraw {
+                target: target.clone(),
+                parts: Vec::new(),
+            },
+            &[],
+        );
+        let Some(container) = self.containers.get_mut(&target.container) else {
+            return;
+        };
+        match &target.exec {
+            Some(exec) => {
+                container
+                    .execs
+                    .insert(exec.clone(), ExecPhase::Exited(exit.clone()));
+            }
+            None => container.phase = Phase::Exited(exit.clone()),
+        }
+        self.publish(Event::Exit(&target, &exit));
+        if target.exec.is_none() {
+            self.tear_down(&target.container);
+        }
+    }
+
+    /// Remove what a container has had on the host, on a worker.
+    pub(super) fn tear_down(&mut self, id: &Id) {
+        let Some(container) = self.containers.get_mut(id) else {
+            return;
+        };
+        let reservations = std::mem::take(&mut container.reservations);
+        let record = std::mem::take(&mut container.network);
+        let cgroup = container.cgroup.take();
+        let (network, id) = (std::sync::Arc::clone(&self.network), id.clone());
+        self.torn_down.insert(id.clone(), !record.ports.is_empty());
+        self.sweeper.submit(move || {
+            let mut complaints = Vec::new();
+            if let Some(Err(error)) = cgroup.as_ref().map(empty) {
+                complaints.push(format!(
+                    "the control group of container {id} cannot be removed: {error}"
+                ));
+            }
+            if let Err(failure) = network.disconnect(&id, &record) {
+                complaints.push(format!(
+                    "the network of container {id} cannot be removed: {failure}"
+                ));
+            }
+            // Not before: others may have the ports once they lead nowhere.
+            drop(reservations);
+            Done::Teardown(id, complaints)
+        });
+    }
+
+    /// What a container had is gone: let those start that waited for it.
+    pub(super) fn torn_down(&mut self, id: &Id, complaints: Vec<String>) {
+        for complaint in complaints {
+            self.journal.say(complaint);
+        }
+        self.torn_down.remove(id);
+        for waiting in std::mem::take(&mut self.waiting) {
+            self.start(waiting.client, waiting.request, waiting.start);
+        }
+    }
+
+    /// An exit has been stored by the daemon.
+    pub(super) fn forget(&mut self, target: &Target) {
+        let Some(container) = self.containers.get_mut(&target.container) else {
+            return;
+        };
+        match &target.exec {
+            Some(exec) => match container.execs.get(exec) {
+                Some(ExecPhase::Exited(_)) => container.execs.remove(exec).is_some(),
+                _ => return,
+            },
+            None if matches!(container.phase, Phase::Exited(_)) => {
+                self.containers.remove(&target.container).is_some()
+            }
+            None => return,
+        };
+        if let Err(error) = self.records.remove(target) {
+            self.journal.say(format!(
+                "the records of {target} cannot be removed: {error}"
+            ));
+        }
+    }
+}
+
+/// Kill what is left in a control group, and remove it.
+pub fn empty(cgroup: &Cgroup) -> io::Result<()> {
+    let begun = Instant::now();
+    let mut pause = Duration::from_micros(200);
+    loop {
+        match cgroup.remove() {
+            Err(error)
+                if error.kind() == io::ErrorKind::ResourceBusy && begun.elapsed() < KILLED =>
+            {
+                cgroup.kill()?
+            }
+            result => return result,
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,321 @@
+//! The supervisor: one thread, one epoll set, every container.
+//!
+//! [`Supervisor`] is the state; the files beside this one are what happens to it:
+//! `clients` (connections), `requests` (operations), `start` and `exec` (jobs on worker threads, and what comes of
+//! them), `output` and `input` (streams), `attach` (sessions), `exit` (ends, teardown, forgetting), `adopt`
+//! (what a predecessor left) and `keeping` (the keeper, and being without one).
+//!
+//! Invariants: only this thread touches the state. It blocks in epoll and for small files of the run root and the
+//! logs; all else that may take time is a job. Keys of processes, sessions and clients are never used twice, so
+//! that an event for something that has gone finds nothing.
+
+mod adopt;
+mod attach;
+mod clients;
+mod exec;
+mod exit;
+mod input;
+mod keeping;
+mod output;
+mod requests;
+mod seccomp;
+mod start;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use knarr_runtime::cgroup::Cgroup;
+use knarr_sys::supervise::signals;
+
+use crate::exits::Exit;
+use crate::journal::Journal;
+use crate::keeper::SIGNALS;
+use crate::link::Link;
+use crate::network::{Network, NetworkRecord};
+use crate::options::Options;
+use crate::poll::{Interest, Poll, Ready, Token, Watched};
+use crate::process::Process;
+use crate::protocol::{Id, Start};
+use crate::records::Records;
+use crate::roles::inherited_socket;
+use crate::session::Session;
+use crate::workers::{Pool, Results};
+use clients::Client;
+use exec::ExecDone;
+use seccomp::Filters;
+use start::StartDone;
+
+/// How much is read from a container at once.
+const READ_BYTES: usize = 64 * 1024;
+/// Threads that start containers and execs.
+const STARTERS: usize = 2;
+
+/// A container.
+#[derive(Debug)]
+struct Container {
+    phase: Phase,
+    started_at: u64,
+    pid: i32,
+    adopted: bool,
+    cgroup: Option<Cgroup>,
+    cgroup_path: String,
+    seccomp: Option<PathBuf>,
+    network: NetworkRecord,
+    /// Sockets that reserve its ports.
+    reservations: Vec<OwnedFd>,
+    execs: BTreeMap<Id, ExecPhase>,
+}
+
+/// Where a container is in its life.
+#[derive(Debug)]
+enum Phase {
+    /// A worker starts it.
+    Starting,
+    /// It runs, or its output is being drained: the key of its process.
+    Running(u32),
+    /// Its exit has been announced.
+    Exited(Exit),
+}
+
+/// Where an exec is in its life.
+#[derive(Debug)]
+enum ExecPhase {
+    Starting,
+    Running(u32),
+    Exited(Exit),
+}
+
+/// What worker threads give back.
+#[derive(Debug)]
+enum Done {
+    Start(Box<StartDone>),
+    Exec(Box<ExecDone>),
+    Teardown(Id, Vec<String>),
+}
+
+/// A request to start that has to wait for a teardown.
+#[derive(Debug)]
+struct Waiting {
+    client: u32,
+    request: u64,
+    start: Box<Start>,
+}
+
+struct Supervisor {
+    options: Options,
+    journal: Journal,
+    records: Records,
+    network: Arc<Network>,
+    filters: Arc<Filters>,
+    poll: Rc<Poll>,
+    signals: Watched,
+    listener: Watched,
+    lock: OwnedFd,
+    link: Option<Link>,
+    heir: Option<i32>,
+    orphaned: bool,
+    generation: u64,
+    keeper_pid: i32,
+    files: u64,
+    results: Results<Done>,
+    /// In the event loop for `results`.
+    _results: Watched,
+    starters: Pool<Done>,
+    sweeper: Pool<Done>,
+    /// Starts and execs that workers are busy with.
+    under_way: usize,
+    clients: BTreeMap<u32, Client>,
+    containers: BTreeMap<Id, Container>,
+    processes: HashMap<u32, Process>,
+    sessions: HashMap<u32, Session>,
+    /// Sessions of containers that have not been started yet.
+    early: BTreeMap<Id, BTreeSet<u32>>,
+    /// Containers whose remains are being removed, and whether they had ports.
+    torn_down: BTreeMap<Id, bool>,
+    waiting: Vec<Waiting>,
+    lingering: BTreeMap<u32, Instant>,
+    last_key: u32,
+    buffer: Vec<u8>,
+    scratch: Vec<u8>,
+    spill_directory: Arc<Path>,
+    idle_since: Option<Instant>,
+    ended: bool,
+}
+
+/// Be the supervisor, a child of the keeper. Returns when it is no longer needed.
+pub fn run(options: &Options) -> Result<(), String> {
+    // A name for ps; not worth failing for.
+    let _ = rustix::thread::set_name(c"knarr-supervise");
+    let failed = |error: io::Error| format!("the supervisor cannot start: {error}");
+    let socket = inherited_socket().map_err(failed)?;
+    let mut supervisor = Supervisor::new(options, socket)?;
+    supervisor
+        .serve()
+        .map_err(|error| format!("the supervisor cannot go on: {error}"))
+}
+
+impl Supervisor {
+    fn new(options: &Options, socket: OwnedFd) -> Result<Self, String> {
+        let failed = |error: io::Error| format!("the supervisor cannot start: {error}");
+        let handed = keeping::receive(socket).map_err(failed)?;
+        let network = Network::new(&options.engine()).map_err(|failure| failure.message)?;
+        let poll = Poll::new().map_err(failed)?;
+        let watch = |fd, token| poll.watch(fd, token, Interest::READ).map_err(failed);
+        let results = Results::new().map_err(failed)?;
+        let directory = if options.data_root.is_dir() {
+            &options.data_root
+        } else {
+            &options.run_root
+        };
+        let mut supervisor = Self {
+            options: options.clone(),
+            journal: Journal::new(&options.run_root, "supervisor", options.foreground),
+            records: Records::new(&options.run_root),
+            network,
+            filters: Arc::new(Filters::default()),
+            signals: watch(signals(&SIGNALS).map_err(failed)?, Token::Signals)?,
+            listener: watch(handed.listener, Token::Listener)?,
+            lock: handed.lock,
+            link: Some(Link::new(watch(handed.socket, Token::Link)?)),
+            heir: None,
+            orphaned: false,
+            generation: handed.generation,
+            keeper_pid: handed.keeper_pid,
+            files: handed.files,
+            _results: watch(results.descriptor().map_err(failed)?, Token::Workers)?,
+            starters: results.pool("start", STARTERS).map_err(failed)?,
+            sweeper: results.pool("sweep", 1).map_err(failed)?,
+            results,
+            poll,
+            under_way: 0,
+            clients: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            processes: HashMap::new(),
+            sessions: HashMap::new(),
+            early: BTreeMap::new(),
+            torn_down: BTreeMap::new(),
+            waiting: Vec::new(),
+            lingering: BTreeMap::new(),
+            last_key: 0,
+            buffer: vec![0; READ_BYTES],
+            scratch: Vec::new(),
+            spill_directory: Arc::from(directory.as_path()),
+            idle_since: None,
+            ended: false,
+        };
+        supervisor.journal.say(format!(
+            "supervisor {} of generation {}, keeper {}",
+            env!("CARGO_PKG_VERSION"),
+            supervisor.generation,
+            supervisor.keeper_pid
+        ));
+        supervisor.adopt(handed.deposits, &handed.ended)?;
+        Ok(supervisor)
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
+        while !self.ended {
+            let timeout = self.timeout();
+            for ready in self.poll.wait(timeout)? {
+                self.happened(ready);
+            }
+            self.on_time();
+        }
+        self.journal.say("the supervisor ends");
+        Ok(())
+    }
+
+    fn happened(&mut self, ready: Ready) {
+        match ready.token {
+            Token::Listener => self.accept(),
+            Token::Link => self.on_link(ready),
+            Token::Signals => self.on_signals(),
+            Token::Workers => self.on_results(),
+            Token::Client(key) => self.on_client(key, ready),
+            Token::Process(key) => self.on_process(key, ready),
+            Token::Output(key, stream) => self.on_output(key, stream),
+            Token::Input(key) => self.on_input(key),
+            Token::Attach(key) => self.on_session(key, ready),
+        }
+    }
+
+    fn on_results(&mut self) {
+        for done in self.results.take() {
+            match done {
+                Done::Start(done) => self.started(*done),
+                Done::Exec(done) => self.executed(*done),
+                Done::Teardown(id, complaints) => self.torn_down(&id, complaints),
+            }
+        }
+    }
+
+    /// A key that has never been used.
+    fn key(&mut self) -> u32 {
+        self.last_key = self.last_key.wrapping_add(1);
+        self.last_key
+    }
+
+    /// How long there is nothing to do but to wait.
+    fn timeout(&mut self) -> Option<Duration> {
+        let idle = self.containers.is_empty()
+            && self.clients.is_empty()
+            && self.sessions.is_empty()
+            && self.torn_down.is_empty()
+            && self.waiting.is_empty();
+        self.idle_since = if idle {
+            self.idle_since.or(Some(Instant::now()))
+        } else {
+            None
+        };
+        let idle_exit = self.idle_since.map(|since| since + self.options.idle_exit);
+        let deadlines = self
+            .processes
+            .values()
+            .filter_map(|process| process.deadline);
+        let deadlines = deadlines.chain(self.lingering.values().copied());
+        // Without a keeper, orphans are looked for from time to time.
+        let orphans = self
+            .orphaned
+            .then(|| Instant::now() + Duration::from_secs(1));
+        let due = deadlines.chain(idle_exit).chain(orphans).min()?;
+        Some(due.saturating_duration_since(Instant::now()))
+    }
+
+    /// Do what is due.
+    fn on_time(&mut self) {
+        let now = Instant::now();
+        let late = |due: &Instant| *due <= now;
+        let processes: Vec<u32> = self
+            .processes
+            .iter()
+            .filter(|(_, process)| process.deadline.as_ref().is_some_and(late))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in processes {
+            self.overdue(key);
+        }
+        let sessions: Vec<u32> = self
+            .lingering
+            .iter()
+            .filter(|(_, due)| late(due))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in sessions {
+            self.drop_session(key);
+        }
+        if self.orphaned {
+            self.reap_orphans();
+        }
+        if self
+            .idle_since
+            .is_some_and(|since| since + self.options.idle_exit <= now)
+        {
+            self.end_idle();
+        }
+    }
+}
