@@ -93,6 +93,7 @@ pub fn spawn(
         clone.cgroup = cgroup.as_raw_fd().cast_unsigned().into();
     }
     let base = program.as_mut_ptr();
+    let parents_end = ours.as_raw_fd();
     // No handler of ours may run in the child: it gets no signal until its dispositions are reset.
     let blocked = Interruption::block()?;
     // SAFETY: without CLONE_VM the child has its own copy of everything; it only interprets.
@@ -105,6 +106,9 @@ pub fn spawn(
     };
     if pid == 0 {
         reset_signals();
+        // With the parent's end open here, the parent's death would go unnoticed.
+        // SAFETY: takes no pointers, and nothing in this process uses the descriptor.
+        unsafe { libc::syscall(libc::SYS_close, parents_end) };
         // SAFETY: the program comes from a Builder, and this process runs nothing else.
         unsafe { interpret(base, &numbers) }
     }

@@ -78,6 +78,9 @@ pub(crate) unsafe fn interpret(base: *mut u64, inputs: &[i32]) -> ! {
         }
         // SAFETY: the arguments were prepared by the plan.
         let result = unsafe { perform(Operation::decode(step.operation), &args, channel, number) };
+        if step.operation == Operation::CloseOthers.encode() {
+            close_others(&slots);
+        }
         let mut goto = step.then;
         if result < 0 {
             let errno = -result;
@@ -172,6 +175,10 @@ unsafe fn perform(operation: Operation, args: &[u64; 6], channel: i64, number: u
             args[2].cast_signed() as i32,
         ),
         Operation::Exit => exit(args[0]),
+        // Done by the caller, which has the slots.
+        Operation::CloseOthers => 0,
+        // SAFETY: argument 0 is an address in the data.
+        Operation::Load => i64::from(unsafe { (args[0] as *const i32).read_unaligned() }),
     }
 }
 
@@ -217,6 +224,30 @@ fn send(channel: i64, kind: u32, step: usize, value: i64, descriptor: i32) -> i6
         return -i64::from(unsafe { *libc::__errno_location() });
     }
     0
+}
+
+/// Close every descriptor from 3 on that no slot holds.
+fn close_others(slots: &[i64; SLOTS]) {
+    let mut from = 3i64;
+    loop {
+        let mut kept = i64::MAX;
+        let mut at = 0;
+        while at < SLOTS {
+            if slots[at] >= from && slots[at] < kept {
+                kept = slots[at];
+            }
+            at += 1;
+        }
+        let last = if kept > i64::from(u32::MAX) { i64::from(u32::MAX) } else { kept - 1 };
+        if from <= last {
+            // SAFETY: takes no pointers; no Rust object of this process is used any more.
+            unsafe { libc::syscall(libc::SYS_close_range, from, last, 0) };
+        }
+        if kept > i64::from(u32::MAX) {
+            return;
+        }
+        from = kept + 1;
+    }
 }
 
 /// End the process.

@@ -65,6 +65,10 @@ pub enum Operation {
     Note,
     /// End the child with the status of argument 0.
     Exit,
+    /// Close every descriptor from 3 on that no slot holds.
+    CloseOthers,
+    /// The result is the low 32 bits, signed, at the data of argument 0.
+    Load,
 }
 
 const CALL_LIMIT: u32 = 0x1000_0000;
@@ -79,6 +83,8 @@ impl Operation {
             Self::Equal => CALL_LIMIT + 3,
             Self::Note => CALL_LIMIT + 4,
             Self::Exit => CALL_LIMIT + 5,
+            Self::CloseOthers => CALL_LIMIT + 6,
+            Self::Load => CALL_LIMIT + 7,
         }
     }
 
@@ -90,6 +96,8 @@ impl Operation {
             0x1000_0003 => Self::Equal,
             0x1000_0004 => Self::Note,
             0x1000_0005 => Self::Exit,
+            0x1000_0006 => Self::CloseOthers,
+            0x1000_0007 => Self::Load,
             number => Self::Call(number),
         }
     }

@@ -4,7 +4,7 @@ use knarr_sys::step::{Arg, Operation, Step};
 
 use super::mounts::{Prepared, clean};
 use super::words::Context;
-use super::writer::{IN_ROOT, Input, Writer};
+use super::writer::{BENEATH, Input, Writer};
 use super::{Descriptors, Facts, ProcessFacts, identity, note, setup};
 use crate::error::{Kind, LaunchError};
 use crate::spec::Process;
@@ -17,11 +17,9 @@ const NEXT_CANDIDATE: &[i32] = &[libc::ENOENT, libc::EACCES, libc::ENOTDIR, libc
 /// Open a terminal of the container's own devpts; the slot of its slave side.
 pub fn open_terminal(
     writer: &mut Writer,
-    process: &Process,
     facts: &ProcessFacts,
     prepared: &Prepared,
 ) -> Result<Option<u16>, LaunchError> {
-    let _ = process;
     if !matches!(facts.descriptors, Descriptors::Terminal { .. }) {
         return Ok(None);
     }
@@ -31,20 +29,24 @@ pub fn open_terminal(
             "a terminal needs a devpts: mount one at /dev/pts of the container",
         )
     })?;
-    Ok(Some(terminal(writer, devpts, "ptmx", facts)))
+    Ok(Some(terminal(writer, devpts, facts)))
 }
 
-/// Open a terminal at a path below a directory; the slot of its slave side.
-pub fn terminal(writer: &mut Writer, directory: Arg, path: &str, facts: &ProcessFacts) -> u16 {
+/// Open a terminal of a devpts; the slot of its slave side.
+pub fn terminal(writer: &mut Writer, devpts: Arg, facts: &ProcessFacts) -> u16 {
     const TIOCSPTLCK: u64 = 0x4004_5431;
     const TIOCGPTPEER: u64 = 0x5441;
     const TIOCSWINSZ: u64 = 0x5414;
+    const DEVPTS_MAGIC: u64 = 0x1cd1;
     writer.about(Context::Doing("open a terminal of the container"));
+    // What the container put there must not be taken for a terminal: it has to be a devpts' own.
+    let room = Arg::Data(writer.builder.bytes(&[0; 120]));
+    writer.call(libc::SYS_fstatfs, &[devpts, room]);
+    let args = [room, Arg::Value(!0), Arg::Value(DEVPTS_MAGIC), Arg::int(libc::ENOTTY.into())];
+    writer.builder.push(Step::new(Operation::Expect, &args));
     let flags = u64::from((libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC).cast_unsigned());
     let master = writer.builder.slot();
-    let step = writer
-        .openat2(directory, path, flags, IN_ROOT)
-        .into_slot(master);
+    let step = writer.openat2(devpts, "ptmx", flags, BENEATH).into_slot(master);
     writer.builder.push(step);
     let zero = Arg::Data(writer.builder.bytes(&[0; 8]));
     writer.call(

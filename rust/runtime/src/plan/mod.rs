@@ -12,6 +12,7 @@
 //! 7. terminal, standard descriptors, working directory, limits, identity, filter;
 //! 8. a last note to the parent, and the program.
 
+mod enter;
 mod finish;
 mod identity;
 mod mounts;
@@ -263,6 +264,29 @@ pub fn namespaces(spec: &Spec) -> Result<(u64, Vec<(i32, &str)>), LaunchError> {
     Ok((fresh, joined))
 }
 
+/// What the plan of another process must know besides.
+#[derive(Clone, Debug)]
+pub struct ExecFacts {
+    /// About the process.
+    pub process: ProcessFacts,
+    /// Inputs that there will be.
+    pub inputs: Vec<Input>,
+    /// How many version 1 control groups are joined.
+    pub tasks: usize,
+    /// `CLONE_NEW*` of the namespaces that differ from this process's.
+    pub namespaces: i32,
+}
+
+/// The plan of another process in a running container.
+pub fn exec(process: &Process, facts: &ExecFacts) -> Result<Plan, LaunchError> {
+    check_process(process)?;
+    let mut writer = Writer::new(facts.inputs.clone());
+    let mut warnings = Vec::new();
+    enter::join(&mut writer, process, facts)?;
+    enter::become_process(&mut writer, process, facts, &mut warnings)?;
+    finish(writer, 0, warnings)
+}
+
 /// The plan of a container's first process.
 pub fn container(spec: &Spec, facts: &Facts) -> Result<Plan, LaunchError> {
     let process = spec.process.as_ref().ok_or_else(|| {
@@ -277,7 +301,7 @@ pub fn container(spec: &Spec, facts: &Facts) -> Result<Plan, LaunchError> {
     let prepared = mounts::prepare(&mut writer, spec, facts, fresh)?;
     let root = setup::pivot(&mut writer, spec, facts)?;
     mounts::attach(&mut writer, spec, facts, &prepared, root)?;
-    let console = finish::open_terminal(&mut writer, process, &facts.process, &prepared)?;
+    let console = finish::open_terminal(&mut writer, &facts.process, &prepared)?;
     paths::devices(&mut writer, spec, facts, &prepared, root)?;
     if let Some(console) = console {
         paths::console(&mut writer, console, root);

@@ -276,6 +276,36 @@ impl Writer {
         self.builder.push(Step::new(Operation::Equal, &args));
     }
 
+    /// Continue in a new child of this process's own parent, reported by pidfd and PID; end here.
+    ///
+    /// A process that joined a PID namespace is not in it: only its children are.
+    pub fn succeed(&mut self) {
+        const PIDFD: u64 = libc::CLONE_PIDFD as u64;
+        const PARENT: u64 = libc::CLONE_PARENT as u64;
+        let pidfd = self.builder.bytes(&(-1i64).to_ne_bytes());
+        let mut words = [0u64; 11];
+        words[0] = PIDFD | PARENT;
+        let args: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let args = self.builder.bytes(&args);
+        self.builder.point(args + 8, pidfd);
+        let pid = self.builder.slot();
+        let step = Step::call(libc::SYS_clone3, &[Arg::Data(args), Arg::Value(88)]).into_slot(pid);
+        self.builder.push(step);
+        let zero = [Arg::Slot(pid), Arg::Value(0), Arg::int(libc::ECHILD.into())];
+        let choice = self.builder.push(Step::new(Operation::Equal, &zero).tolerating(&[libc::ECHILD]));
+        let descriptor = self.builder.slot();
+        let load = Step::new(Operation::Load, &[Arg::Data(pidfd)]).into_slot(descriptor);
+        let parent = self.builder.push(load);
+        let kind = Arg::Value(super::note::PROCESS.into());
+        self.builder.push(Step::new(Operation::Note, &[kind, Arg::Slot(pid), Arg::Slot(descriptor)]));
+        self.builder.push(Step::new(Operation::Exit, &[Arg::Value(0)]));
+        let child = self.builder.next();
+        self.builder.patch(choice, |step| {
+            step.then = Some(child);
+            step.otherwise = Some(parent);
+        });
+    }
+
     /// Write a text to an open file.
     pub fn write(&mut self, file: Arg, text: &str) -> Step {
         let data = self.builder.string(text);
