@@ -12,8 +12,8 @@ use knarr_sys::net::NetlinkFamily;
 
 use crate::address::Mac;
 use crate::bridge::{Bridge, BridgeLink};
-use crate::conntrack;
 use crate::error::{Error, Result};
+use crate::flows::{Forget, Forgetter};
 use crate::maker::has_ipv6;
 use crate::names::{EngineId, LinkName};
 use crate::netlink::{Batch, Socket};
@@ -52,6 +52,7 @@ pub struct Host {
     ipv6: bool,
     bridges: BTreeMap<LinkName, (Bridge, BridgeLink)>,
     forwards: BTreeMap<String, Vec<Forward>>,
+    forgetter: Option<Forgetter>,
 }
 
 impl Host {
@@ -64,6 +65,7 @@ impl Host {
             ipv6: has_ipv6(),
             bridges: BTreeMap::new(),
             forwards: BTreeMap::new(),
+            forgetter: None,
         })
     }
 
@@ -323,12 +325,12 @@ impl Host {
             .filter(|forward| forward.protocol == Protocol::Udp)
         {
             let addresses = match &local {
-                Some(addresses) => addresses,
-                None => local.insert(route::local_addresses(&mut self.route)?),
+                Some(addresses) => addresses.clone(),
+                None => local
+                    .insert(route::local_addresses(&mut self.route)?)
+                    .clone(),
             };
-            let is_local =
-                |address: Ipv4Addr| address.is_loopback() || addresses.contains(&address);
-            conntrack::forget_flows_to_host(&mut self.netfilter, forward, is_local)?;
+            self.forget(|| Forget::ToHost(forward.clone(), addresses.clone()))?;
         }
         Ok(())
     }
@@ -338,8 +340,22 @@ impl Host {
             .iter()
             .filter(|forward| forward.protocol == Protocol::Udp)
         {
-            conntrack::forget_flows_to_container(&mut self.netfilter, forward)?;
+            self.forget(|| Forget::ToContainer(forward.clone()))?;
         }
+        Ok(())
+    }
+
+    fn forget(&mut self, what: impl Fn() -> Forget) -> Result<()> {
+        if self
+            .forgetter
+            .as_ref()
+            .is_some_and(|forgetter| forgetter.forget(what()))
+        {
+            return Ok(());
+        }
+        let forgetter = Forgetter::start()?;
+        forgetter.forget(what());
+        self.forgetter = Some(forgetter);
         Ok(())
     }
 

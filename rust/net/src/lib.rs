@@ -11,6 +11,7 @@ mod address;
 mod bridge;
 mod conntrack;
 mod error;
+mod flows;
 mod holder;
 mod host;
 mod maker;

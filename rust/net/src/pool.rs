@@ -6,12 +6,16 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crate::bridge::BridgeLink;
 use crate::error::{Error, Result};
 use crate::maker::{Maker, Numbers};
 use crate::names::{EngineId, LinkName};
 use crate::sandbox::Sandbox;
+
+/// How long nobody must have taken anything before a shelf that is not low is filled up.
+const QUIET: Duration = Duration::from_millis(5);
 
 /// How many ready sandboxes of a kind to keep.
 #[derive(Clone, Copy, Debug)]
@@ -217,33 +221,43 @@ impl Shared {
     }
 
     /// Wait until something is missing; None when the pool stops. The emptiest shelf comes first.
+    ///
+    /// While no shelf is below half, it waits for a quiet moment: making a sandbox holds the kernel's
+    /// lock on links, and who has just taken one needs that lock to configure it.
     fn next_wanted(&self) -> Option<Wanted> {
         let mut stock = self.lock();
         loop {
             if stock.stopping {
                 return None;
             }
-            let bare = stock
-                .bare
-                .as_ref()
-                .map(VecDeque::len)
-                .filter(|ready| *ready < self.size.bare);
-            let linked = stock
-                .linked
-                .values()
-                .filter(|shelf| shelf.ready.len() < self.size.linked)
-                .min_by_key(|shelf| shelf.ready.len());
-            match (bare, linked) {
-                (Some(ready), Some(emptiest)) if emptiest.ready.len() < ready => {
-                    return Some(Some(emptiest.bridge.clone()));
-                }
-                (Some(_), _) => return Some(None),
-                (None, Some(emptiest)) => return Some(Some(emptiest.bridge.clone())),
-                (None, None) => {
-                    let woken = self.changed.wait(stock);
-                    stock = woken.unwrap_or_else(PoisonError::into_inner);
-                }
+            let Some((wanted, low)) = stock.emptiest(self.size) else {
+                let woken = self.changed.wait(stock);
+                stock = woken.unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            if low {
+                return Some(wanted);
             }
+            let woken = self.changed.wait_timeout(stock, QUIET);
+            let (guard, result) = woken.unwrap_or_else(PoisonError::into_inner);
+            if result.timed_out() {
+                return Some(wanted);
+            }
+            stock = guard;
         }
+    }
+}
+
+impl Stock {
+    /// The shelf that is furthest from full, if one is not full, and whether it is below half.
+    fn emptiest(&self, size: PoolSize) -> Option<(Wanted, bool)> {
+        let bare = self.bare.iter().map(|ready| (None, ready.len(), size.bare));
+        let linked = self
+            .linked
+            .values()
+            .map(|shelf| (Some(&shelf.bridge), shelf.ready.len(), size.linked));
+        let missing = bare.chain(linked).filter(|(_, ready, full)| ready < full);
+        let (bridge, ready, full) = missing.max_by_key(|(_, ready, full)| full - ready)?;
+        Some((bridge.cloned(), ready * 2 < full))
     }
 }
