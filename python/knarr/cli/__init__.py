@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from knarr.cli.command import Command, UsageError
+    from knarr.cli.command import Command
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
@@ -51,7 +51,7 @@ def execute(arguments: "list[str]") -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone: as quiet as any other filter
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  what is still buffered has nowhere to go
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return _BROKEN_PIPE
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1

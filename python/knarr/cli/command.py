@@ -27,34 +27,37 @@ DURATION = "duration"  # 1m30s, in nanoseconds
 DECIMAL = "decimal"  # 1.5
 
 
+_USUAL = object()
+
+
 class UsageError(InvalidArgument):
     """The command line itself is wrong. `command` says whose help page would help."""
 
     command: "Command | None" = None
 
 
-class HelpWanted(Exception):  # noqa: N818  nothing is wrong
+class HelpWanted(Exception):  # noqa: N818
     """--help was among the options."""
 
 
 class Option:
     """One option of a command.
 
-    flags: "-e --env", the short form first where there is one. default: what it holds when it isn't given. An option with
-    the same key as another is another spelling of it.
+    flags: "-e --env", the short form first where there is one. default: what it holds when it isn't given.
+    An option with the same key as another is another spelling of it.
     """
 
     __slots__ = ("default", "flags", "help", "hidden", "key", "kind")
 
     def __init__(
-        self, flags: str, kind: str, text: str, *, default: "Any" = None, key: str = "", hidden: bool = False
+        self, flags: str, kind: str, text: str, *, default: "Any" = _USUAL, key: str = "", hidden: bool = False
     ) -> None:
         self.flags = flags.split()
         self.kind = kind
         self.help = text
         self.hidden = hidden
         self.key = key or self.flags[-1].lstrip("-").replace("-", "_")
-        self.default = False if kind == FLAG and default is None else default
+        self.default = (False if kind == FLAG else None) if default is _USUAL else default
 
     def convert(self, text: str) -> "Any":
         """The value that a text stands for. InvalidArgument where it stands for none."""
@@ -91,7 +94,8 @@ class Command:
     """One verb.
 
     usage: what follows the options. minimum, maximum: how many arguments. run: called with the client, the
-    options by key, and the arguments; returns the exit code (None for 0). tail: whether the first argument ends the options.
+    options by key, and the arguments; returns the exit code (None for 0). tail: whether the first
+    argument ends the options.
     complete: what its arguments name ("containers", "images", "networks", "volumes" or nothing), for shells.
     """
 
@@ -147,10 +151,13 @@ class Command:
 
 
 def parse(command: Command, given: "Sequence[str]") -> "tuple[dict[str, Any], list[str]]":
-    """The options by key, all of them, and the arguments. UsageError where the command line is wrong, HelpWanted where it asks."""
+    """The options by key, all of them, and the arguments.
+
+    UsageError where the command line is wrong, HelpWanted where it asks for help.
+    """
     try:
         found, arguments = _scan(command, given)
-        _count(command, arguments, found)
+        _count(command, arguments)
     except UsageError as error:
         error.command = command
         raise
@@ -234,7 +241,7 @@ def _store(found: "dict[str, Any]", option: Option, text: str) -> None:
         found[option.key] = value
 
 
-def _count(command: Command, arguments: "list[str]", found: "dict[str, Any]") -> None:
+def _count(command: Command, arguments: "list[str]") -> None:
     count = len(arguments)
     if count < command.minimum or (command.maximum is not None and count > command.maximum):
         if command.maximum == 0:

@@ -57,7 +57,9 @@ _PLAIN = (
 def build(options: "dict[str, Any]", image: str, command: "list[str]") -> "dict[str, Any]":
     """The body: Config's fields, HostConfig and NetworkingConfig. InvalidArgument for values that cannot be."""
     if options["runtime"]:
-        raise Unsupported(f"--runtime {options['runtime']}: knarr starts containers by itself and takes no other runtime")
+        raise Unsupported(
+            f"--runtime {options['runtime']}: knarr starts containers by itself and takes no other runtime"
+        )
     host = _host_config(options)
     body: dict[str, Any] = {"Image": image, "HostConfig": host}
     _streams(options, body)
@@ -232,8 +234,8 @@ def environment(given: "list[str]", files: "list[str]") -> "list[str]":
 def _labels(options: "dict[str, Any]") -> "dict[str, str]":
     result = {}
     for name in options["label_file"]:
-        for key, value in _read_pairs(name, "--label-file"):
-            result[key] = value or ""
+        found = _read_pairs(name, "--label-file")
+        result.update({key: value for key, value in found if value is not None})  # a name alone counts for nothing
     for item in options["label"]:
         key = item.partition("=")[0].lstrip()
         if not key:
@@ -270,7 +272,9 @@ def restart_policy(text: str) -> "dict[str, Any]":
     if colon and not name:
         raise InvalidArgument("invalid restart policy format: no policy provided before colon")
     if name not in ("", "no", "always", "unless-stopped", "on-failure"):
-        raise InvalidArgument(f"invalid restart policy {name!r}: it is no, on-failure[:max-retries], always or unless-stopped")
+        raise InvalidArgument(
+            f"invalid restart policy {name!r}: it is no, on-failure[:max-retries], always or unless-stopped"
+        )
     return {"Name": name, "MaximumRetryCount": values.integer(count, "restart policy") if count else 0}
 
 

@@ -25,7 +25,9 @@ CONTAINER_OPTIONS = (
     Option("--pull", TEXT, 'Pull the image before creating ("always", "missing", "never")', default="missing"),
     Option("-q --quiet", FLAG, "Suppress the pull output"),
     Option("--platform", TEXT, "Platform of the image, such as linux/arm64"),
-    Option("--host-overlay", FLAG, "No image: a throw-away overlay of the host's own root; all arguments are the command"),
+    Option(
+        "--host-overlay", FLAG, "No image: a throw-away overlay of the host's own root; all arguments are the command"
+    ),
     # How long it lives
     Option("--rm", FLAG, "Remove the container and its anonymous volumes when it exits"),
     Option("--restart", TEXT, "Restart policy: no, on-failure[:max-retries], always, unless-stopped", default="no"),
@@ -64,7 +66,9 @@ CONTAINER_OPTIONS = (
     Option("--cap-add", LIST, "Add Linux capabilities"),
     Option("--cap-drop", LIST, "Drop Linux capabilities"),
     Option("--privileged", FLAG, "Give extended privileges to this container"),
-    Option("--security-opt", LIST, "Security options: seccomp=FILE|unconfined, no-new-privileges, systempaths=unconfined"),
+    Option(
+        "--security-opt", LIST, "Security options: seccomp=FILE|unconfined, no-new-privileges, systempaths=unconfined"
+    ),
     Option("--userns", TEXT, "User namespace to use"),
     Option("--cgroupns", TEXT, "Cgroup namespace to use: host or private"),
     Option("--ipc", TEXT, "IPC namespace to use: none, private, shareable, host or container:NAME"),

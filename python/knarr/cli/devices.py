@@ -8,7 +8,21 @@ if TYPE_CHECKING:
     from typing import Any
 
 _LIMITS = (
-    "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()  # noqa: SIM905
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 )
 _BPS = (("device_read_bps", "BlkioDeviceReadBps"), ("device_write_bps", "BlkioDeviceWriteBps"))
 _IOPS = (("device_read_iops", "BlkioDeviceReadIOps"), ("device_write_iops", "BlkioDeviceWriteIOps"))
@@ -114,4 +128,6 @@ def _throttle(item: str, convert: "Any") -> "dict[str, Any]":
     try:
         return {"Path": path, "Rate": convert(value)}
     except InvalidArgument as error:
-        raise InvalidArgument(f"invalid rate for device: {item}. The correct format is <device-path>:<number>: {error}") from error
+        raise InvalidArgument(
+            f"invalid rate for device: {item}. The correct format is <device-path>:<number>: {error}"
+        ) from error

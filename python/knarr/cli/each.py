@@ -14,7 +14,7 @@ def each(names: "list[str]", action: "Callable[[str], object]") -> int:
     for name in names:
         try:
             action(name)
-        except KnarrError as error:
+        except KnarrError as error:  # noqa: PERF203
             say(f"knarr: {error}")
             code = 1
         else:

@@ -50,7 +50,9 @@ def network(spec: str) -> "tuple[str, dict[str, Any]]":
         elif key == "alias":
             result.setdefault("Aliases", []).append(value)
         elif key in ("ip", "ip6"):
-            result.setdefault("IPAMConfig", {})["IPv4Address" if key == "ip" else "IPv6Address"] = address(value, "--network")
+            result.setdefault("IPAMConfig", {})["IPv4Address" if key == "ip" else "IPv6Address"] = address(
+                value, "--network"
+            )
         elif key == "link-local-ip":
             result.setdefault("IPAMConfig", {}).setdefault("LinkLocalIPs", []).append(address(value, "--network"))
         elif key == "mac-address":

@@ -1,7 +1,7 @@
 """Help pages and completion in shells: click, built from the tables of options.
 
-Only this module imports click, and only it is why click is there. What click would parse, `knarr.cli.command.parse` parses:
-`Verb.parse_args` hands it over, so there is one grammar.
+Only this module imports click. What click would parse, `knarr.cli.command.parse` parses: `Verb.parse_args` hands it
+over, so there is one grammar.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SUMMARY = "A fast container engine that speaks Docker's API."
 
 
 def _decoration(option: Option) -> list[str]:
-    """click's declaration of an option; a flag can be taken back by =false, which its own grammar has no word for."""
+    """The declaration of an option for click."""
     return [option.key + "_" if not option.key.isidentifier() else option.key, *option.flags]
 
 
@@ -148,7 +148,8 @@ def root() -> Nouns:
         "knarr",
         index.COMMANDS,
         help=_SUMMARY,
-        epilog="`knarr VERB --help` says more of a verb. Completion: eval \"$(_KNARR_COMPLETE=bash_source knarr)\" (or zsh, fish).",
+        epilog="`knarr VERB --help` says more of a verb. "
+        'Completion: eval "$(_KNARR_COMPLETE=bash_source knarr)" (or zsh, fish).',
         params=[
             click.Option(["host", "-H", "--host"], metavar="string", help="Engine to talk to (default $KNARR_HOST)"),
             click.Option(["debug", "-D", "--debug"], is_flag=True, help="Show where in the program errors come from"),
@@ -180,7 +181,7 @@ def group(name: str, rest: list[str]) -> int:
     """The help page of a noun, which is also the answer to a verb that it does not have."""
     top = _context(root(), "knarr")
     verbs = top.command.get_command(top, name) if isinstance(top.command, click.Group) else None
-    assert verbs is not None  # noqa: S101  the caller found the name among the groups
+    assert verbs is not None  # the caller found the name among the groups
     if rest and rest[0] not in ("--help", "-h"):
         say(f"knarr: {rest[0]!r} is not a verb of {name!r}\n\nSee 'knarr {name} --help'.")
         return 1

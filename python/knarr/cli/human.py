@@ -34,7 +34,7 @@ def significant(number: float, digits: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """ "5 seconds", "About a minute", "3 weeks"."""
+    """Such as "5 seconds", "About a minute", "3 weeks"."""
     whole = int(seconds)
     hours = int(seconds / 3600 + 0.5)
     if whole < 1:
@@ -61,12 +61,12 @@ def duration(seconds: float) -> str:
 
 
 def ago(when: float) -> str:
-    """ "2 minutes ago", of seconds since the epoch."""
+    """Such as "2 minutes ago", of seconds since the epoch."""
     return f"{duration(time.time() - when)} ago"
 
 
 def local_time(when: float) -> str:
-    """ "2026-11-24 03:02:35 +0000 UTC"."""
+    """Such as "2026-11-24 03:02:35 +0000 UTC"."""
     return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(when))
 
 

@@ -40,7 +40,7 @@ def _images(client: "Client", options: "dict[str, Any]", arguments: "list[str]")
     wanted = filters(options["filter"])
     if arguments:
         wanted.setdefault("reference", []).append(arguments[0])
-    images = client.images.list(all=options["all"], filter=wanted, digests=options["digests"])
+    images = client.images.list(all=options["all"], filters=wanted, digests=options["digests"])
     if options["quiet"]:
         for image in images:
             show(image["Id"] if options["no_trunc"] else human.short_id(image["Id"]))
@@ -75,7 +75,9 @@ def _rows(image: "dict[str, Any]", *, full: bool, digests: bool) -> "list[dict[s
             continue
         repository = familiar(repository)
         tagged.add(repository)
-        found += [(repository, tag, digest) for digest in (by_repository.get(repository) if digests else None) or [_NONE]]
+        found += [
+            (repository, tag, digest) for digest in (by_repository.get(repository) if digests else None) or [_NONE]
+        ]
     for repository, listed in by_repository.items():
         if repository not in tagged:
             found += [(repository, _NONE, digest) for digest in (listed if digests else [_NONE])]
@@ -104,7 +106,7 @@ def _rmi(client: "Client", options: "dict[str, Any]", names: "list[str]") -> int
         try:
             for entry in client.images.remove(name, force=options["force"], prune=not options["no_prune"]):
                 show(f"Untagged: {entry['Untagged']}" if entry.get("Untagged") else f"Deleted: {entry['Deleted']}")
-        except NotFound as error:
+        except NotFound as error:  # noqa: PERF203
             if not options["force"]:
                 code = 1
             say(f"knarr: {error}")
@@ -141,7 +143,9 @@ def _history(client: "Client", options: "dict[str, Any]", arguments: "list[str]"
         rows.append(
             {
                 "ID": layer["Id"] if full else human.short_id(layer["Id"]),
-                "CreatedSince": (human.ago(created) if created > 0 else "N/A") if options["human"] else _rfc3339(created),
+                "CreatedSince": (human.ago(created) if created > 0 else "N/A")
+                if options["human"]
+                else _rfc3339(created),
                 "CreatedAt": _rfc3339(created),
                 "CreatedBy": command if full else human.shorten(command, 45),
                 "Size": human.size(layer["Size"], 3) if options["human"] else str(layer["Size"]),

@@ -36,14 +36,27 @@ COMMANDS = {
     "info": "system.INFO",
     "daemon": "system.DAEMON",
 }
+_CONTAINER_VERBS = (
+    "run",
+    "create",
+    "start",
+    "attach",
+    "exec",
+    "stop",
+    "kill",
+    "restart",
+    "wait",
+    "rm",
+    "pause",
+    "unpause",
+    "rename",
+    "logs",
+    "top",
+    "port",
+)
 GROUPS = {
     "container": {
-        **{
-            verb: COMMANDS[verb]
-            for verb in (
-                "run create start attach exec stop kill restart wait rm pause unpause rename logs top port"  # noqa: SIM905
-            ).split()
-        },
+        **{verb: COMMANDS[verb] for verb in _CONTAINER_VERBS},
         "ls": COMMANDS["ps"],
         "list": COMMANDS["ps"],
         "ps": COMMANDS["ps"],

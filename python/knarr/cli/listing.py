@@ -30,13 +30,19 @@ def write(rows: "list[dict[str, Any]]", headers: "dict[str, str]", columns: "lis
     compiled = template.Template(source)
     lines = [compiled.render(row) for row in rows]
     if is_table:
-        lines.insert(0, compiled.render(headers, functions=template_functions.HEADER_FUNCTIONS))
+        lines.insert(
+            0, compiled.render({**headers, "Label": _label_header}, functions=template_functions.HEADER_FUNCTIONS)
+        )
         split = [line.split("\t") for line in lines]
         width = max(len(line) for line in split)
         show(human.table([line + [""] * (width - len(line)) for line in split]))
         return
     for line in lines:
         show(line)
+
+
+def _label_header(name: str) -> str:
+    return name.rpartition(".")[2].replace("-", " ").replace("_", " ")
 
 
 def filters(given: "list[str]") -> "dict[str, list[str]]":

@@ -60,6 +60,8 @@ LOGS = Command(
         Option("--until", TEXT, "Only before a time (2026-01-02T13:23:37Z) or so long ago (42m)"),
         Option("-n --tail", TEXT, "Number of lines from the end", default="all"),
         Option("-t --timestamps", FLAG, "Show timestamps"),
-        Option("--details", FLAG, "Accepted for Docker's sake; the json-file logs here have no extra details", hidden=True),
+        Option(
+            "--details", FLAG, "Accepted for Docker's sake; the json-file logs here have no extra details", hidden=True
+        ),
     ),
 )

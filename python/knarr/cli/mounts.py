@@ -17,12 +17,12 @@ def apply(
     volumes: "list[str]", mounts: "list[str]", tmpfs: "list[str]", body: "dict[str, Any]", host: "dict[str, Any]"
 ) -> None:
     """Put them into the body of ContainerCreate and its HostConfig."""
-    anonymous = {}
+    anonymous: dict[str, dict[str, str]] = {}
     binds = []
     for item in volumes:
         bind = volume(item)
         if bind is None:
-            anonymous[item] = {}  # type: dict[str, Any]
+            anonymous[item] = {}
         else:
             binds.append(bind)
     if anonymous:
@@ -36,7 +36,7 @@ def apply(
 
 
 def volume(spec: str) -> "str | None":
-    """The bind of "source:target[:options]", its relative source made absolute; None for the target of an anonymous volume."""
+    """The bind of "source:target[:options]", a relative source made absolute; None for an anonymous volume's target."""
     if not spec:
         raise InvalidArgument("invalid empty volume spec")
     parts = spec.split(":")
@@ -114,7 +114,9 @@ def _bind_option(options: "dict[str, Any]", key: str, value: str, equals: str) -
         raise InvalidArgument("bind-nonrecursive is deprecated, use bind-recursive=disabled instead")
     elif key == "bind-recursive":
         if value not in ("enabled", "disabled", "writable", "readonly"):
-            raise InvalidArgument(f'invalid value for {key}: {value} (must be "enabled", "disabled", "writable", or "readonly")')
+            raise InvalidArgument(
+                f'invalid value for {key}: {value} (must be "enabled", "disabled", "writable", or "readonly")'
+            )
         if value == "disabled":
             options["NonRecursive"] = True
         elif value == "writable":

@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from typing_extensions import Self
+
 _EVERY = 0.05
 _BAR = 30
 
@@ -29,7 +31,7 @@ class Progress:
         self._last = 0.0
         self._dirty = False
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -71,7 +73,7 @@ class Progress:
         width = self._width()
         out = f"\x1b[{self._drawn}A" if self._drawn else ""
         for line in self._lines.values():
-            out += f"\x1b[2K{human.shorten(line, width - 1)}\r\n"
+            out += f"\x1b[2K{human.shorten(line, width - 1)}\n"
         terminal.write(self._descriptor, out.encode())
         self._drawn = len(self._lines)
         self._last = time.monotonic()
@@ -90,4 +92,5 @@ def _bar(current: int, total: int) -> str:
     if not total:
         return human.size(current, 3)
     done = min(_BAR, current * _BAR // total)
-    return f"[{'=' * done}{'>' if done < _BAR else ''}{' ' * (_BAR - 1 - done)}] {human.size(current, 3)}/{human.size(total, 3)}"
+    counts = f"{human.size(current, 3)}/{human.size(total, 3)}"
+    return f"[{'=' * done}{'>' if done < _BAR else ''}{' ' * (_BAR - 1 - done)}] {counts}"

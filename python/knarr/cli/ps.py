@@ -41,7 +41,7 @@ def _ps(client: "Client", options: "dict[str, Any]", _arguments: "list[str]") ->
         all=options["all"] or limit is not None,
         limit=limit,
         size=options["size"] or bool(form and ".Size" in form),
-        filter=filters(options["filter"]),
+        filters=filters(options["filter"]),
     )
     if options["quiet"]:
         for container in containers:
@@ -105,7 +105,7 @@ def _size(container: "dict[str, Any]") -> str:
 
 
 def ports(given: "list[dict[str, Any]]") -> str:
-    """ "0.0.0.0:8080->80/tcp, 90-92/tcp": neighbours of one kind together."""
+    """Such as "0.0.0.0:8080->80/tcp, 90-92/tcp": neighbours of one kind together."""
     groups: list[list[Any]] = []  # [address, protocol, first, last]
     moved = []
     for port in sorted(given, key=lambda p: (p["PrivatePort"], p.get("IP", ""), p.get("PublicPort", 0), p["Type"])):

@@ -61,9 +61,7 @@ def _pull(client: "Client", options: "dict[str, Any]", arguments: "list[str]") -
     image = arguments[0]
     if not options["quiet"] and _tag(image):
         print("Using default tag: latest", flush=True)
-    pull_image(
-        client, image, platform=options["platform"], quiet=options["quiet"], descriptor=terminal.STDOUT
-    )
+    pull_image(client, image, platform=options["platform"], quiet=options["quiet"], descriptor=terminal.STDOUT)
     last = image.rpartition("/")[2]
     name = image if ":" in last or "@" in last else f"{image}:latest"
     if registry_host(image) == "docker.io" and not image.startswith("docker.io/"):

@@ -3,7 +3,7 @@
 The requests of a run in the foreground, and what they wait for:
 
     create            → the ID
-    attach, wait      sent together on connections of their own, before the start, so that neither output nor exit is missed
+    attach, wait      sent together on connections of their own, before the start: neither output nor exit is missed
     start             when the attach has been answered
     the stream        until it ends; then the answer to the wait is the exit code
 """
@@ -20,8 +20,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from typing_extensions import Self
+
     from knarr.client import Client
 
+_REMOVAL_SECONDS = 5.0
 FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 _NOT_FOUND_WORDS = ("executable file not found", "no such file or directory")
 _NOT_EXECUTABLE_WORDS = ("permission denied", "is a directory")
@@ -72,6 +75,8 @@ def _split(options: "dict[str, Any]", arguments: "list[str]", verb: str) -> "tup
 def _run_container(client: "Client", options: "dict[str, Any]", arguments: "list[str]") -> int:
     image, command = _split(options, arguments, "run")
     detach_keys = options["detach_keys"]
+    if options["tty"] and options["interactive"] and not options["detach"] and not terminal.is_terminal(terminal.STDIN):
+        raise InvalidArgument("the input device is not a TTY: leave -t out, or run it from a terminal")
     container, body = create_container(client, options, image, command)
     attached = [stream for stream in ("Stdin", "Stdout", "Stderr") if body.get("Attach" + stream)]
     if not attached:
@@ -117,12 +122,7 @@ def _start(client: "Client", container: str, options: "dict[str, Any]", wait: "A
         client.containers.start(container)
     except KnarrError:
         if options["rm"] and wait.connection is not None:
-            # The engine removes what could not be started; the error is ours to tell when it has.
-            wait.connection.socket.settimeout(5)
-            try:
-                wait.code()
-            except KnarrError:
-                pass
+            wait.settle(_REMOVAL_SECONDS)  # the engine removes what could not be started: its name is free then
         raise
 
 
@@ -131,13 +131,12 @@ def create_container(
 ) -> "tuple[str, dict[str, Any]]":
     """Create it, its image pulled first where that is wanted; (its ID, the request's body)."""
     if options["pull"] not in ("always", "missing", "never", ""):
-        raise UsageError(f"invalid pull option: '{options['pull']}': must be one of \"always\", \"missing\" or \"never\"")
+        raise UsageError(f'invalid pull option: \'{options["pull"]}\': must be one of "always", "missing" or "never"')
     try:
         body = build(options, image, command)
     except (InvalidArgument, Unsupported) as error:
         raise UsageError(str(error)) from error
     if body.get("Tty"):
-        _check_terminal(body)
         size = terminal.size()
         if size is not None:
             body["HostConfig"]["ConsoleSize"] = list(size)
@@ -159,11 +158,6 @@ def create_container(
     return created["Id"], body
 
 
-def _check_terminal(body: "dict[str, Any]") -> None:
-    if body.get("AttachStdin") and not terminal.is_terminal(terminal.STDIN):
-        raise InvalidArgument("the input device is not a TTY: leave -t out, or run it from a terminal")
-
-
 def _pull(client: "Client", options: "dict[str, Any]", image: str) -> None:
     from knarr.cli.pull import pull_image
 
@@ -183,7 +177,7 @@ class _CidFile:
         self._descriptor = -1
         self._written = False
 
-    def __enter__(self) -> "_CidFile":
+    def __enter__(self) -> "Self":
         if self._path:
             try:
                 self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
@@ -192,7 +186,9 @@ class _CidFile:
                     f"container ID file found, make sure the other container isn't running or delete {self._path}"
                 ) from None
             except OSError as error:
-                raise InvalidArgument(f"failed to create the container ID file {self._path}: {error.strerror}") from error
+                raise InvalidArgument(
+                    f"failed to create the container ID file {self._path}: {error.strerror}"
+                ) from error
         return self
 
     def write(self, container: str) -> None:

@@ -45,7 +45,7 @@ class Wait:
     def read(self) -> None:
         """Take in what has come: call it when the connection is readable. It may be lost after."""
         connection = self.connection
-        assert connection is not None  # noqa: S101  the loop polls no other
+        assert connection is not None
         try:
             if self._response is None:
                 self._response = self._client.receive(connection)
@@ -60,7 +60,9 @@ class Wait:
 
     def retry(self) -> None:
         """Try to ask again, of the daemon that follows the one which was lost. Unavailable when none comes."""
-        assert self.lost is not None  # noqa: S101
+        if self.lost is None:
+            return
+        since = self.lost
         if self._condition == "next-exit":
             self._condition = "not-running"
         try:
@@ -68,11 +70,24 @@ class Wait:
             self.connection = self._client.containers.send_wait(self._container, self._condition)
             self.lost = None
         except Unavailable as error:
-            if time.monotonic() - self.lost > _RETRY_SECONDS:
+            if time.monotonic() - since > _RETRY_SECONDS:
                 raise Unavailable(
                     f"lost the daemon at {self._client.host} while container {self._container[:12]} ran, "
                     "and no other came; the container may be running still"
                 ) from error
+
+    def settle(self, seconds: float) -> None:
+        """Wait so long for the answer, whatever it is."""
+        end = time.monotonic() + seconds
+        while self.connection is not None:
+            poll = select.poll()
+            poll.register(self.connection.socket.fileno(), select.POLLIN)
+            if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+                return
+            try:
+                self.read()
+            except KnarrError:
+                return  # it has been removed already
 
     def code(self) -> int:
         """Wait for the end, and its exit code."""
@@ -183,7 +198,7 @@ class Session:
 
     def _read_wait(self, descriptor: int) -> None:
         wait = self._wait
-        assert wait is not None  # noqa: S101
+        assert wait is not None
         wait.read()
         if wait.connection is None:
             self._register(descriptor, 0)
@@ -245,7 +260,7 @@ class Session:
 
 
 def detach_keys(text: "str | None") -> bytes:
-    """The bytes of "ctrl-p,ctrl-q": single characters, or ctrl- with one of a-z @ [ \\ ] ^ _, between commas."""
+    r"""The bytes of "ctrl-p,ctrl-q": single characters, or ctrl- with one of a-z @ [ \ ] ^ _, between commas."""
     from knarr.errors import InvalidArgument
 
     result = bytearray()

@@ -5,9 +5,8 @@ also while a system call waits (PEP 475), so a forwarded signal does not wait fo
 that a handler makes has a connection of its own: whatever the main thread is in the middle of is left alone.
 """
 
+import _signal  # type: ignore[import-not-found]  # of the interpreter, and without a stub
 import os
-
-import _signal
 
 from knarr.errors import KnarrError
 
@@ -15,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from typing_extensions import Self
 
     from knarr.client import Client
 
@@ -42,7 +43,7 @@ class Forward:
         self._ends = 0
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "Forward":
+    def __enter__(self) -> "Self":
         for number in FORWARDED:
             self._before[number] = _signal.signal(number, self._handle)
         return self
@@ -77,7 +78,7 @@ class Forward:
 class Nothing:
     """In place of Forward where signals keep their meaning."""
 
-    def __enter__(self) -> "Nothing":
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(self, *_: object) -> None:

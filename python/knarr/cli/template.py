@@ -1,9 +1,9 @@
 """The templates of --format: Go's text/template, as far as people use it with container engines.
 
 Understood: text with {{actions}}; trimming ({{- -}}) and comments; fields (.A.B), variables ($x := ...), literals,
-parentheses and pipelines; if / else if / else, range, with, break and continue; the functions of text/template (and, or,
-not, eq ... ge, len, index, slice, print, printf, println) and Docker's (json, join, split, lower, upper, title, pad,
-truncate). Values are JSON's, and callables for fields that take arguments ({{.Label "x"}}).
+parentheses and pipelines; if / else if / else, range, with, break and continue; the functions of text/template (and,
+or, not, eq ... ge, len, index, slice, print, printf, println) and Docker's (json, join, split, lower, upper, title,
+pad, truncate). Values are JSON's, and callables for fields that take arguments ({{.Label "x"}}).
 
 A field that isn't there is an error, as in Docker, except as the condition of an `if` or `with`: what is absent is
 false. A Template is parsed once and rendered often.
@@ -24,7 +24,7 @@ class TemplateError(InvalidArgument):
     """The template is wrong, or does not fit what it is applied to."""
 
 
-class _MissingField(TemplateError):
+class _MissingFieldError(TemplateError):
     pass
 
 
@@ -101,7 +101,7 @@ def _action_end(source: str, position: int) -> int:
                 position += 1
             elif character == quote:
                 quote = ""
-        elif character in "\"`":
+        elif character in '"`':
             quote = character
         elif source.startswith("}}", position):
             return position
@@ -121,7 +121,7 @@ def _tokens(action: str) -> "list[str]":
                 position += 1
             tokens.append(" ")
             continue
-        if character in "\"`":
+        if character in '"`':
             position += 1
             while position < len(action) and action[position] != character:
                 position += 2 if action[position] == "\\" and character == '"' else 1
@@ -134,7 +134,7 @@ def _tokens(action: str) -> "list[str]":
             position += 1
         elif character in ".$-+" or character.isalnum() or character == "_":
             position += 1
-            while position < len(action) and (action[position].isalnum() or action[position] in "_"):
+            while position < len(action) and (action[position].isalnum() or action[position] == "_"):
                 position += 1
             number = action[start:position].lstrip("+-")
             if number[:1].isdigit() and action[position : position + 1] == ".":
@@ -232,10 +232,10 @@ class _Expression:
         return names, commands
 
     def _declared(self) -> "list[str]":
-        meaningful = [token for token in self._tokens if token != " "]
+        meaningful = [word for word in self._tokens if word != " "]
         for sign in (":=", "="):
             if sign in meaningful and meaningful[0].startswith("$"):
-                names = [token for token in meaningful[: meaningful.index(sign)] if token != ","]
+                names = [word for word in meaningful[: meaningful.index(sign)] if word != ","]
                 if not all(name.startswith("$") for name in names) or len(names) > 2:
                     raise self._fail("a variable is declared wrongly")
                 self._position = self._tokens.index(sign) + 1
@@ -262,52 +262,52 @@ class _Expression:
         return operands
 
     def _operand(self) -> "Any":
-        token = self._peek()
+        word = self._peek()
         self._position += 1
         node: Any
-        if token == "(":
+        if word == "(":
             node = ("pipe", self._pipeline())
             if self._peek() != ")":
                 raise self._fail("unclosed left parenthesis")
             self._position += 1
-        elif token == ".":
+        elif word == ".":
             return ("dot",)
-        elif token.startswith("."):
-            node = ("field", ("dot",), token[1:])
-        elif token.startswith("$"):
-            node = ("variable", token)
-        elif token[0] in "\"`":
-            return ("literal", _unquote(token))
-        elif token[0].isdigit() or (token[0] in "+-" and token[1:2].isdigit()):
-            return ("literal", _number(token, self._fail))
-        elif token in ("true", "false", "nil"):
-            return ("literal", {"true": True, "false": False, "nil": None}[token])
-        elif token[0].isalpha() or token[0] == "_":
-            return ("function", token)
+        elif word.startswith("."):
+            node = ("field", ("dot",), word[1:])
+        elif word.startswith("$"):
+            node = ("variable", word)
+        elif word[0] in '"`':
+            return ("literal", _unquote(word))
+        elif word[0].isdigit() or (word[0] in "+-" and word[1:2].isdigit()):
+            return ("literal", _number(word, self._fail))
+        elif word in ("true", "false", "nil"):
+            return ("literal", {"true": True, "false": False, "nil": None}[word])
+        elif word[0].isalpha() or word[0] == "_":
+            return ("function", word)
         else:
-            raise self._fail(f"unexpected {token!r}")
+            raise self._fail(f"unexpected {word!r}")
         while self._peek().startswith(".") and len(self._peek()) > 1:
             node = ("field", node, self._peek()[1:])
             self._position += 1
         return node
 
 
-def _unquote(token: str) -> str:
-    if token[0] == "`":
-        return token[1:-1]
+def _unquote(word: str) -> str:
+    if word[0] == "`":
+        return word[1:-1]
     import json
 
     try:
-        return str(json.loads(token))
+        return str(json.loads(word))
     except ValueError:
-        raise TemplateError(f"template parsing error: malformed string {token}") from None
+        raise TemplateError(f"template parsing error: malformed string {word}") from None
 
 
-def _number(token: str, fail: "Callable[[str], TemplateError]") -> "int | float":
+def _number(word: str, fail: "Callable[[str], TemplateError]") -> "int | float":
     try:
-        return float(token) if "." in token else int(token, 0)
+        return float(word) if "." in word else int(word, 0)
     except ValueError:
-        raise fail(f"malformed number {token!r}") from None
+        raise fail(f"malformed number {word!r}") from None
 
 
 # Evaluation.
@@ -335,7 +335,7 @@ def _render(nodes: "list[Any]", scope: _Scope, out: "list[str]") -> None:
             _, names, pipeline, body, otherwise = node
             try:
                 value = _evaluate(pipeline, scope)
-            except _MissingField:
+            except _MissingFieldError:
                 value = None
             if not truth(value):
                 _render(otherwise, scope, out)
@@ -437,6 +437,6 @@ def _value(operand: "Any", scope: _Scope) -> "Any":
     if isinstance(owner, dict) and name in owner:
         return owner[name]
     if owner is None:
-        raise _MissingField(f"template error: nil has no field {name}")
+        raise _MissingFieldError(f"template error: nil has no field {name}")
     what = "map has no entry for key" if isinstance(owner, dict) else f"{type(owner).__name__} has no field"
-    raise _MissingField(f'template error: at <.{name}>: {what} "{name}"')
+    raise _MissingFieldError(f'template error: at <.{name}>: {what} "{name}"')

@@ -79,7 +79,7 @@ def _println(*values: "Any") -> str:
 
 
 def _printf(form: str, *values: "Any") -> str:
-    """fmt's verbs %s %v %d %q %x %t %f %g %%, with flags, width and precision."""
+    """The verbs of fmt: %s %v %d %q %x %t %f %g %%, with flags, width and precision."""
     out, position, rest = "", 0, list(values)
     while position < len(form):
         if form[position] != "%":
@@ -109,7 +109,7 @@ def _verb(verb: str, flags: str, value: "Any") -> str:
     if verb == "q":
         return f"%{flags}s" % to_json(to_text(value, nested=True))
     if verb in ("d", "x", "X", "o", "f", "g", "e", "c"):
-        return f"%{flags}{verb}" % value
+        return str(f"%{flags}{verb}" % value)
     raise ValueError(f"unknown verb %{verb}")
 
 
@@ -162,5 +162,6 @@ def _same(text: "Any", *_: "Any") -> "Any":
 
 # In a table's header the columns' names go through the same pipeline unharmed.
 HEADER_FUNCTIONS: "dict[str, Callable[..., Any]]" = {
-    name: _same for name in ("json", "lower", "upper", "title", "truncate", "split")
-} | {"join": _same, "pad": _same, "len": lambda _: ""}
+    **dict.fromkeys(("json", "lower", "upper", "title", "truncate", "split", "join", "pad"), _same),
+    "len": lambda _: "",
+}

@@ -7,6 +7,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from typing_extensions import Self
+
 STDIN, STDOUT, STDERR = 0, 1, 2
 
 
@@ -54,7 +56,7 @@ class Raw:
         self._saved: list[Any] | None = None
         self._wanted = wanted and is_terminal(STDIN)
 
-    def __enter__(self) -> "Raw":
+    def __enter__(self) -> "Self":
         self.enter()
         return self
 

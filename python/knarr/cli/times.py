@@ -7,7 +7,7 @@ from knarr.errors import InvalidArgument
 
 
 def timestamp(text: str) -> str:
-    """Seconds since the epoch, as the API takes them, of "42m", "2026-01-02", "2026-01-02T13:23:37[.5][Z]" or "1767360217"."""
+    """Seconds since the epoch, as the API takes them, of "42m", "2026-01-02[T13:23:37[.5][Z]]" or "1767360217"."""
     digits = text.replace(".", "", 1)
     if digits.isdigit() and digits.isascii():
         return text
@@ -19,17 +19,23 @@ def timestamp(text: str) -> str:
     try:
         if separator and (clock.endswith("Z") or clock[-6:-5] in ("+", "-")):
             return f"{human.parse_time(text):.9f}"
-        whole, _, fraction = clock.partition(".")
-        parts = [int(part) for part in day.split("-")] + [int(part) for part in whole.split(":") if part]
-        if len(day.split("-")) != 3:
-            raise ValueError(day)
-        parts += [0] * (6 - len(parts))
-        seconds = int(time.mktime((parts[0], parts[1], parts[2], parts[3], parts[4], parts[5], 0, 0, -1)))
-        return f"{seconds}.{fraction}" if fraction else str(seconds)
+        return _local(day, clock)
     except (ValueError, OverflowError):
         raise InvalidArgument(
             f"invalid time {text!r}: it is like 2026-01-02T13:23:37Z, or so long ago as 1h30m"
         ) from None
+
+
+def _local(day: str, clock: str) -> str:
+    """Of a time without an offset: it is of this place."""
+    whole, _, fraction = clock.partition(".")
+    year, month, date = (int(part) for part in day.split("-"))
+    parts = [int(part) for part in whole.split(":") if part]
+    hour, minute, second = parts + [0] * (3 - len(parts))
+    if not (1 <= month <= 12 and 1 <= date <= 31 and hour < 24 and minute < 60 and second <= 60):
+        raise ValueError(day)
+    seconds = int(time.mktime((year, month, date, hour, minute, second, 0, 0, -1)))
+    return f"{seconds}.{fraction}" if fraction else str(seconds)
 
 
 def _exact(nanoseconds: int) -> str:

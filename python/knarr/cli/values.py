@@ -1,4 +1,4 @@
-"""The small notations of option values: sizes, durations, decimals, key=value. (Docker's, units package and options.)"""
+"""The small notations of option values: sizes, durations, decimals, key=value."""
 
 from knarr.errors import InvalidArgument
 

@@ -70,7 +70,9 @@ def _prune(client: "Client", options: "dict[str, Any]", _names: "list[str]") -> 
     from knarr.cli.listing import filters
 
     what = "all" if options["all"] else "anonymous"
-    if not options["force"] and not confirm(f"This will remove {what} local volumes not used by at least one container."):
+    if not options["force"] and not confirm(
+        f"This will remove {what} local volumes not used by at least one container."
+    ):
         return 0
     wanted = filters(options["filter"])
     if options["all"]:

@@ -9,10 +9,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-try:
-    from _json import encode_basestring_ascii, make_encoder, make_scanner
-except ImportError:  # an interpreter without the accelerator
-    make_scanner = None
+    make_scanner: Callable[..., Any] | None
+    make_encoder: Callable[..., Any]
+    encode_basestring_ascii: Callable[[str], str]
+else:
+    try:
+        from _json import encode_basestring_ascii, make_encoder, make_scanner
+    except ImportError:  # an interpreter without the accelerator
+        make_scanner = None
 
 _SPACE = " \t\r\n"
 
@@ -42,7 +46,7 @@ def _slow_dumps(value: object) -> bytes:
 
 if make_scanner is not None:
     _scan = make_scanner(_Context())
-    _encode = make_encoder(None, None, encode_basestring_ascii, None, ":", ",", False, False, True)  # noqa: FBT003
+    _encode = make_encoder(None, None, encode_basestring_ascii, None, ":", ",", False, False, True)
 
     def loads(text: "str | bytes") -> "Any":
         """Parse one JSON document. ValueError when it is malformed."""

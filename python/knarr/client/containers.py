@@ -1,6 +1,6 @@
 """Containers (Engine API: Container). A container is named by ID, by a prefix of it that is unique, or by name."""
 
-from knarr.client.engine import Client, filters
+from knarr.client.engine import Client, encode_filters
 from knarr.client.http import quote
 from knarr.errors import NotModified
 
@@ -8,6 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from knarr.client.engine import Filters, Objects
     from knarr.client.http import Connection, Response
 
 
@@ -22,9 +23,12 @@ class Containers:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def create(self, body: "dict[str, Any]", name: "str | None" = None, platform: "str | None" = None) -> "dict[str, Any]":
-        """ContainerCreate: {"Id", "Warnings"}. NotFound where the image is not here, Conflict where the name is taken."""
-        return self._client.call("POST", "/containers/create", {"name": name, "platform": platform}, body)  # type: ignore[no-any-return]
+    def create(
+        self, body: "dict[str, Any]", name: "str | None" = None, platform: "str | None" = None
+    ) -> "dict[str, Any]":
+        """ContainerCreate: {"Id", "Warnings"}. NotFound without the image, Conflict where the name is taken."""
+        parameters = {"name": name, "platform": platform}
+        return self._client.call("POST", "/containers/create", parameters, body)  # type: ignore[no-any-return]
 
     def start(self, container: str, detach_keys: "str | None" = None) -> bool:
         """ContainerStart: False where it ran already."""
@@ -72,13 +76,13 @@ class Containers:
     def list(
         self,
         *,
-        all: bool = False,  # noqa: A002  the API's own word
+        all: bool = False,  # noqa: A002
         limit: "int | None" = None,
         size: bool = False,
-        filter: "dict[str, list[str]] | None" = None,  # noqa: A002
-    ) -> "list[dict[str, Any]]":
+        filters: "Filters | None" = None,
+    ) -> "Objects":
         """ContainerList: the running ones, or all, newest first."""
-        parameters = {"all": all, "limit": limit, "size": size, "filters": filters(filter)}
+        parameters = {"all": all, "limit": limit, "size": size, "filters": encode_filters(filters)}
         return self._client.call("GET", "/containers/json", parameters)  # type: ignore[no-any-return]
 
     def inspect(self, container: str, *, size: bool = False) -> "dict[str, Any]":
@@ -93,9 +97,9 @@ class Containers:
         """ContainerResize."""
         self._client.call("POST", path(container, "resize"), {"h": rows, "w": columns})
 
-    def prune(self, filter: "dict[str, list[str]] | None" = None) -> "dict[str, Any]":  # noqa: A002
+    def prune(self, filters: "Filters | None" = None) -> "dict[str, Any]":
         """ContainerPrune: {"ContainersDeleted", "SpaceReclaimed"}."""
-        return self._client.call("POST", "/containers/prune", {"filters": filters(filter)})  # type: ignore[no-any-return]
+        return self._client.call("POST", "/containers/prune", {"filters": encode_filters(filters)})  # type: ignore[no-any-return]
 
     def wait(self, container: str, condition: "str | None" = None) -> "dict[str, Any]":
         """ContainerWait: {"StatusCode", "Error"}. condition: "not-running" (the default), "next-exit", "removed"."""

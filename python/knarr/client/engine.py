@@ -12,14 +12,20 @@ from knarr.client.launch import connect_or_start, default_host
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from typing import Any, NoReturn
+
+    from typing_extensions import Self
 
     from knarr.client.containers import Containers
     from knarr.client.execs import Execs
     from knarr.client.images import Images
     from knarr.client.networks import Networks
     from knarr.client.volumes import Volumes
+
+    Parameters = Mapping[str, str | int | bool | None]  # of a query; None, False and "" are left out
+    Objects = list[dict[str, Any]]
+    Filters = dict[str, list[str]]
 
 API_VERSION = "1.51"
 
@@ -52,7 +58,7 @@ class Client:
         self.host = host or os.environ.get("KNARR_HOST") or default_host()
         self._idle: list[Connection] = []
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -97,11 +103,11 @@ class Client:
         self,
         method: str,
         path: str,
-        parameters: "dict[str, str | int | bool | None] | None" = None,
+        parameters: "Parameters | None" = None,
         body: "object | Iterable[bytes] | None" = None,
         headers: "dict[str, str] | None" = None,
     ) -> Connection:
-        """Send a request and return its connection, for `receive`; in between, others may be sent on connections of their own.
+        """Send a request and return its connection, for `receive`; others may be sent in between.
 
         body: dicts and lists go as JSON; bytes, and iterables of bytes, as they are.
         """
@@ -133,7 +139,7 @@ class Client:
         self,
         method: str,
         path: str,
-        parameters: "dict[str, str | int | bool | None] | None" = None,
+        parameters: "Parameters | None" = None,
         body: "object | Iterable[bytes] | None" = None,
         headers: "dict[str, str] | None" = None,
     ) -> Response:
@@ -144,15 +150,13 @@ class Client:
         self,
         method: str,
         path: str,
-        parameters: "dict[str, str | int | bool | None] | None" = None,
+        parameters: "Parameters | None" = None,
         body: object = None,
     ) -> "Any":
         """Send a request; the JSON of its response, or None."""
         return self.request(method, path, parameters, body).json()
 
-    def send_upgrade(
-        self, path: str, parameters: "dict[str, str | int | bool | None] | None" = None, body: object = None
-    ) -> Connection:
+    def send_upgrade(self, path: str, parameters: "Parameters | None" = None, body: object = None) -> Connection:
         """Ask for a connection to be handed over (Engine API, ContainerAttach: "Hijacking")."""
         return self.send("POST", path, parameters, body, {"Connection": "Upgrade", "Upgrade": "tcp"})
 
@@ -192,7 +196,7 @@ class Client:
         return self.call("GET", "/info")  # type: ignore[no-any-return]
 
 
-def filters(given: "dict[str, list[str]] | None") -> "str | None":
+def encode_filters(given: "Filters | None") -> "str | None":
     """The API's form of filters: {"name": ["a", "b"]} as JSON."""
     return dumps(given).decode() if given else None
 

@@ -18,7 +18,7 @@ class Execs:
         self._client = client
 
     def create(self, container: str, body: "dict[str, Any]") -> str:
-        """ContainerExec: the exec's ID. body: Cmd, AttachStdin, AttachStdout, AttachStderr, Tty, Env, User, WorkingDir ..."""
+        """ContainerExec: the exec's ID. body: Cmd, AttachStdout, Tty, Env, User, WorkingDir ..."""
         return self._client.call("POST", path(container, "exec"), None, body)["Id"]  # type: ignore[no-any-return]
 
     def start(self, exec_id: str, *, tty: bool = False) -> None:

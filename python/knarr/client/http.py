@@ -14,7 +14,7 @@ from knarr.errors import InvalidArgument, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
 READ = 1 << 18
@@ -30,7 +30,7 @@ def quote(text: str, safe: bytes = b"") -> str:
     return "".join([chr(byte) if byte in _UNRESERVED or byte in safe else f"%{byte:02X}" for byte in encoded])
 
 
-def query(parameters: "dict[str, str | int | bool | None]") -> str:
+def query(parameters: "Mapping[str, str | int | bool | None]") -> str:
     """A query string, led by "?", without what is None, False or empty."""
     pairs = []
     for name, value in parameters.items():
@@ -78,11 +78,12 @@ class Connection:
             self.socket = _socket.socket(family, kind | _socket.SOCK_CLOEXEC, protocol)
             try:
                 self._connect(target)
-                self.socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-                return
             except Unavailable:
                 if number == len(found):
                     raise
+                continue
+            self.socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+            return
 
     def _connect(self, target: "Any") -> None:
         try:

@@ -1,12 +1,14 @@
 """Images (Engine API: Image)."""
 
-from knarr.client.engine import Client, filters
+from knarr.client.engine import Client, encode_filters
 from knarr.client.http import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
+
+    from knarr.client.engine import Filters, Objects
 
 
 def path(image: str, action: str = "") -> str:
@@ -39,19 +41,19 @@ class Images:
     def list(
         self,
         *,
-        all: bool = False,  # noqa: A002  the API's own word
-        filter: "dict[str, list[str]] | None" = None,  # noqa: A002
+        all: bool = False,  # noqa: A002
+        filters: "Filters | None" = None,
         digests: bool = False,
-    ) -> "list[dict[str, Any]]":
+    ) -> "Objects":
         """ImageList, newest first."""
-        parameters = {"all": all, "filters": filters(filter), "digests": digests}
+        parameters = {"all": all, "filters": encode_filters(filters), "digests": digests}
         return self._client.call("GET", "/images/json", parameters)  # type: ignore[no-any-return]
 
     def inspect(self, image: str, *, platform: "str | None" = None) -> "dict[str, Any]":
         """ImageInspect."""
         return self._client.call("GET", path(image, "json"), {"platform": platform})  # type: ignore[no-any-return]
 
-    def history(self, image: str) -> "list[dict[str, Any]]":
+    def history(self, image: str) -> "Objects":
         """ImageHistory, newest first."""
         return self._client.call("GET", path(image, "history"))  # type: ignore[no-any-return]
 
@@ -59,10 +61,10 @@ class Images:
         """ImageTag: give an image another name."""
         self._client.call("POST", path(image, "tag"), {"repo": repository, "tag": tag})
 
-    def remove(self, image: str, *, force: bool = False, prune: bool = True) -> "list[dict[str, str]]":
+    def remove(self, image: str, *, force: bool = False, prune: bool = True) -> "Objects":
         """ImageDelete: [{"Untagged": name} or {"Deleted": ID}, ...]."""
         return self._client.call("DELETE", path(image), {"force": force, "noprune": not prune})  # type: ignore[no-any-return]
 
-    def prune(self, filter: "dict[str, list[str]] | None" = None) -> "dict[str, Any]":  # noqa: A002
+    def prune(self, filters: "Filters | None" = None) -> "dict[str, Any]":
         """ImagePrune: {"ImagesDeleted", "SpaceReclaimed"}."""
-        return self._client.call("POST", "/images/prune", {"filters": filters(filter)})  # type: ignore[no-any-return]
+        return self._client.call("POST", "/images/prune", {"filters": encode_filters(filters)})  # type: ignore[no-any-return]

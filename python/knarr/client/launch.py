@@ -82,7 +82,9 @@ def _start(host: str, root: str) -> None:
         end = time.monotonic() + START_SECONDS
         while not poll.poll(max(0, int((end - time.monotonic()) * 1000))):
             if time.monotonic() >= end:
-                raise Unavailable(f"the daemon did not become ready within {START_SECONDS} s; see {log}{_tail(log, began)}")
+                raise Unavailable(
+                    f"the daemon did not become ready within {START_SECONDS} s; see {log}{_tail(log, began)}"
+                )
         if not os.read(ready, 1):
             raise Unavailable(f"the daemon did not start; see {log}{_tail(log, began)}")
     finally:
@@ -113,7 +115,7 @@ def _spawn(command: list[str], log: str, keep: int) -> None:
             if int(name) > 2:
                 _keep_from_exec(int(name))
         os.set_inheritable(keep, True)
-        os.execv(command[0], command)
+        os.execv(command[0], command)  # noqa: S606
     finally:
         os._exit(127)
 

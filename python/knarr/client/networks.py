@@ -1,11 +1,13 @@
 """Networks (Engine API: Network)."""
 
-from knarr.client.engine import Client, filters
+from knarr.client.engine import Client, encode_filters
 from knarr.client.http import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from knarr.client.engine import Filters, Objects
 
 
 class Networks:
@@ -14,9 +16,9 @@ class Networks:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def list(self, filter: "dict[str, list[str]] | None" = None) -> "list[dict[str, Any]]":  # noqa: A002
+    def list(self, filters: "Filters | None" = None) -> "Objects":
         """NetworkList."""
-        return self._client.call("GET", "/networks", {"filters": filters(filter)})  # type: ignore[no-any-return]
+        return self._client.call("GET", "/networks", {"filters": encode_filters(filters)})  # type: ignore[no-any-return]
 
     def inspect(self, network: str) -> "dict[str, Any]":
         """NetworkInspect."""

@@ -1,11 +1,13 @@
 """Volumes (Engine API: Volume)."""
 
-from knarr.client.engine import Client, filters
+from knarr.client.engine import Client, encode_filters
 from knarr.client.http import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from knarr.client.engine import Filters
 
 
 class Volumes:
@@ -26,9 +28,9 @@ class Volumes:
         body = {"Name": name, "Driver": driver, "DriverOpts": options or {}, "Labels": labels or {}}
         return self._client.call("POST", "/volumes/create", None, body)  # type: ignore[no-any-return]
 
-    def list(self, filter: "dict[str, list[str]] | None" = None) -> "dict[str, Any]":  # noqa: A002
+    def list(self, filters: "Filters | None" = None) -> "dict[str, Any]":
         """VolumeList: {"Volumes", "Warnings"}."""
-        return self._client.call("GET", "/volumes", {"filters": filters(filter)})  # type: ignore[no-any-return]
+        return self._client.call("GET", "/volumes", {"filters": encode_filters(filters)})  # type: ignore[no-any-return]
 
     def inspect(self, volume: str) -> "dict[str, Any]":
         """VolumeInspect."""
@@ -38,6 +40,6 @@ class Volumes:
         """VolumeDelete. Conflict while a container uses it."""
         self._client.call("DELETE", f"/volumes/{quote(volume)}", {"force": force})
 
-    def prune(self, filter: "dict[str, list[str]] | None" = None) -> "dict[str, Any]":  # noqa: A002
+    def prune(self, filters: "Filters | None" = None) -> "dict[str, Any]":
         """VolumePrune: {"VolumesDeleted", "SpaceReclaimed"}."""
-        return self._client.call("POST", "/volumes/prune", {"filters": filters(filter)})  # type: ignore[no-any-return]
+        return self._client.call("POST", "/volumes/prune", {"filters": encode_filters(filters)})  # type: ignore[no-any-return]
