@@ -40,8 +40,23 @@ pub struct ExecRequest<'a> {
 impl<'a> ExecRequest<'a> {
     /// A request with the optional parts left out.
     #[must_use]
-    pub fn new(process: &'a Process, pid: i32, pidfd: BorrowedFd<'a>, cgroup: &'a Cgroup, stdio: Stdio) -> Self {
-        Self { process, user: None, pid, pidfd, cgroup, seccomp: None, stdio, preserve: 0 }
+    pub fn new(
+        process: &'a Process,
+        pid: i32,
+        pidfd: BorrowedFd<'a>,
+        cgroup: &'a Cgroup,
+        stdio: Stdio,
+    ) -> Self {
+        Self {
+            process,
+            user: None,
+            pid,
+            pidfd,
+            cgroup,
+            seccomp: None,
+            stdio,
+            preserve: 0,
+        }
     }
 }
 
@@ -57,7 +72,10 @@ const KINDS: [(&str, i32); 8] = [
 ];
 
 fn not_running(pid: i32) -> LaunchError {
-    LaunchError::new(Kind::Conflict, format!("the container's first process {pid} is not running"))
+    LaunchError::new(
+        Kind::Conflict,
+        format!("the container's first process {pid} is not running"),
+    )
 }
 
 /// Namespaces of a process that are not this one's.
@@ -67,7 +85,9 @@ fn foreign(pid: i32) -> Result<i32, LaunchError> {
         let own = fs::metadata(format!("/proc/self/ns/{name}"));
         let theirs = fs::metadata(format!("/proc/{pid}/ns/{name}"));
         match (own, theirs) {
-            (Ok(own), Ok(theirs)) if (own.dev(), own.ino()) != (theirs.dev(), theirs.ino()) => flags |= flag,
+            (Ok(own), Ok(theirs)) if (own.dev(), own.ino()) != (theirs.dev(), theirs.ino()) => {
+                flags |= flag
+            }
             (Ok(_), Err(_)) => return Err(not_running(pid)),
             // A kernel without that kind of namespace.
             _ => {}
@@ -79,7 +99,8 @@ fn foreign(pid: i32) -> Result<i32, LaunchError> {
 /// Run it; returns when the program has been executed.
 pub fn exec(request: ExecRequest<'_>) -> Result<Launched, LaunchError> {
     let process = request.process;
-    let root = File::open(format!("/proc/{}/root", request.pid)).map_err(|_| not_running(request.pid))?;
+    let root =
+        File::open(format!("/proc/{}/root", request.pid)).map_err(|_| not_running(request.pid))?;
     let identity = identify(root.as_fd(), request.user, process)?;
     drop(root);
     let namespaces = foreign(request.pid)?;
@@ -89,9 +110,25 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Launched, LaunchError> {
     }
     let entry = request.cgroup.entry()?;
     let mut given: Vec<(Input, BorrowedFd<'_>)> = vec![(Input::Process, request.pidfd)];
-    given.extend(entry.tasks.iter().enumerate().map(|(index, tasks)| (Input::Tasks(index), tasks.as_fd())));
-    if let Stdio::Pipes { stdin, stdout, stderr } = &request.stdio {
-        given.extend([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].into_iter().enumerate().map(|(at, file)| (Input::Stdio(at), file)));
+    given.extend(
+        entry
+            .tasks
+            .iter()
+            .enumerate()
+            .map(|(index, tasks)| (Input::Tasks(index), tasks.as_fd())),
+    );
+    if let Stdio::Pipes {
+        stdin,
+        stdout,
+        stderr,
+    } = &request.stdio
+    {
+        given.extend(
+            [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]
+                .into_iter()
+                .enumerate()
+                .map(|(at, file)| (Input::Stdio(at), file)),
+        );
     }
     let facts = ExecFacts {
         process: facts::process(
@@ -107,17 +144,36 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Launched, LaunchError> {
     };
     let mut plan = plan::exec(process, &facts)?;
     let descriptors: Vec<BorrowedFd<'_>> = given.iter().map(|(_, file)| *file).collect();
-    let args = CloneArgs { namespaces: 0, cgroup: entry.unified() };
+    let args = CloneArgs {
+        namespaces: 0,
+        cgroup: entry.unified(),
+    };
     let first = child::spawn(&mut plan.program, &descriptors, &args).map_err(|error| {
         let errno = error.raw_os_error().unwrap_or(0);
-        LaunchError::new(plan::kind(errno), format!("clone a process for the container: {}", plan::errno_text(errno)))
+        LaunchError::new(
+            plan::kind(errno),
+            format!(
+                "clone a process for the container: {}",
+                plan::errno_text(errno)
+            ),
+        )
     })?;
     let mut warnings = plan.warnings.clone();
     let followed = follow(&first, &plan, &mut warnings);
     // The first child has handed over, failed or died: in any case it is ours to reap.
     end(&first);
-    let Second { pid, pidfd, terminal } = followed?;
-    Ok(Launched { pid, pidfd, terminal, cgroup: request.cgroup.clone(), warnings })
+    let Second {
+        pid,
+        pidfd,
+        terminal,
+    } = followed?;
+    Ok(Launched {
+        pid,
+        pidfd,
+        terminal,
+        cgroup: request.cgroup.clone(),
+        warnings,
+    })
 }
 
 struct Second {
@@ -135,22 +191,45 @@ fn follow(first: &Child, plan: &Plan, warnings: &mut Vec<String>) -> Result<Seco
     let failed = loop {
         let report = match first.report() {
             Ok(report) => report,
-            Err(error) => break LaunchError::new(Kind::Internal, format!("listen to the new process: {error}")),
+            Err(error) => {
+                break LaunchError::new(
+                    Kind::Internal,
+                    format!("listen to the new process: {error}"),
+                );
+            }
         };
         match report {
             Report::Failed { step, errno } => break plan.error(&spec, step, errno),
             Report::Warning { step, errno } => warnings.push(plan.warning(&spec, step, errno)),
-            Report::Note { kind: note::PROCESS, value, descriptor: Some(pidfd) } => {
+            Report::Note {
+                kind: note::PROCESS,
+                value,
+                descriptor: Some(pidfd),
+            } => {
                 process = Some((i32::try_from(value).unwrap_or(0), pidfd));
             }
-            Report::Note { kind: note::TERMINAL, descriptor, .. } => terminal = descriptor,
-            Report::Note { kind: note::EXECUTING, .. } => executing = true,
+            Report::Note {
+                kind: note::TERMINAL,
+                descriptor,
+                ..
+            } => terminal = descriptor,
+            Report::Note {
+                kind: note::EXECUTING,
+                ..
+            } => executing = true,
             Report::Note { kind, .. } => {
-                break LaunchError::new(Kind::Internal, format!("unexpected note {kind} of the new process"));
+                break LaunchError::new(
+                    Kind::Internal,
+                    format!("unexpected note {kind} of the new process"),
+                );
             }
             Report::Closed => {
                 if let (true, Some((pid, pidfd))) = (executing, process.take()) {
-                    return Ok(Second { pid, pidfd, terminal });
+                    return Ok(Second {
+                        pid,
+                        pidfd,
+                        terminal,
+                    });
                 }
                 break LaunchError::new(
                     Kind::Unavailable,

@@ -551,7 +551,7 @@ pub struct HugepageLimit {
 }
 
 /// The system call filter.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LinuxSeccomp {
     /// What happens to calls that no rule names.
@@ -561,8 +561,9 @@ pub struct LinuxSeccomp {
     pub default_errno_ret: Option<u32>,
     /// `SCMP_ARCH_X86_64` and its like; absent for the machine's own.
     pub architectures: Vec<String>,
-    /// `SECCOMP_FILTER_FLAG_LOG` and its like.
-    pub flags: Vec<String>,
+    /// `SECCOMP_FILTER_FLAG_LOG` and its like; absent for the runtime's choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flags: Option<Vec<String>>,
     /// A socket that gets the notification descriptor.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub listener_path: String,
@@ -574,7 +575,7 @@ pub struct LinuxSeccomp {
 }
 
 /// One rule over some system calls.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SyscallRule {
     /// Names; those that an architecture lacks are left out for it.
@@ -589,7 +590,7 @@ pub struct SyscallRule {
 }
 
 /// One condition on an argument.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SyscallArg {
     /// 0 to 5.

@@ -238,7 +238,11 @@ fn close_others(slots: &[i64; SLOTS]) {
             }
             at += 1;
         }
-        let last = if kept > i64::from(u32::MAX) { i64::from(u32::MAX) } else { kept - 1 };
+        let last = if kept > i64::from(u32::MAX) {
+            i64::from(u32::MAX)
+        } else {
+            kept - 1
+        };
         if from <= last {
             // SAFETY: takes no pointers; no Rust object of this process is used any more.
             unsafe { libc::syscall(libc::SYS_close_range, from, last, 0) };

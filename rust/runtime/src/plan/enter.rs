@@ -12,14 +12,20 @@ use crate::error::{Kind, LaunchError};
 use crate::spec::Process;
 
 fn prctl(option: i32, value: u64) -> Step {
-    Step::call(libc::SYS_prctl, &[Arg::int(option.into()), Arg::Value(value)])
+    Step::call(
+        libc::SYS_prctl,
+        &[Arg::int(option.into()), Arg::Value(value)],
+    )
 }
 
 /// Join control groups and namespaces, and continue inside.
 pub fn join(writer: &mut Writer, process: &Process, facts: &ExecFacts) -> Result<(), LaunchError> {
     writer.about(Context::Doing("begin a process in the container"));
     writer.builder.push(prctl(libc::PR_SET_DUMPABLE, 0));
-    writer.builder.push(prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL.cast_unsigned().into()));
+    writer.builder.push(prctl(
+        libc::PR_SET_PDEATHSIG,
+        libc::SIGKILL.cast_unsigned().into(),
+    ));
     writer.about(Context::Doing("join the container's control groups"));
     for index in 0..facts.tasks {
         if let Some(tasks) = writer.input(Input::Tasks(index)) {
@@ -35,17 +41,29 @@ pub fn join(writer: &mut Writer, process: &Process, facts: &ExecFacts) -> Result
     let container = writer
         .input(Input::Process)
         .ok_or_else(|| LaunchError::new(Kind::Internal, "the plan was given no container"))?;
-    writer.call(libc::SYS_setns, &[container, Arg::int(facts.namespaces.into())]);
+    writer.call(
+        libc::SYS_setns,
+        &[container, Arg::int(facts.namespaces.into())],
+    );
     if facts.namespaces & libc::CLONE_NEWUSER != 0 {
         writer.about(Context::Doing("become root of the user namespace"));
-        writer.call(libc::SYS_setresgid, &[Arg::Value(0), Arg::Value(0), Arg::Value(0)]);
-        writer.call(libc::SYS_setresuid, &[Arg::Value(0), Arg::Value(0), Arg::Value(0)]);
+        writer.call(
+            libc::SYS_setresgid,
+            &[Arg::Value(0), Arg::Value(0), Arg::Value(0)],
+        );
+        writer.call(
+            libc::SYS_setresuid,
+            &[Arg::Value(0), Arg::Value(0), Arg::Value(0)],
+        );
         writer.builder.push(prctl(libc::PR_SET_DUMPABLE, 0));
     }
     writer.builder.push(Step::new(Operation::CloseOthers, &[]));
     writer.about(Context::Doing("enter the container's PID namespace"));
     writer.succeed();
-    writer.builder.push(prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL.cast_unsigned().into()));
+    writer.builder.push(prctl(
+        libc::PR_SET_PDEATHSIG,
+        libc::SIGKILL.cast_unsigned().into(),
+    ));
     writer.call(libc::SYS_setsid, &[]);
     Ok(())
 }
@@ -77,7 +95,12 @@ pub fn become_process(
         const PROC_MAGIC: u64 = 0x9fa0;
         let room = Arg::Data(writer.builder.bytes(&[0; 120]));
         writer.call(libc::SYS_fstatfs, &[procfs, room]);
-        let args = [room, Arg::Value(!0), Arg::Value(PROC_MAGIC), Arg::int(libc::ENODEV.into())];
+        let args = [
+            room,
+            Arg::Value(!0),
+            Arg::Value(PROC_MAGIC),
+            Arg::int(libc::ENODEV.into()),
+        ];
         writer.builder.push(Step::new(Operation::Expect, &args));
         Some(procfs)
     } else {

@@ -42,11 +42,18 @@ pub fn terminal(writer: &mut Writer, devpts: Arg, facts: &ProcessFacts) -> u16 {
     // What the container put there must not be taken for a terminal: it has to be a devpts' own.
     let room = Arg::Data(writer.builder.bytes(&[0; 120]));
     writer.call(libc::SYS_fstatfs, &[devpts, room]);
-    let args = [room, Arg::Value(!0), Arg::Value(DEVPTS_MAGIC), Arg::int(libc::ENOTTY.into())];
+    let args = [
+        room,
+        Arg::Value(!0),
+        Arg::Value(DEVPTS_MAGIC),
+        Arg::int(libc::ENOTTY.into()),
+    ];
     writer.builder.push(Step::new(Operation::Expect, &args));
     let flags = u64::from((libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC).cast_unsigned());
     let master = writer.builder.slot();
-    let step = writer.openat2(devpts, "ptmx", flags, BENEATH).into_slot(master);
+    let step = writer
+        .openat2(devpts, "ptmx", flags, BENEATH)
+        .into_slot(master);
     writer.builder.push(step);
     let zero = Arg::Data(writer.builder.bytes(&[0; 8]));
     writer.call(

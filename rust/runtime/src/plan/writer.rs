@@ -292,13 +292,19 @@ impl Writer {
         let step = Step::call(libc::SYS_clone3, &[Arg::Data(args), Arg::Value(88)]).into_slot(pid);
         self.builder.push(step);
         let zero = [Arg::Slot(pid), Arg::Value(0), Arg::int(libc::ECHILD.into())];
-        let choice = self.builder.push(Step::new(Operation::Equal, &zero).tolerating(&[libc::ECHILD]));
+        let choice = self
+            .builder
+            .push(Step::new(Operation::Equal, &zero).tolerating(&[libc::ECHILD]));
         let descriptor = self.builder.slot();
         let load = Step::new(Operation::Load, &[Arg::Data(pidfd)]).into_slot(descriptor);
         let parent = self.builder.push(load);
         let kind = Arg::Value(super::note::PROCESS.into());
-        self.builder.push(Step::new(Operation::Note, &[kind, Arg::Slot(pid), Arg::Slot(descriptor)]));
-        self.builder.push(Step::new(Operation::Exit, &[Arg::Value(0)]));
+        self.builder.push(Step::new(
+            Operation::Note,
+            &[kind, Arg::Slot(pid), Arg::Slot(descriptor)],
+        ));
+        self.builder
+            .push(Step::new(Operation::Exit, &[Arg::Value(0)]));
         let child = self.builder.next();
         self.builder.patch(choice, |step| {
             step.then = Some(child);
