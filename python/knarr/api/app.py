@@ -14,24 +14,25 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
-from aiohttp.abc import AbstractMatchInfo
 from yarl import URL
 
-from knarr import errors as knarr_errors
 from knarr._core import __version__
 from knarr.api import errors
+from knarr.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from knarr.engine.engine import Engine
 
-__all__ = ["API_VERSION", "MINIMUM_API_VERSION", "NOUNS", "create_app"]
+__all__ = ["API_VERSION", "MINIMUM_API_VERSION", "NOUNS", "create_app", "refusal"]
 
 API_VERSION = "1.56"
 MINIMUM_API_VERSION = "1.24"
 NOUNS = ("system", "containers", "exec", "images", "networks", "volumes")
 BODY_LIMIT = 8 * 1024 * 1024  # of request bodies that are read whole; streams are not bound by it
+
+UNVERSIONED = (1, 999)  # a path without a prefix means the newest
 
 _PREFIX = re.compile(r"/v(\d{1,4})\.(\d{1,4})(/.*)$")
 _LOW = tuple(map(int, MINIMUM_API_VERSION.split(".")))
@@ -67,8 +68,9 @@ class _Versioned(web.AbstractResource):
         if match is None:
             return await self._inner.resolve(request), set()
         version = (int(match[1]), int(match[2]))
-        if not _LOW <= version <= _HIGH:
-            return _refusal(version), set()
+        message = refusal(version)
+        if message:
+            return _refuse(message), set()
         bare: Any = _Bare(request.method, URL.build(path=match[3], encoded=True))
         return await self._inner.resolve(bare), set()
 
@@ -91,22 +93,24 @@ class _Versioned(web.AbstractResource):
         return iter(self._inner.routes())
 
 
-def _refusal(version: tuple[int, int]) -> AbstractMatchInfo:
+def refusal(version: tuple[int, int]) -> str:
+    """Why a version of the API is not served, in Docker's words; empty where it is."""
     asked = f"{version[0]}.{version[1]}"
+    if version == UNVERSIONED or _LOW <= version <= _HIGH:
+        return ""
     if version > _HIGH:
-        message = f"client version {asked} is too new. Maximum supported API version is {API_VERSION}"
-    else:
-        message = (
-            f"client version {asked} is too old. Minimum supported API version is {MINIMUM_API_VERSION}, "
-            "please upgrade your client to a newer version"
-        )
+        return f"client version {asked} is too new. Maximum supported API version is {API_VERSION}"
+    return (
+        f"client version {asked} is too old. Minimum supported API version is {MINIMUM_API_VERSION}, "
+        "please upgrade your client to a newer version"
+    )
 
+
+def _refuse(message: str) -> web.UrlMappingMatchInfo:
     async def refuse(_: web.Request) -> web.StreamResponse:
-        raise knarr_errors.InvalidArgument(message)
+        raise InvalidArgument(message)
 
-    dispatcher = web.UrlDispatcher()
-    route = dispatcher.add_route("*", "/", refuse)
-    return web.UrlMappingMatchInfo({}, route)
+    return web.UrlMappingMatchInfo({}, web.UrlDispatcher().add_route("*", "/", refuse))
 
 
 def create_app(engine: Engine) -> web.Application:

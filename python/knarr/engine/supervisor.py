@@ -109,13 +109,27 @@ class Supervisor:
         answered, in the vocabulary of knarr.errors; SupervisorLost; Unavailable where none comes up.
         """
         if not self._ready.is_set():
-            try:
-                await asyncio.wait_for(self._ready.wait(), PATIENCE)
-            except asyncio.TimeoutError:
-                raise errors.Unavailable(
-                    f"the supervisor at {self._path} does not answer; see {self._run_root}/supervisor.log"
-                ) from None
+            await self.ready()
         return await self._ask(op, fds, fields)
+
+    async def ready(self) -> None:
+        """Wait for a connection that requests may use. Raises Unavailable."""
+        try:
+            await asyncio.wait_for(self._ready.wait(), PATIENCE)
+        except asyncio.TimeoutError:
+            raise errors.Unavailable(
+                f"the supervisor at {self._path} does not answer; see {self._run_root}/supervisor.log"
+            ) from None
+
+    async def listed(self) -> list[dict[str, Any]]:
+        """Every container that the supervisor knows, as `hello` lists them. Also while connecting."""
+        found: list[dict[str, Any]] = []
+        while True:
+            after = {"after": found[-1]["container"]} if found else {}
+            page = (await self._ask("hello", (), after))["containers"]
+            if not page:
+                return found
+            found += page
 
     def tell(self, op: str, **fields: Any) -> None:
         """Ask for an operation whose answer tells nothing new; a failure is logged.
@@ -123,7 +137,7 @@ class Supervisor:
         Where the connection is down it is not sent: the exchange after the next connection repeats
         what matters (exits are announced until they are forgotten).
         """
-        if not self._ready.is_set() or self._socket is None:
+        if self._socket is None:
             return
         self._send(op, (), fields).add_done_callback(_log_failure)
 
@@ -317,6 +331,7 @@ def _error(answer: dict[str, Any]) -> errors.KnarrError:
     if not (isinstance(kind, type) and issubclass(kind, errors.KnarrError)):
         kind = errors.Internal
     found: errors.KnarrError = kind(str(answer.get("message", "the supervisor gave no reason")))
+    found.exit_code = answer.get("exit_code")  # type: ignore[attr-defined]
     return found
 
 

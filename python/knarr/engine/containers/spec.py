@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from knarr.engine.containers import resources as limits
 from knarr.engine.containers.capabilities import capabilities
+from knarr.engine.containers.merge import environment
 from knarr.engine.containers.policy import DEFAULT_SYSCTLS, MASKED_PATHS, READONLY_PATHS, SHM_SIZE
 from knarr.engine.containers.request import security
 
@@ -28,7 +29,7 @@ class Surroundings:
     """What a specification needs to know that is not in the record."""
 
     engine_id: str
-    directory: str  # <data-root>/containers/<id>
+    directory: str  # of hosts, hostname and resolv.conf
     volumes: str  # <data-root>/volumes
     groups: list[int]  # GroupAdd, resolved
     pid_of: int  # the process whose PID namespace is joined; 0 for none
@@ -86,7 +87,7 @@ def process(record: ContainerRecord, groups: list[int]) -> dict[str, Any]:
         "terminal": config["Tty"],
         "user": user,
         "args": [record.path, *record.args],
-        "env": config["Env"] or [],
+        "env": environment(config),
         "cwd": config["WorkingDir"] or "/",
         "capabilities": {"bounding": have, "effective": have, "permitted": have},
         "noNewPrivileges": no_new_privileges,

@@ -1,0 +1,94 @@
+"""Small things that every route needs: JSON answers, JSON bodies, query parameters."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from knarr.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["body", "empty", "filters", "flag", "integer", "reply"]
+
+_FALSE = {"", "0", "no", "false", "none"}  # what Docker takes for false; anything else is true
+
+
+def reply(data: Any, status: int = 200) -> web.Response:
+    """An answer in JSON, with the newline at its end that Docker's has."""
+    return web.Response(
+        body=json.dumps(data, separators=(",", ":")).encode() + b"\n", status=status, content_type="application/json"
+    )
+
+
+def empty(status: int = 204) -> web.Response:
+    """An answer without a body."""
+    return web.Response(status=status)
+
+
+async def body(request: web.Request, *, optional: bool = False) -> dict[str, Any]:
+    """The JSON object of a request's body. Raises InvalidArgument."""
+    data = await request.read()
+    return parse(data, optional=optional)
+
+
+def parse(data: bytes, *, optional: bool = False) -> dict[str, Any]:
+    """A JSON object from bytes. Raises InvalidArgument."""
+    if not data.strip():
+        if optional:
+            return {}
+        raise InvalidArgument("invalid JSON: got EOF while reading request body")
+    try:
+        parsed = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"invalid JSON: {error}") from error
+    if parsed is None and optional:
+        return {}
+    if not isinstance(parsed, dict):
+        raise InvalidArgument("invalid JSON: the body must be an object")
+    return parsed
+
+
+def flag(query: Mapping[str, str], name: str) -> bool:
+    """A boolean parameter."""
+    return query.get(name, "").strip().lower() not in _FALSE
+
+
+def integer(query: Mapping[str, str], name: str) -> int | None:
+    """A whole number, or None where it was not given. Raises InvalidArgument."""
+    text = query.get(name, "")
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidArgument(f'invalid value for {name}: "{text}" is not a whole number') from None
+
+
+def filters(query: Mapping[str, str], known: set[str]) -> dict[str, list[str]]:
+    """The `filters` parameter: {"name": ["value", ...]}, also in the old form {"name": {"value": true}}.
+
+    Raises InvalidArgument in Docker's words for a filter that is not known.
+    """
+    text = query.get("filters", "")
+    if not text:
+        return {}
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        raise InvalidArgument("invalid filter: filters must be a JSON object") from None
+    if not isinstance(parsed, dict):
+        raise InvalidArgument("invalid filter: filters must be a JSON object")
+    found: dict[str, list[str]] = {}
+    for name, values in parsed.items():
+        if name not in known:
+            raise InvalidArgument(f"invalid filter '{name}'")
+        if isinstance(values, dict):
+            values = [value for value, wanted in values.items() if wanted]
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise InvalidArgument(f"invalid filter '{name}': its values must be a list of strings")
+        found[name] = values
+    return found

@@ -1,0 +1,185 @@
+"""/containers: everything but attach, which takes the connection over (api/hijack.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from knarr.api import reply, streams
+from knarr.api.wire import containers as wire
+from knarr.api.wire import listing
+from knarr.engine.containers.logs import Wanted
+from knarr.errors import InvalidArgument, Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from knarr.engine.engine import Engine
+    from knarr.store.containers import ContainerRecord
+
+__all__ = ["routes"]
+
+PRUNE_FILTERS = {"until", "label", "label!"}
+
+
+def routes(engine: Engine) -> list[web.RouteDef]:
+    """The routes of containers."""
+    containers = engine.containers
+
+    async def create(request: web.Request) -> web.StreamResponse:
+        query = request.query
+        wanted = wire.create_request(await reply.body(request), query.get("name", ""), query.get("platform") or None)
+        record, warnings = await containers.create(wanted)
+        return reply.reply({"Id": record.id, "Warnings": warnings}, 201)
+
+    async def start(request: web.Request) -> web.StreamResponse:
+        if await request.read() not in (b"", b"{}", b"null"):
+            raise InvalidArgument("starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24")
+        await containers.start(_name(request))
+        return reply.empty()
+
+    async def stop(request: web.Request) -> web.StreamResponse:
+        await containers.stop(_name(request), request.query.get("signal", ""), reply.integer(request.query, "t"))
+        return reply.empty()
+
+    async def restart(request: web.Request) -> web.StreamResponse:
+        await containers.restart(_name(request), request.query.get("signal", ""), reply.integer(request.query, "t"))
+        return reply.empty()
+
+    async def kill(request: web.Request) -> web.StreamResponse:
+        await containers.kill(_name(request), request.query.get("signal", ""))
+        return reply.empty()
+
+    async def pause(request: web.Request) -> web.StreamResponse:
+        await containers.pause(_name(request))
+        return reply.empty()
+
+    async def unpause(request: web.Request) -> web.StreamResponse:
+        await containers.unpause(_name(request))
+        return reply.empty()
+
+    async def rename(request: web.Request) -> web.StreamResponse:
+        containers.rename(_name(request), request.query.get("name", ""))
+        return reply.empty()
+
+    async def resize(request: web.Request) -> web.StreamResponse:
+        rows, columns = reply.integer(request.query, "h"), reply.integer(request.query, "w")
+        if rows is None or columns is None or not (0 <= rows <= 65535 and 0 <= columns <= 65535):
+            raise InvalidArgument("resize needs h and w, from 0 to 65535")
+        await containers.resize(_name(request), rows, columns)
+        return reply.empty(200)
+
+    async def wait(request: web.Request) -> web.StreamResponse:
+        ended = asyncio.ensure_future(containers.wait(_name(request), request.query.get("condition", "")))
+        try:
+            if ended.done():
+                return reply.reply({"StatusCode": ended.result().code})
+            # The headers go out at once: a client that has them knows that no end can escape it.
+            response = await streams.stream(request, "application/json")
+            result = await ended
+            answer = {"StatusCode": result.code}
+            await response.write(json.dumps(answer).encode() + b"\n")
+            await response.write_eof()
+            return response
+        finally:
+            ended.cancel()
+
+    async def remove(request: web.Request) -> web.StreamResponse:
+        query = request.query
+        if reply.flag(query, "link"):
+            raise Unsupported("removing links is not supported by knarr: there are none")
+        await containers.remove(_name(request), force=reply.flag(query, "force"), volumes=reply.flag(query, "v"))
+        return reply.empty()
+
+    async def inspect(request: web.Request) -> web.StreamResponse:
+        container = containers.get(_name(request))
+        sizes = await containers.sizes(container) if reply.flag(request.query, "size") else None
+        return reply.reply(wire.inspect(engine, container, sizes))
+
+    async def listed(request: web.Request) -> web.StreamResponse:
+        return reply.reply(await listing.containers(engine, request.query))
+
+    async def logs(request: web.Request) -> web.StreamResponse:
+        query = request.query
+        stdout, stderr = reply.flag(query, "stdout"), reply.flag(query, "stderr")
+        if not stdout and not stderr:
+            raise InvalidArgument("Bad parameters: you must choose at least one stream")
+        tail = query.get("tail", "")
+        wanted = Wanted(
+            stdout=stdout,
+            stderr=stderr,
+            since=wire.parse_time(query.get("since", "")),
+            until=wire.parse_time(query.get("until", "")),
+            tail=int(tail) if tail.isascii() and tail.isdigit() else -1,
+        )
+        container = containers.get(_name(request))
+        batches = containers.logs(container.record.id, wanted, on=reply.flag(query, "follow"))
+        return await streams.log_stream(
+            request, batches, terminal=container.record.config["Tty"], timestamps=reply.flag(query, "timestamps")
+        )
+
+    async def top(request: web.Request) -> web.StreamResponse:
+        titles, rows = await containers.top(_name(request), request.query.get("ps_args", ""))
+        return reply.reply({"Titles": titles, "Processes": rows})
+
+    async def prune(request: web.Request) -> web.StreamResponse:
+        filters = reply.filters(request.query, PRUNE_FILTERS)
+        until = min((wire.parse_time(text) for text in filters.get("until", ())), default=0)
+
+        def wanted(record: ContainerRecord) -> bool:
+            labels = record.config["Labels"] or {}
+            if until and record.created_ns >= until:
+                return False
+            if any(wire.labels_match([text], labels) for text in filters.get("label!", ())):
+                return False
+            return wire.labels_match(filters.get("label", []), labels)
+
+        removed, freed = await containers.prune(wanted)
+        engine.events.emit("container", "prune", "", {"reclaimed": str(freed)})
+        return reply.reply({"ContainersDeleted": removed or None, "SpaceReclaimed": freed})
+
+    found = [
+        web.post("/containers/create", create),
+        web.get("/containers/json", listed),
+        web.post("/containers/prune", prune),
+        web.post("/containers/{name}/start", start),
+        web.post("/containers/{name}/wait", wait),
+        web.delete("/containers/{name}", remove),
+        web.get("/containers/{name}/json", inspect),
+        web.post("/containers/{name}/stop", stop),
+        web.post("/containers/{name}/restart", restart),
+        web.post("/containers/{name}/kill", kill),
+        web.post("/containers/{name}/pause", pause),
+        web.post("/containers/{name}/unpause", unpause),
+        web.post("/containers/{name}/rename", rename),
+        web.post("/containers/{name}/resize", resize),
+        web.get("/containers/{name}/logs", logs),
+        web.get("/containers/{name}/top", top),
+    ]
+    for method, path, what in (
+        ("GET", "/containers/{name}/stats", "container stats"),
+        ("GET", "/containers/{name}/changes", "container diff"),
+        ("GET", "/containers/{name}/export", "container export"),
+        ("POST", "/containers/{name}/update", "container update"),
+        ("GET", "/containers/{name}/attach/ws", "attach over a WebSocket"),
+        ("GET", "/containers/{name}/archive", "copying out of a container"),
+        ("HEAD", "/containers/{name}/archive", "copying out of a container"),
+        ("PUT", "/containers/{name}/archive", "copying into a container"),
+        ("POST", "/commit", "commit"),
+    ):
+        found.append(web.route(method, path, _refusal(what)))
+    return found
+
+
+def _name(request: web.Request) -> str:
+    return request.match_info["name"]
+
+
+def _refusal(what: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def refuse(_: web.Request) -> web.StreamResponse:
+        raise Unsupported(f"{what} is not supported by knarr yet")
+
+    return refuse

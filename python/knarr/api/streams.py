@@ -1,0 +1,67 @@
+"""Bodies that are written piece by piece: logs, events, answers that come later.
+
+Multiplexed output is framed as the API describes it (ContainerAttach, Stream format): one byte for the stream (1 stdout,
+2 stderr), three zeros, four bytes of length in network order.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from knarr.engine.containers.logs import Entry
+
+__all__ = ["MULTIPLEXED", "RAW", "frame", "json_stream", "log_stream", "stream"]
+
+RAW = "application/vnd.docker.raw-stream"
+MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
+_NUMBERS = {"stdout": 1, "stderr": 2}
+
+
+def frame(stream_name: str, data: bytes) -> bytes:
+    """One frame of a multiplexed stream."""
+    return struct.pack(">BxxxL", _NUMBERS[stream_name], len(data)) + data
+
+
+async def stream(request: web.Request, content_type: str) -> web.StreamResponse:
+    """A response whose headers have been sent and whose body follows in chunks."""
+    response = web.StreamResponse(headers={"Content-Type": content_type})
+    response.enable_chunked_encoding()
+    await response.prepare(request)
+    return response
+
+
+async def json_stream(request: web.Request, items: AsyncIterator[dict[str, Any]]) -> web.StreamResponse:
+    """JSON objects, a line each, as they come."""
+    response = await stream(request, "application/json")
+    async for item in items:
+        await response.write(json.dumps(item, separators=(",", ":")).encode() + b"\n")
+    await response.write_eof()
+    return response
+
+
+async def log_stream(
+    request: web.Request, batches: AsyncIterator[list[Entry]], *, terminal: bool, timestamps: bool
+) -> web.StreamResponse:
+    """A container's log, framed unless it has a terminal."""
+    response = await stream(request, RAW if terminal else MULTIPLEXED)
+    fresh = {"stdout": True, "stderr": True}  # whether the next entry of a stream begins a line
+    async for batch in batches:
+        out = bytearray()
+        for entry in batch:
+            text = entry.text
+            if timestamps and fresh[entry.stream]:
+                text = f"{entry.time} {text}"
+            fresh[entry.stream] = entry.text.endswith("\n")
+            data = text.encode(errors="surrogateescape")
+            out += data if terminal else frame(entry.stream, data)
+        if out:
+            await response.write(bytes(out))
+    await response.write_eof()
+    return response

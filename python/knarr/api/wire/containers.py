@@ -1,0 +1,328 @@
+"""Containers on the wire: the body of a create, and records as inspect and list show them."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
+from knarr.engine.containers.create import Request
+from knarr.errors import InvalidArgument
+from knarr.store.containers import CONFIG_DEFAULTS, HOST_DEFAULTS, Config, HostConfig
+
+if TYPE_CHECKING:
+    from knarr.engine.containers.container import Container
+    from knarr.engine.engine import Engine
+    from knarr.store.containers import ContainerRecord, Endpoint, State
+
+__all__ = ["create_request", "inspect", "labels_match", "mount_points", "state", "summary", "timestamp"]
+
+ZERO_TIME = "0001-01-01T00:00:00Z"
+_CONFIG: TypeAdapter[Config] = TypeAdapter(Config)
+_HOST: TypeAdapter[HostConfig] = TypeAdapter(HostConfig)
+# Fields of earlier and later API versions that may be sent empty.
+_ENVELOPE = {"HostConfig", "NetworkingConfig", "Platform", "VolumeDriver", "Name"}
+
+
+class _Networking(TypedDict, total=False):
+    EndpointsConfig: dict[str, dict[str, Any] | None] | None
+
+
+_NETWORKING: TypeAdapter[_Networking] = TypeAdapter(_Networking)
+
+
+def create_request(body: dict[str, Any], name: str, platform: str | None) -> Request:
+    """Decode the body of POST /containers/create. Raises InvalidArgument, pydantic's ValidationError."""
+    config = {key: value for key, value in body.items() if value is not None and key not in _ENVELOPE}
+    host = {key: value for key, value in (body.get("HostConfig") or {}).items() if value is not None}
+    _refuse_unknown(config, CONFIG_DEFAULTS, "")
+    _refuse_unknown(host, HOST_DEFAULTS, "HostConfig.")
+    for key in ("Cmd", "Entrypoint", "Shell"):
+        if isinstance(config.get(key), str):
+            config[key] = [config[key]]
+    for item in ("CapAdd", "CapDrop"):
+        if isinstance(host.get(item), str):
+            host[item] = [host[item]]
+    networking = _NETWORKING.validate_python(body.get("NetworkingConfig") or {}, strict=True)
+    endpoints = networking.get("EndpointsConfig") or {}
+    return Request(
+        config=_CONFIG.validate_python({**CONFIG_DEFAULTS, **config}, strict=True),
+        host=_HOST.validate_python(_with_defaults(host), strict=True),
+        networks={key: value or {} for key, value in endpoints.items()},
+        name=name,
+        platform=platform,
+    )
+
+
+def _with_defaults(host: dict[str, Any]) -> dict[str, Any]:
+    full = {**HOST_DEFAULTS, **host}
+    for key in ("LogConfig", "RestartPolicy"):
+        if isinstance(full[key], dict):
+            full[key] = {name: value for name, value in full[key].items() if value is not None}
+    return full
+
+
+def _refuse_unknown(given: dict[str, Any], known: dict[str, Any], prefix: str) -> None:
+    for key in given.keys() - known.keys():
+        value = given.pop(key)
+        if value not in ("", 0, False, [], {}):
+            raise InvalidArgument(f"{prefix}{key} is not a field that knarr knows: leave it out (it was {value!r:.200})")
+
+
+def timestamp(ns: int) -> str:
+    """RFC 3339 with nanoseconds; Docker's zero time for 0."""
+    if not ns:
+        return ZERO_TIME
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ns // 1_000_000_000)) + f".{ns % 1_000_000_000:09d}Z"
+
+
+def state(found: State) -> dict[str, Any]:
+    """The State of inspect."""
+    status = found.status
+    return {
+        "Status": status,
+        "Running": status in ("running", "paused", "restarting"),
+        "Paused": status == "paused",
+        "Restarting": status == "restarting",
+        "OOMKilled": found.oom_killed,
+        "Dead": status == "dead",
+        "Pid": found.pid,
+        "ExitCode": found.exit_code,
+        "Error": found.error,
+        "StartedAt": timestamp(found.started_ns),
+        "FinishedAt": timestamp(found.finished_ns),
+    }
+
+
+def mount_points(engine: Engine, record: ContainerRecord) -> list[dict[str, Any]]:
+    """The Mounts of inspect and list."""
+    found = []
+    for point in record.mounts:
+        if not point["listed"]:
+            continue
+        item: dict[str, Any] = {"Type": point["type"]}
+        if point["type"] == "volume":
+            item |= {"Name": point["name"], "Source": engine.volumes.path(point["name"])}
+        else:
+            item["Source"] = point["source"]
+        item["Destination"] = point["destination"]
+        if point["type"] == "volume":
+            item["Driver"] = "local"
+        item |= {"Mode": point["mode"], "RW": not point["read_only"], "Propagation": point["propagation"]}
+        found.append(item)
+    return found
+
+
+def _endpoint(name: str, endpoint: Endpoint) -> dict[str, Any]:
+    return {
+        "IPAMConfig": None,
+        "Links": None,
+        "Aliases": endpoint["aliases"] or None,
+        "MacAddress": endpoint["mac"],
+        "DriverOpts": None,
+        "GwPriority": 0,
+        "NetworkID": endpoint["network_id"],
+        "EndpointID": endpoint["endpoint_id"],
+        "Gateway": endpoint["gateway"],
+        "IPAddress": endpoint["address"],
+        "IPPrefixLen": endpoint["prefix"],
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DNSNames": None,
+    }
+
+
+def _ports(record: ContainerRecord) -> dict[str, Any]:
+    """NetworkSettings.Ports: exposed ports, and where on the host they are."""
+    found: dict[str, Any] = {port: None for port in record.config["ExposedPorts"] or {}} if record.state.running else {}
+    for protocol, address, host_port, port in record.state.ports:
+        key = f"{port}/{protocol}"
+        found[key] = [*(found.get(key) or ()), {"HostIp": address, "HostPort": str(host_port)}]
+    return found
+
+
+def _network_settings(record: ContainerRecord) -> dict[str, Any]:
+    endpoints = record.state.networks
+    networks = {name: _endpoint(name, endpoint) for name, endpoint in endpoints.items()}
+    running = record.state.running
+    settings: dict[str, Any] = {
+        "Bridge": "",
+        "SandboxID": record.id if running else "",
+        "SandboxKey": f"/proc/{record.state.pid}/ns/net" if running else "",
+        "Ports": _ports(record),
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "EndpointID": "",
+        "Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "IPAddress": "",
+        "IPPrefixLen": 0,
+        "IPv6Gateway": "",
+        "MacAddress": "",
+        "Networks": networks,
+    }
+    bridge = networks.get("bridge")
+    if bridge is not None:  # older clients look for it here
+        for key in ("EndpointID", "Gateway", "IPAddress", "IPPrefixLen", "MacAddress"):
+            settings[key] = bridge[key]
+    return settings
+
+
+def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None) -> dict[str, Any]:
+    """GET /containers/{id}/json."""
+    record = container.record
+    bundle = f"{engine.config.run_root}/containers/{record.id}"
+    directory = f"{engine.config.data_root}/containers/{record.id}"
+    keeps_log = record.host["LogConfig"].get("Type") != "none"
+    found = {
+        "Id": record.id,
+        "Created": timestamp(record.created_ns),
+        "Path": record.path,
+        "Args": record.args,
+        "State": state(record.state),
+        "Image": record.image_id,
+        "ResolvConfPath": f"{bundle}/resolv.conf",
+        "HostnamePath": f"{bundle}/hostname",
+        "HostsPath": f"{bundle}/hosts",
+        "LogPath": f"{directory}/{record.id}-json.log" if keeps_log else "",
+        "Name": f"/{record.name}",
+        "RestartCount": record.state.restart_count,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": engine.containers.execs.of(container) or None,
+        "HostConfig": record.host,
+        "GraphDriver": {
+            "Name": "overlay2",
+            "Data": {"ID": record.id, "UpperDir": f"{directory}/upper", "WorkDir": f"{directory}/work"},
+        },
+        "Mounts": mount_points(engine, record),
+        "Config": record.config,
+        "NetworkSettings": _network_settings(record),
+    }
+    if sizes is not None:
+        found["SizeRw"], found["SizeRootFs"] = sizes
+    return found
+
+
+def summary(engine: Engine, container: Container, image_name: str) -> dict[str, Any]:
+    """One line of GET /containers/json."""
+    record = container.record
+    command = " ".join([record.path, *record.args])
+    ports = []
+    for protocol, address, host_port, port in record.state.ports:
+        ports.append({"IP": address, "PrivatePort": port, "PublicPort": host_port, "Type": protocol})
+    published = {(item["PrivatePort"], item["Type"]) for item in ports}
+    if record.state.running:
+        for text in record.config["ExposedPorts"] or {}:
+            number, _, protocol = text.partition("/")
+            if (int(number), protocol or "tcp") not in published:
+                ports.append({"PrivatePort": int(number), "Type": protocol or "tcp"})
+    return {
+        "Id": record.id,
+        "Names": [f"/{record.name}"],
+        "Image": image_name,
+        "ImageID": record.image_id,
+        "Command": command,
+        "Created": record.created_ns // 1_000_000_000,
+        "Ports": ports,
+        "Labels": record.config["Labels"] or {},
+        "State": record.state.status,
+        "Status": status_text(record.state),
+        "HostConfig": {"NetworkMode": record.host["NetworkMode"]},
+        "NetworkSettings": {
+            "Networks": {name: _endpoint(name, endpoint) for name, endpoint in record.state.networks.items()}
+        },
+        "Mounts": mount_points(engine, record),
+    }
+
+
+def status_text(found: State) -> str:
+    """The words of `docker ps`: `Up 2 minutes`, `Exited (0) 3 days ago`."""
+    now = time.time_ns()
+    if found.status in ("running", "paused"):
+        text = f"Up {_duration(now - found.started_ns)}"
+        return f"{text} (Paused)" if found.status == "paused" else text
+    if found.status == "restarting":
+        return f"Restarting ({found.exit_code}) {_duration(now - found.finished_ns)} ago"
+    if found.status == "created":
+        return "Created"
+    if found.status == "dead":
+        return "Dead"
+    return f"Exited ({found.exit_code}) {_duration(now - found.finished_ns)} ago"
+
+
+def _duration(ns: int) -> str:
+    """A span of time as people say it, by Docker's steps."""
+    seconds = max(0, ns // 1_000_000_000)
+    if seconds < 1:
+        return "Less than a second"
+    if seconds == 1:
+        return "1 second"
+    if seconds < 60:
+        return f"{seconds} seconds"
+    minutes = seconds // 60
+    if minutes == 1:
+        return "About a minute"
+    if minutes < 60:
+        return f"{minutes} minutes"
+    hours = int(seconds / 3600 + 0.5)
+    if hours == 1:
+        return "About an hour"
+    if hours < 48:
+        return f"{hours} hours"
+    if hours < 24 * 7 * 2:
+        return f"{hours // 24} days"
+    if hours < 24 * 30 * 2:
+        return f"{hours // 24 // 7} weeks"
+    if hours < 24 * 365 * 2:
+        return f"{hours // 24 // 30} months"
+    return f"{hours // 24 // 365} years"
+
+
+def labels_match(wanted: list[str], labels: dict[str, str]) -> bool:
+    """Whether every `key` or `key=value` holds."""
+    for text in wanted:
+        key, separator, value = text.partition("=")
+        if key not in labels or (separator and labels[key] != value):
+            return False
+    return True
+
+
+def parse_time(text: str) -> int:
+    """Nanoseconds since the epoch of `1700000000`, `1700000000.5`, an RFC 3339 time, or a span before now (`10m`)."""
+    if not text or text == "0":
+        return 0
+    whole, _, fraction = text.partition(".")
+    if whole.lstrip("-").isdigit() and (not fraction or fraction.isdigit()):
+        return int(whole) * 1_000_000_000 + int((fraction or "0").ljust(9, "0")[:9])
+    spans = {"s": 1, "m": 60, "h": 3600}
+    total, number = 0.0, ""
+    for char in text:
+        if char.isdigit() or char == ".":
+            number += char
+        elif char in spans and number:
+            total += float(number) * spans[char]
+            number = ""
+        else:
+            break
+    else:
+        if not number:
+            return time.time_ns() - int(total * 1e9)
+    try:
+        parsed = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        raise InvalidArgument(f'invalid time: "{text}": give seconds since the epoch, an RFC 3339 time, or a span such as 10m') from None
+    if parsed.tzinfo is None:
+        parsed = parsed.replace(tzinfo=timezone.utc)
+    return int(parsed.timestamp() * 1e9)

@@ -1,0 +1,331 @@
+"""`engine.containers`: every container of one engine, and what can be done with them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+from typing import TYPE_CHECKING, Any
+
+from knarr.engine.containers import logs, processes
+from knarr.engine.containers.container import Container, Context, Exit
+from knarr.engine.containers.create import Creation, Request, check_name
+from knarr.engine.containers.execs import Execs, Streams
+from knarr.engine.containers.lifecycle import Lifecycle
+from knarr.engine.containers.removal import Removal
+from knarr.errors import Conflict, InvalidArgument, NotFound, Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from knarr.store.containers import ContainerRecord
+
+__all__ = ["Containers"]
+
+log = logging.getLogger("knarr.containers")
+
+UNKNOWN_EXIT = 255
+UNKNOWN_ERROR = "the container ended while neither daemon nor supervisor was there: its exit code is not known"
+
+
+class Containers:
+    """Belongs to the event loop."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._containers: dict[str, Container] = {}  # by ID, oldest first
+        self._names: dict[str, str] = {}  # name → ID, and names that are being taken
+        self._creation = Creation(context, self._names, self.get)
+        self._removal = Removal(context, self._forget)
+        self._lifecycle = Lifecycle(context, self.get, self._removal.auto)
+        self._removal.lifecycle = self._lifecycle
+        self.execs = Execs(context, self.get)
+        self._loaded = False
+
+    # --- finding
+
+    def get(self, name: str) -> Container:
+        """A container by ID, name, or a prefix of its ID. Raises NotFound in Docker's words."""
+        found = self._containers.get(name)
+        if found is not None:
+            return found
+        known = self._names.get(name.removeprefix("/"))
+        if known is not None and known in self._containers:
+            return self._containers[known]
+        if name:
+            matches = [found for key, found in self._containers.items() if key.startswith(name)]
+            if len(matches) == 1:
+                return matches[0]
+            if matches:
+                raise InvalidArgument(f"Multiple IDs found with provided prefix: {name}")
+        raise NotFound(f"No such container: {name}")
+
+    def all(self) -> list[Container]:
+        """Every container, oldest first."""
+        return list(self._containers.values())
+
+    def using_image(self, image_id: str) -> list[str]:
+        """The IDs of the containers that were made from an image."""
+        return [key for key, found in self._containers.items() if found.record.image_id == image_id]
+
+    def using_volume(self, name: str) -> list[str]:
+        """The IDs of the containers that mount a volume."""
+        return [
+            key
+            for key, found in self._containers.items()
+            if any(point["type"] == "volume" and point["name"] == name for point in found.record.mounts)
+        ]
+
+    def is_running(self, container_id: str) -> bool:
+        """Whether a container runs; False for one that does not exist."""
+        found = self._containers.get(container_id)
+        return found is not None and found.record.state.running
+
+    # --- making, starting, ending
+
+    async def create(self, asked: Request) -> tuple[ContainerRecord, list[str]]:
+        """Make a container; its record, and warnings."""
+        record, warnings = await self._creation.create(asked)
+        container = Container(record)
+        self._containers[record.id] = container
+        self._context.announce(container, "create")
+        return record, warnings
+
+    async def start(self, name: str) -> None:
+        """Start it. NotModified where it runs already."""
+        await self._lifecycle.start(self.get(name))
+
+    async def stop(self, name: str, stop_signal: str, timeout: int | None) -> None:
+        """Stop it. NotModified where it does not run."""
+        await self._lifecycle.stop(self.get(name), stop_signal, timeout)
+
+    async def restart(self, name: str, stop_signal: str, timeout: int | None) -> None:
+        """Stop and start it."""
+        await self._lifecycle.restart(self.get(name), stop_signal, timeout)
+
+    async def kill(self, name: str, kill_signal: str) -> None:
+        """Send it a signal."""
+        await self._lifecycle.kill(self.get(name), kill_signal)
+
+    async def pause(self, name: str) -> None:
+        """Freeze it."""
+        await self._lifecycle.pause(self.get(name))
+
+    async def unpause(self, name: str) -> None:
+        """Thaw it."""
+        await self._lifecycle.unpause(self.get(name))
+
+    async def remove(self, name: str, *, force: bool, volumes: bool) -> None:
+        """Remove it."""
+        await self._removal.remove(self.get(name), force=force, volumes=volumes)
+
+    def rename(self, name: str, new: str) -> None:
+        """Give it another name."""
+        container = self.get(name)
+        if not new:
+            raise InvalidArgument("Neither old nor new names may be empty")
+        new = check_name(new)
+        old = container.record.name
+        if new == old:
+            raise InvalidArgument(
+                f"Renaming a container with the same name as its current name: /{old}"
+            )
+        if new in self._names:
+            raise Conflict(
+                f'Conflict. The container name "/{new}" is already in use by container "{self._names[new]}". '
+                "You have to remove (or rename) that container to be able to reuse that name."
+            )
+        self._context.records.rename(container.record, new)
+        self._names[new] = container.record.id
+        del self._names[old]
+        self._context.announce(container, "rename", oldName=f"/{old}")
+
+    def wait(self, name: str, condition: str) -> Awaitable[Exit]:
+        """Something to await for the end that a condition means: not-running, next-exit, removed."""
+        container = self.get(name)
+        state = container.record.state
+        if condition == "removed":
+            return container.removal()
+        if condition == "next-exit":
+            return container.next_exit()
+        if condition not in ("", "not-running"):
+            raise InvalidArgument(f'invalid condition: "{condition}"')
+        if state.running or state.status == "restarting":
+            return container.next_exit()
+        done: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        done.set_result(Exit(state.exit_code))
+        return done
+
+    async def resize(self, name: str, rows: int, columns: int) -> None:
+        """Set the size of its terminal."""
+        container = self.get(name)
+        if not container.record.state.running:
+            raise Conflict(f"cannot resize a stopped container: container {container.record.id} is not running")
+        await self._context.supervisor.call("resize", container=container.record.id, rows=rows, cols=columns)
+
+    async def attach(self, name: str, streams: Streams) -> None:
+        """Hand a client's connection to the supervisor."""
+        container = self.get(name)
+        await self._context.supervisor.call(
+            "attach", fds=(streams.fd,), container=container.record.id, **streams.fields()
+        )
+        self._context.announce(container, "attach")
+
+    def attachable(self, name: str) -> Container:
+        """The container to attach to. Conflict where its state forbids it."""
+        container = self.get(name)
+        if container.record.state.status == "paused":
+            raise Conflict(f"container {container.record.id} is paused, unpause the container before attach")
+        if container.record.state.status == "restarting":
+            raise Conflict(f"container {container.record.id} is restarting, wait until the container is running")
+        return container
+
+    # --- looking
+
+    def logs(self, name: str, wanted: logs.Wanted, *, on: bool) -> AsyncIterator[list[logs.Entry]]:
+        """Its log, in batches."""
+        container = self.get(name)
+        record = container.record
+        if record.host["LogConfig"].get("Type") == "none":
+            raise Unsupported("configured logging driver does not support reading")
+        path = f"{self._context.directory(record.id)}/{record.id}-json.log"
+
+        def running() -> bool:
+            return not container.removing and (record.state.running or record.state.status == "restarting")
+
+        return logs.follow(path, wanted, running, on=on)
+
+    async def top(self, name: str, arguments: str) -> tuple[list[str], list[list[str]]]:
+        """Its processes: (titles, rows)."""
+        container = self.get(name)
+        if not container.record.state.running:
+            raise Conflict(f"container {container.record.id} is not running")
+        return await asyncio.to_thread(
+            processes.processes, self._context.config.engine_id, container.record.id, arguments
+        )
+
+    async def sizes(self, container: Container) -> tuple[int, int]:
+        """(bytes that it has written, bytes of its whole root file system)."""
+        upper = f"{self._context.directory(container.record.id)}/upper"
+        written, _ = await asyncio.to_thread(self._context.store.usage, upper)
+        image = self._context.images.catalog.get(container.record.image_id)
+        return written, written + (image.size if image else 0)
+
+    async def prune(self, wanted: Callable[[ContainerRecord], bool]) -> tuple[list[str], int]:
+        """Remove those that do not run and are wanted gone: their IDs, and the bytes freed."""
+        removed, freed = [], 0
+        for container in self.all():
+            state = container.record.state
+            if state.running or state.status == "restarting" or container.removing or not wanted(container.record):
+                continue
+            written, _ = await self.sizes(container)
+            try:
+                await self._removal.remove(container)
+            except (Conflict, NotFound):
+                continue  # it was started or removed in between
+            removed.append(container.record.id)
+            freed += written
+        return removed, freed
+
+    # --- what the supervisor tells
+
+    def event(self, event: dict[str, Any]) -> None:
+        """An event of the supervisor's."""
+        kind = event["event"]
+        if kind == "exec_exit":
+            self.execs.exited(event)
+            return
+        container = self._containers.get(event["container"])
+        if kind == "exit":
+            if container is None:
+                self._context.supervisor.tell("forget", container=event["container"])
+                return
+            self.execs.container_ended(container)
+            self._lifecycle.exited(container, event)
+        elif kind == "detach" and container is not None:
+            if event.get("exec"):
+                self.execs.detached(event)
+            else:
+                self._context.announce(container, "detach")
+
+    # --- the daemon's start and end
+
+    def load(self) -> None:
+        """Read the records, and sweep what belongs to none. Before the supervisor is reached."""
+        context = self._context
+        for record in context.records.load():
+            if not os.path.isdir(context.directory(record.id)):
+                log.warning("container %s has lost its directory and is forgotten", record.id[:12])
+                context.records.delete(record.id)
+                continue
+            self._containers[record.id] = Container(record)
+            self._names[record.name] = record.id
+        os.makedirs(f"{context.config.data_root}/containers", 0o710, exist_ok=True)
+        os.makedirs(f"{context.config.run_root}/containers", 0o700, exist_ok=True)
+        for name in os.listdir(f"{context.config.data_root}/containers"):
+            if name not in self._containers:
+                log.info("sweeping the half-made container %s", name[:12])
+                context.store.remove_tree(f"{context.config.data_root}/containers/{name}")
+
+    async def reconcile(self, listed: list[dict[str, Any]]) -> None:
+        """Bring the records in line with what the supervisor has: whenever a connection to it was made."""
+        context = self._context
+        there = {item["container"]: item for item in listed}
+        for container_id, item in there.items():
+            container = self._containers.get(container_id)
+            if container is None:
+                log.warning("the supervisor has container %s that no record speaks of: ending it", container_id[:12])
+                if item["status"] == "running":
+                    context.supervisor.tell("signal", container=container_id, signal=int(signal.SIGKILL))
+                continue
+            state = container.record.state
+            if item["status"] == "running" and not container.lock.locked() and state.pid != item["pid"]:
+                log.info("container %s was started and not written down: taken over", container_id[:12])
+                state.status, state.pid, state.started_ns = "running", item["pid"], item["started_at"]
+                state.finished_ns = 0
+                context.records.update_state(container.record)
+        for container in self.all():
+            state = container.record.state
+            if not state.running:
+                continue
+            if container.record.id in there:
+                for endpoint in state.networks.values():
+                    context.networks.restore(endpoint)
+            elif not container.lock.locked():
+                log.warning("container %s is gone, and with it its exit code", container.record.id[:12])
+                self._lifecycle.lost(container, UNKNOWN_EXIT, UNKNOWN_ERROR)
+        if not self._loaded:
+            self._loaded = True
+            await asyncio.to_thread(self._sweep_bundles, set(there))
+
+    def _sweep_bundles(self, there: set[str]) -> None:
+        root = f"{self._context.config.run_root}/containers"
+        for name in os.listdir(root):
+            if name not in self._containers and name not in there:
+                shutil.rmtree(f"{root}/{name}", ignore_errors=True)
+
+    def resume(self) -> None:
+        """Start what restart policies ask for, and remove what asked to be removed: once, at the daemon's start."""
+        for container in self.all():
+            state = container.record.state
+            if state.running:
+                continue
+            if container.record.host["AutoRemove"] and state.finished_ns:
+                self._lifecycle.remove_later(container)
+            elif state.started_ns and self._lifecycle.wants_restart(container, daemon_start=True):
+                self._lifecycle.start_by_policy(container)
+            elif state.status == "restarting":
+                state.status = "exited"
+                self._context.records.update_state(container.record)
+
+    async def close(self) -> None:
+        """Finish what is under way. Containers run on."""
+        await self._lifecycle.close(self.all())
+        await self._removal.close()
+
+    def _forget(self, container: Container) -> None:
+        self._containers.pop(container.record.id, None)
+        self._names.pop(container.record.name, None)
+        self.execs.container_gone(container)

@@ -1,0 +1,240 @@
+"""From a request to a record: nothing runs yet.
+
+Order: the name is reserved in memory, the directory is made, volumes are made and filled, and then the
+record is written. What a crash leaves behind before that is a directory without a record, swept at start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import secrets
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from knarr.engine.containers import merge, mounts, request
+from knarr.engine.containers.container import Container, Context
+from knarr.engine.containers.names import random_name
+from knarr.errors import Conflict, InvalidArgument, Unsupported
+from knarr.store.containers import Config, ContainerRecord, Endpoint, HostConfig, State
+from knarr.types import Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from knarr.engine.images.images import Image
+
+__all__ = ["Creation", "Request", "check_name"]
+
+_NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+LONGEST_NAME = 255
+
+
+@dataclass(slots=True)
+class Request:
+    """A decoded request to make a container."""
+
+    config: Config
+    host: HostConfig
+    networks: dict[str, dict[str, Any]]  # EndpointsConfig
+    name: str = ""
+    platform: str | None = None
+
+
+def check_name(name: str) -> str:
+    """A name without its slash. Raises InvalidArgument in Docker's words."""
+    if not _NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+        raise InvalidArgument(
+            f"Invalid container name ({name[:64]}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        )
+    return name.removeprefix("/")
+
+
+class Creation:
+    """Makes records of containers."""
+
+    def __init__(self, context: Context, names: dict[str, str], find: Callable[[str], Container]) -> None:
+        self._context = context
+        self._names = names  # of all containers: name → ID
+        self._find = find
+
+    async def create(self, asked: Request) -> tuple[ContainerRecord, list[str]]:
+        """Make a record of what was asked for; warnings for its maker."""
+        config, host = asked.config, asked.host
+        self._normalize(config, host)
+        warnings = request.check(config, host)
+        self._check_seccomp(host)
+        container_id = secrets.token_hex(32)
+        name = self._reserve(asked.name, container_id)
+        context = self._context
+        try:
+            with contextlib.ExitStack() as held:
+                image: Image | None = None
+                if config["Image"]:
+                    image = await context.images.resolve(config["Image"], asked.platform)
+                    held.enter_context(context.images.hold(image.id))
+                    merge.merge(config, image.config.get("config") or {})
+                elif not (host["Knarr"] or {}).get("HostOverlay"):
+                    raise InvalidArgument("no image specified: give Config.Image")
+                record = self._record(container_id, name, config, host, image)
+                record.state.networks = self._endpoints(record, asked.networks)
+                record.mounts = mounts.resolve(config, host, self._sources(host))
+                await self._prepare(record, list(image.lower) if image else [])
+                context.records.insert(record)
+        except BaseException:
+            del self._names[name]
+            raise
+        return record, warnings
+
+    def _normalize(self, config: Config, host: HostConfig) -> None:
+        mode = host["NetworkMode"]
+        if mode in ("", "default"):
+            host["NetworkMode"] = "none" if config["NetworkDisabled"] else "bridge"
+        if not host["LogConfig"].get("Type"):
+            host["LogConfig"]["Type"] = "json-file"
+        host["LogConfig"].setdefault("Config", {})
+        host["RestartPolicy"] = {
+            "Name": host["RestartPolicy"].get("Name") or "no",
+            "MaximumRetryCount": host["RestartPolicy"].get("MaximumRetryCount") or 0,
+        }
+        host["IpcMode"] = host["IpcMode"] or "private"
+        host["CgroupnsMode"] = host["CgroupnsMode"] or "private"
+        host["ShmSize"] = host["ShmSize"] or 64 * 1024 * 1024
+        host["Runtime"] = host["Runtime"] or "knarr"
+        if host["Memory"] > 0 and not host["MemorySwap"]:
+            host["MemorySwap"] = host["Memory"] * 2
+        if host["PortBindings"]:
+            host["PortBindings"] = {
+                port: [{"HostIp": one.get("HostIp") or "", "HostPort": one.get("HostPort") or ""} for one in bindings or [{}]]
+                for port, bindings in host["PortBindings"].items()
+            }
+
+    def _check_seccomp(self, host: HostConfig) -> None:
+        profile, _ = request.security(host)
+        if profile not in (None, "unconfined"):
+            self._context.profiles.check(profile)
+
+    def _reserve(self, name: str, container_id: str) -> str:
+        if not name:
+            name = random_name(self._names)
+        else:
+            name = check_name(name)
+            if name in self._names:
+                raise Conflict(
+                    f'Conflict. The container name "/{name}" is already in use by container "{self._names[name]}". '
+                    "You have to remove (or rename) that container to be able to reuse that name."
+                )
+        self._names[name] = container_id
+        return name
+
+    def _record(
+        self, container_id: str, name: str, config: Config, host: HostConfig, image: Image | None
+    ) -> ContainerRecord:
+        path, args = merge.command(config)
+        mode = host["NetworkMode"]
+        if not config["Hostname"]:
+            if mode == "host" or host["UTSMode"] == "host":
+                config["Hostname"] = socket.gethostname()
+            elif mode.startswith("container:"):
+                config["Hostname"] = self._find(mode[10:]).record.config["Hostname"]
+            else:
+                config["Hostname"] = container_id[:12]
+        for port in host["PortBindings"] or {}:
+            config["ExposedPorts"] = {**(config["ExposedPorts"] or {}), port: {}}
+        return ContainerRecord(
+            id=container_id,
+            name=name,
+            image_id=image.id if image else "",
+            created_ns=time.time_ns(),
+            config=config,
+            host=host,
+            path=path,
+            args=args,
+            platform=str(image.platform if image else Platform.host()),
+            manifest_digest=image.manifest_digest if image else "",
+            mounts=[],
+            anonymous_volumes=[],
+            state=State(),
+        )
+
+    def _endpoints(self, record: ContainerRecord, asked: dict[str, dict[str, Any]]) -> dict[str, Endpoint]:
+        mode = record.host["NetworkMode"]
+        if mode.startswith("container:"):
+            other = self._find(mode[10:])  # NotFound now rather than at the start
+            record.host["NetworkMode"] = f"container:{other.record.id}"
+            if asked:
+                raise InvalidArgument("conflicting options: networks and the container type network mode")
+            return {}
+        network = self._context.networks.get(mode)
+        found: dict[str, Endpoint] = {}
+        settings: dict[str, Any] = {}
+        for name, given in asked.items():
+            if self._context.networks.get(name) is not network:
+                raise Unsupported(f"EndpointsConfig: a container of network {mode} cannot join {name} as well in knarr yet")
+            settings = given or {}
+        for field in ("Links", "DriverOpts"):
+            if settings.get(field):
+                raise Unsupported(f"EndpointsConfig.{field} is not supported by knarr yet")
+        if settings.get("Aliases"):
+            raise InvalidArgument("network-scoped alias is supported only for containers in user defined networks")
+        addresses = settings.get("IPAMConfig") or {}
+        if addresses.get("IPv4Address") or addresses.get("IPv6Address"):
+            raise InvalidArgument("user specified IP address is supported on user defined networks only")
+        found[network.name] = {
+            "network_id": network.id,
+            "endpoint_id": "",
+            "address": "",
+            "prefix": 0,
+            "gateway": "",
+            "mac": "",
+            "wanted_address": "",
+            "wanted_mac": settings.get("MacAddress") or record.config["MacAddress"],
+            "aliases": [],
+        }
+        return found
+
+    def _sources(self, host: HostConfig) -> list[tuple[ContainerRecord, bool]]:
+        found = []
+        for text in host["VolumesFrom"] or ():
+            name, _, mode = text.partition(":")
+            if mode not in ("", "ro", "rw", "z", "Z"):
+                raise InvalidArgument(f"invalid mode: {mode}")
+            found.append((self._find(name).record, mode == "ro"))
+        return found
+
+    async def _prepare(self, record: ContainerRecord, lower: list[str]) -> None:
+        """Make the container's directory, and its volumes."""
+        context = self._context
+        await asyncio.to_thread(make_directory, context.directory(record.id))
+        try:
+            for point in record.mounts:
+                if point["type"] != "volume":
+                    continue
+                labels: dict[str, str] = {}
+                if not point["name"]:
+                    volume = await context.volumes.create(anonymous=True, labels={"com.docker.volume.anonymous": ""})
+                    point["name"] = volume.name
+                    record.anonymous_volumes.append(volume.name)
+                else:
+                    for mount in record.host["Mounts"] or ():
+                        if mount.get("Source") == point["name"]:
+                            labels = (mount.get("VolumeOptions") or {}).get("Labels") or {}
+                    await context.volumes.create(point["name"], labels=labels)
+                if lower and not point["no_copy"]:
+                    await context.volumes.populate(point["name"], lower, point["destination"])
+        except BaseException:
+            for name in record.anonymous_volumes:
+                await context.volumes.remove(name, force=True)
+            await asyncio.to_thread(context.store.remove_tree, context.directory(record.id))
+            raise
+
+
+def make_directory(path: str) -> None:
+    """The directories of a container's own files."""
+    os.mkdir(path, 0o710)
+    os.mkdir(f"{path}/upper", 0o755)
+    os.mkdir(f"{path}/work", 0o711)

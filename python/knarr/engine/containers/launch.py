@@ -1,0 +1,190 @@
+"""What a start needs: the bundle on the run root, and the supervisor's `start` request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+from knarr.engine.containers import netfiles, request
+from knarr.engine.containers.capabilities import capabilities
+from knarr.engine.containers.spec import Surroundings, compose
+from knarr.errors import Conflict, InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from knarr.engine.containers.container import Container, Context
+    from knarr.store.containers import ContainerRecord
+
+__all__ = ["bundle", "groups", "seccomp_path", "start_fields"]
+
+OVERLAY_SIZE = 1 << 30  # bytes that a throw-away upper layer may hold
+
+
+async def bundle(context: Context, record: ContainerRecord, find: Callable[[str], Container]) -> None:
+    """Write `config.json` and the files that are bound into /etc.
+
+    All on the run root, which is no disk, and so from the event loop; only a container with devices reads /dev,
+    in a thread.
+    """
+    extra = await asyncio.to_thread(groups, context, record) if record.host["GroupAdd"] else []
+    pid_of = 0
+    if record.host["PidMode"].startswith("container:"):
+        other = find(record.host["PidMode"][10:]).record
+        if not other.state.running:
+            raise Conflict(f"cannot join PID namespace of a non running container: {other.id}")
+        pid_of = other.state.pid
+    directory = context.bundle(record.id)
+    around = Surroundings(
+        context.config.engine_id, directory, f"{context.config.data_root}/volumes", extra, pid_of
+    )
+    host = record.host
+    if host["Privileged"] or host["Devices"]:
+        spec = await asyncio.to_thread(compose, record, around)
+    else:
+        spec = compose(record, around)
+    mode = host["NetworkMode"]
+    gateway = context.networks.gateway() if _wants_gateway(record) else ""
+    files = {
+        "config.json": json.dumps(spec, separators=(",", ":")),
+        "hostname": record.config["Hostname"] + "\n",
+        "hosts": netfiles.hosts(record, gateway),
+        "resolv.conf": netfiles.resolv_conf(record, context.config.dns, own_network=mode == "bridge"),
+    }
+    os.makedirs(directory, 0o700, exist_ok=True)
+    netfiles.write(directory, files)
+
+
+def _wants_gateway(record: ContainerRecord) -> bool:
+    return any(entry.endswith(("=host-gateway", ":host-gateway")) for entry in record.host["ExtraHosts"] or ())
+
+
+def seccomp_path(context: Context, record: ContainerRecord) -> str | None:
+    """The file of the container's system call profile; None for unconfined."""
+    profile, _ = request.security(record.host)
+    if profile == "unconfined":
+        return None
+    return context.profiles.path(profile, frozenset(capabilities(record.host)))
+
+
+async def start_fields(context: Context, record: ContainerRecord, find: Callable[[str], Container]) -> dict[str, Any]:
+    """The fields of the request."""
+    config, host = record.config, record.host
+    rows, columns = host["ConsoleSize"] or (0, 0)
+    limits = request.log_limits(host, context.config.log.max_size, context.config.log.max_file)
+    directory = context.directory(record.id)
+    log = {"path": f"{directory}/{record.id}-json.log", "max_size": limits[0], "max_file": limits[1]} if limits else None
+    return {
+        "container": record.id,
+        "bundle": context.bundle(record.id),
+        "rootfs": await _rootfs(context, record),
+        "user": config["User"] or None,
+        "seccomp": seccomp_path(context, record),
+        "network": _network(context, record, find),
+        "terminal": config["Tty"],
+        "size": [rows, columns] if config["Tty"] and rows and columns else None,
+        "stdin": config["OpenStdin"],
+        "stdin_once": config["StdinOnce"],
+        "log": log,
+    }
+
+
+async def _rootfs(context: Context, record: ContainerRecord) -> dict[str, Any]:
+    ours = record.host["Knarr"] or {}
+    if ours.get("HostOverlay"):
+        return {"lower": ["/"], "tmpfs_size": ours.get("OverlaySize") or OVERLAY_SIZE}
+    image = await context.images.resolve(record.image_id)
+    directory = context.directory(record.id)
+    return {"lower": list(image.lower), "upper": f"{directory}/upper", "work": f"{directory}/work"}
+
+
+def _network(context: Context, record: ContainerRecord, find: Callable[[str], Container]) -> dict[str, Any]:
+    mode = record.host["NetworkMode"]
+    if mode.startswith("container:"):
+        other = find(mode[10:]).record
+        if not other.state.running:
+            raise Conflict(f"cannot join network of a non running container: {other.id}")
+        return {"mode": "container", "container": other.id}
+    if mode in ("none", "host"):
+        return {"mode": mode}
+    endpoint = record.state.networks[mode]
+    return {
+        "mode": "bridge",
+        "bridge": context.networks.interface(endpoint["network_id"]),
+        "address": f"{endpoint['address']}/{endpoint['prefix']}",
+        "gateway": endpoint["gateway"],
+        "mac": endpoint["mac"],
+        "ports": _ports(record),
+    }
+
+
+def _ports(record: ContainerRecord) -> list[dict[str, Any]]:
+    found = []
+    bindings = dict(record.host["PortBindings"] or {})
+    if record.host["PublishAllPorts"]:
+        for port in record.config["ExposedPorts"] or {}:
+            bindings.setdefault(port, [{}])
+    for port, places in bindings.items():
+        protocol, number = request.parse_port(port)
+        for place in places or [{}]:
+            found.append(
+                {
+                    "protocol": protocol,
+                    "host_ip": place.get("HostIp") or "0.0.0.0",  # noqa: S104  Docker's default, published on purpose
+                    "host_port": int(place.get("HostPort") or 0),
+                    "container_port": number,
+                }
+            )
+    return found
+
+
+def groups(context: Context, record: ContainerRecord) -> list[int]:
+    """The numbers of GroupAdd; names are looked up in the container's own /etc/group."""
+    asked = record.host["GroupAdd"] or []
+    known: dict[str, int] | None = None
+    found = []
+    for group in asked:
+        if group.isascii() and group.isdigit():
+            found.append(int(group))
+            continue
+        if known is None:
+            known = _group_file(context, record)
+        if group not in known:
+            raise InvalidArgument(f"Unable to find group {group}: no matching entries in group file")
+        found.append(known[group])
+    return found
+
+
+def _group_file(context: Context, record: ContainerRecord) -> dict[str, int]:
+    image = context.images.catalog.get(record.image_id)
+    layers = [f"{context.directory(record.id)}/upper", *(image.lower if image else ())]
+    if not record.image_id:
+        layers = ["/"]
+    for layer in layers:
+        text = _read_below(layer)
+        if text is not None:
+            entries = (line.split(":") for line in text.splitlines())
+            return {entry[0]: int(entry[2]) for entry in entries if len(entry) > 2 and entry[2].isdigit()}
+    return {}
+
+
+def _read_below(layer: str) -> str | None:
+    """etc/group of one layer, following no link: it is the image's, and not to be trusted."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    opened = []
+    try:
+        for name in (layer, "etc", "group"):
+            opened.append(os.open(name, flags, dir_fd=opened[-1] if opened else None))
+        if not stat.S_ISREG(os.fstat(opened[-1]).st_mode):
+            return None
+        return os.read(opened[-1], 1 << 20).decode(errors="replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise InvalidArgument(f"GroupAdd: /etc/group of the image cannot be read ({error.strerror}): give numbers") from error
+    finally:
+        for fd in opened:
+            os.close(fd)

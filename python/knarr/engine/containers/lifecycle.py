@@ -1,0 +1,397 @@
+"""Starting, stopping, and what follows when a container ends.
+
+A start holds the container's lock from the first file to the stored record, and so does the storing of an
+end: an exit that is announced while its start is still being stored waits its turn.
+An exit is forgotten by the supervisor only after it has been stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from knarr.engine.containers import launch, signals
+from knarr.engine.containers.container import Container, Context, Exit
+from knarr.engine.supervisor import SupervisorLost
+from knarr.errors import Conflict, KnarrError, NotFound, NotModified
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+__all__ = ["Lifecycle"]
+
+log = logging.getLogger("knarr.containers")
+
+STOP_TIMEOUT = 10  # seconds between the stop signal and SIGKILL
+KILL_TIMEOUT = 30.0  # seconds that an end by SIGKILL may take
+BACKOFF_FIRST, BACKOFF_LAST = 0.1, 60.0  # seconds between restarts by policy
+STEADY = 10.0  # seconds of running after which the back-off begins anew
+UNKNOWN = "the exit code is not known: nobody was there to be told it"
+_ENDING = {2, 3, 9, 15}  # signals by which people end a program
+
+
+class Lifecycle:
+    """What happens to containers over time."""
+
+    def __init__(
+        self,
+        context: Context,
+        find: Callable[[str], Container],
+        remove: Callable[[Container], Awaitable[None]],
+    ) -> None:
+        self._context = context
+        self._find = find
+        self._remove = remove
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- starting
+
+    async def start(self, container: Container) -> None:
+        """Start a container. NotModified where it runs already."""
+        async with container.lock:
+            self._may_start(container)
+            self._cancel_restart(container)
+            container.backoff = 0.0
+            container.record.state.restart_count = 0
+            container.record.state.manually_stopped = False
+            await self._start(container)
+
+    def _may_start(self, container: Container) -> None:
+        if container.removing:
+            raise Conflict("container is marked for removal and cannot be started")
+        status = container.record.state.status
+        if status == "paused":
+            raise Conflict("cannot start a paused container, try unpause instead")
+        if status == "running":
+            raise NotModified(f"container {container.record.id} is already running")
+
+    async def _start(self, container: Container) -> None:
+        """Start it, with its lock held."""
+        context, record = self._context, container.record
+        state = record.state
+        try:
+            for endpoint in state.networks.values():
+                context.networks.join(endpoint)
+            await launch.bundle(context, record, self._find)
+            fields = await launch.start_fields(context, record, self._find)
+            answer = await self._ask_to_start(record.id, fields)
+        except BaseException as error:
+            self._leave_networks(container)
+            if isinstance(error, Exception):
+                self._start_failed(container, error)
+            raise
+        state.status, state.pid, state.started_ns = "running", answer["pid"], answer["started_at"]
+        state.exit_code, state.error, state.oom_killed, state.finished_ns = 0, "", False, 0
+        state.ports = [
+            [port["protocol"], port["host_ip"], port["host_port"], port["container_port"]]
+            for port in answer.get("ports") or ()
+        ]
+        context.records.update_state(record)
+        context.announce(container, "start")
+
+    async def _ask_to_start(self, container_id: str, fields: dict[str, Any]) -> dict[str, Any]:
+        supervisor = self._context.supervisor
+        try:
+            return await supervisor.call("start", **fields)
+        except SupervisorLost:
+            # It died over this: the next one knows whether the container came to be.
+            await supervisor.ready()
+            for listed in await supervisor.listed():
+                if listed["container"] == container_id:
+                    return {"pid": listed["pid"], "started_at": listed["started_at"], "ports": []}
+            raise
+
+    def _start_failed(self, container: Container, error: Exception) -> None:
+        state = container.record.state
+        state.exit_code = getattr(error, "exit_code", None) or 128
+        state.error = str(error)
+        if state.status == "restarting":
+            state.status = "exited"
+        self._context.records.update_state(container.record)
+        log.info("container %s did not start: %s", container.record.id[:12], error)
+        if container.record.host["AutoRemove"]:
+            self._spawn(self._remove(container))
+
+    # --- stopping
+
+    async def stop(self, container: Container, signal: str = "", timeout: int | None = None) -> None:
+        """Send the stop signal, and SIGKILL after the timeout (seconds; below 0: never). NotModified where it does not run."""
+        state = container.record.state
+        if state.status == "restarting":
+            async with container.lock:
+                self._give_up_restarting(container)
+            return
+        if not state.running:
+            raise NotModified(f"container {container.record.id} is already stopped")
+        await self._end(container, signal, timeout)
+        self._context.announce(container, "stop")
+
+    async def restart(self, container: Container, signal: str = "", timeout: int | None = None) -> None:
+        """Stop it where it runs, then start it."""
+        container.restarting = True
+        try:
+            if container.record.state.running:
+                await self._end(container, signal, timeout)
+        finally:
+            container.restarting = False
+        async with container.lock:
+            self._cancel_restart(container)
+            container.record.state.manually_stopped = False
+            if not container.record.state.running:
+                self._may_start(container)
+                await self._start(container)
+        self._context.announce(container, "restart")
+
+    async def _end(self, container: Container, signal: str, timeout: int | None) -> None:
+        config = container.record.config
+        number = signals.number(signal or config["StopSignal"] or "SIGTERM")
+        if timeout is None:
+            timeout = config["StopTimeout"] if config["StopTimeout"] is not None else STOP_TIMEOUT
+        self._stopped_by_hand(container)
+        ended = container.next_exit()
+        paused = container.record.state.status == "paused"
+        try:
+            await self._signal(container, number)
+            if paused:
+                await self._thaw(container)
+            await asyncio.wait_for(asyncio.shield(ended), None if timeout < 0 else timeout)
+        except asyncio.TimeoutError:
+            await self._kill(container, ended)
+        except NotFound:
+            await self._wait_for_end(container, ended)
+
+    async def kill(self, container: Container, signal: str = "") -> None:
+        """Send a signal; SIGKILL by default, whose effect is waited for."""
+        number = signals.number(signal or "SIGKILL")
+        record = container.record
+        if not record.state.running:
+            raise Conflict(f"cannot kill container: {record.id}: container {record.id} is not running")
+        stop = record.config["StopSignal"]
+        if number in _ENDING or (stop and number == signals.number(stop)):
+            self._stopped_by_hand(container)
+        try:
+            if number == 9:
+                await self._kill(container, container.next_exit())
+            else:
+                await self._signal(container, number)
+        except NotFound:
+            raise Conflict(f"cannot kill container: {record.id}: container {record.id} is not running") from None
+        self._context.announce(container, "kill", signal=str(number))
+
+    async def _kill(self, container: Container, ended: asyncio.Future[Exit]) -> None:
+        try:
+            await self._signal(container, 9)
+        except NotFound:
+            log.debug("container %s ended before SIGKILL", container.record.id)
+        if container.record.state.status == "paused":
+            await self._thaw(container)
+        await self._wait_for_end(container, ended)
+
+    async def _wait_for_end(self, container: Container, ended: asyncio.Future[Exit]) -> None:
+        try:
+            await asyncio.wait_for(asyncio.shield(ended), KILL_TIMEOUT)
+        except asyncio.TimeoutError:
+            raise Conflict(
+                f"container {container.record.id} did not end within {KILL_TIMEOUT:.0f} s of SIGKILL: "
+                f"process {container.record.state.pid} is stuck in the kernel"
+            ) from None
+
+    async def kill_and_wait(self, container: Container) -> None:
+        """Make sure that it does not run: for removals by force."""
+        self._stopped_by_hand(container)
+        async with container.lock:
+            self._give_up_restarting(container)
+        if container.record.state.running:
+            await self._kill(container, container.next_exit())
+
+    async def _signal(self, container: Container, number: int) -> None:
+        await self._context.supervisor.call("signal", container=container.record.id, signal=number)
+
+    def _stopped_by_hand(self, container: Container) -> None:
+        if not container.record.state.manually_stopped:
+            container.record.state.manually_stopped = True
+            if container.record.host["RestartPolicy"].get("Name") not in (None, "", "no"):
+                self._context.records.update_state(container.record)
+
+    # --- pausing
+
+    async def pause(self, container: Container) -> None:
+        """Freeze it."""
+        async with container.lock:
+            record = container.record
+            if record.state.status == "paused":
+                raise Conflict(f"Container {record.id} is already paused")
+            if not record.state.running:
+                raise Conflict(f"Container {record.id} is not running")
+            await self._context.supervisor.call("pause", container=record.id)
+            record.state.status = "paused"
+            self._context.records.update_state(record)
+        self._context.announce(container, "pause")
+
+    async def unpause(self, container: Container) -> None:
+        """Thaw it."""
+        if container.record.state.status != "paused":
+            raise Conflict(f"Container {container.record.id} is not paused")
+        await self._thaw(container)
+        self._context.announce(container, "unpause")
+
+    async def _thaw(self, container: Container) -> None:
+        async with container.lock:
+            record = container.record
+            if record.state.status != "paused":
+                return
+            await self._context.supervisor.call("unpause", container=record.id)
+            record.state.status = "running"
+            self._context.records.update_state(record)
+
+    # --- ends
+
+    def exited(self, container: Container, event: dict[str, Any]) -> None:
+        """An exit was announced."""
+        self._spawn(self._exited(container, event))
+
+    async def _exited(self, container: Container, event: dict[str, Any]) -> None:
+        async with container.lock:
+            state = container.record.state
+            if state.finished_ns == event["finished_at"] and not state.running:
+                self._context.supervisor.tell("forget", container=container.record.id)
+                return
+            error = "" if event["known"] else event.get("error") or UNKNOWN
+            self.store_exit(container, event["code"], error, event["finished_at"], oom=bool(event.get("oom")))
+            self._context.supervisor.tell("forget", container=container.record.id)
+            remove = self._after_exit(container)
+        if remove:
+            await self._remove(container)
+
+    def store_exit(self, container: Container, code: int, error: str, finished_ns: int, *, oom: bool = False) -> None:
+        """Write down how it ended, with its lock held or before anybody can ask for it."""
+        state = container.record.state
+        state.status, state.pid, state.exit_code, state.error = "exited", 0, code, error
+        state.oom_killed, state.finished_ns = oom, finished_ns
+        state.ports = []
+        self._leave_networks(container)
+        self._context.records.update_state(container.record)
+        if oom:
+            self._context.announce(container, "oom")
+        duration = max(0, finished_ns - state.started_ns) // 1_000_000_000
+        self._context.announce(container, "die", exitCode=str(code), execDuration=str(duration))
+
+    def _after_exit(self, container: Container) -> bool:
+        """Restart it, or say whether it is to be removed. Waiters learn of the end here."""
+        if not container.restarting and self.wants_restart(container):
+            self._schedule_restart(container)
+            container.ended()  # whoever waits for an end has seen one, as with Docker
+            return False
+        container.ended()
+        return container.record.host["AutoRemove"] and not container.restarting and not container.removing
+
+    def wants_restart(self, container: Container, *, daemon_start: bool = False) -> bool:
+        """Whether its policy asks for it to run again."""
+        if container.removing:
+            return False
+        record, state = container.record, container.record.state
+        policy = record.host["RestartPolicy"].get("Name") or "no"
+        if policy == "always":
+            return daemon_start or not state.manually_stopped
+        if state.manually_stopped:
+            return False
+        if policy == "unless-stopped":
+            return True
+        if policy == "on-failure":
+            most = record.host["RestartPolicy"].get("MaximumRetryCount") or 0
+            return state.exit_code != 0 and (not most or state.restart_count < most)
+        return False
+
+    def _schedule_restart(self, container: Container) -> None:
+        state = container.record.state
+        ran = (state.finished_ns - state.started_ns) / 1e9
+        if ran > STEADY or not container.backoff:
+            container.backoff = BACKOFF_FIRST
+        else:
+            container.backoff = min(container.backoff * 2, BACKOFF_LAST)
+        state.status = "restarting"
+        state.restart_count += 1
+        self._context.records.update_state(container.record)
+        container.timer = asyncio.get_running_loop().create_task(self._restart_later(container))
+
+    async def _restart_later(self, container: Container) -> None:
+        await asyncio.sleep(container.backoff)
+        async with container.lock:
+            container.timer = None
+            if container.record.state.status != "restarting" or container.removing:
+                return
+            try:
+                await self._start(container)
+            except KnarrError as error:
+                log.warning("container %s could not be restarted: %s", container.record.id[:12], error)
+                if self.wants_restart(container):
+                    self._schedule_restart(container)
+                else:
+                    container.ended()
+
+    def _cancel_restart(self, container: Container) -> None:
+        if container.timer is not None:
+            container.timer.cancel()
+            container.timer = None
+
+    def _give_up_restarting(self, container: Container) -> None:
+        self._cancel_restart(container)
+        state = container.record.state
+        if state.status == "restarting":
+            state.status = "exited"
+            state.manually_stopped = True
+            self._context.records.update_state(container.record)
+            container.ended()
+
+    def _leave_networks(self, container: Container) -> None:
+        for endpoint in container.record.state.networks.values():
+            self._context.networks.leave(endpoint)
+
+    # --- tasks
+
+    def start_by_policy(self, container: Container) -> None:
+        """Start a container whose policy says so, at the daemon's start."""
+        self._spawn(self._start_by_policy(container))
+
+    async def _start_by_policy(self, container: Container) -> None:
+        try:
+            await self.start(container)
+        except NotModified:
+            return
+        except KnarrError as error:
+            log.warning("container %s could not be started again: %s", container.record.id[:12], error)
+
+    def lost(self, container: Container, code: int, error: str) -> None:
+        """It is not there any more, and nobody can tell how it ended."""
+        self.exited(
+            container,
+            {"code": code, "known": False, "finished_at": time.time_ns(), "oom": False, "error": error},
+        )
+
+    def remove_later(self, container: Container) -> None:
+        """Remove a container that asked for it."""
+        self._spawn(self._remove(container))
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        async def guarded() -> None:
+            try:
+                await work
+            except KnarrError as error:
+                log.warning("%s", error)
+            except Exception:
+                log.exception("work on a container failed")
+
+        coroutine: Coroutine[Any, Any, None] = guarded()
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self, containers: list[Container]) -> None:
+        """End the timers, and finish what is being stored."""
+        for container in containers:
+            self._cancel_restart(container)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=10)
+

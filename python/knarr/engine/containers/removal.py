@@ -1,0 +1,106 @@
+"""Removing containers.
+
+Order: the record goes first, then the directory is moved to `<data-root>/tmp`, then it is deleted in a thread
+that nobody waits for. A crash in between leaves what the sweep at the next start takes away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from knarr.errors import Conflict, KnarrError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from knarr.engine.containers.container import Container, Context
+    from knarr.engine.containers.lifecycle import Lifecycle
+
+__all__ = ["Removal"]
+
+log = logging.getLogger("knarr.containers")
+
+
+class Removal:
+    """Takes containers away."""
+
+    def __init__(self, context: Context, forget: Callable[[Container], None]) -> None:
+        self._context = context
+        self._forget = forget
+        self._deleting: set[asyncio.Future[None]] = set()
+        self.lifecycle: Lifecycle  # set by Containers, which makes both
+
+    async def remove(self, container: Container, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove a container, with force a running one, with volumes its anonymous volumes as well."""
+        record = container.record
+        if container.removing:
+            raise Conflict(f"removal of container {record.id} is already in progress")
+        self._may_remove(container, force=force)
+        container.removing = True
+        try:
+            if force:
+                await self.lifecycle.kill_and_wait(container)
+            async with container.lock:
+                self._may_remove(container, force=False)
+                self._context.records.delete(record.id)
+                self._forget(container)
+        except BaseException:
+            container.removing = False
+            raise
+        await asyncio.shield(self._clean(container, volumes=volumes))
+
+    async def auto(self, container: Container) -> None:
+        """Remove a container that asked for it (`--rm`), with its anonymous volumes."""
+        if not container.removing:
+            await self.remove(container, volumes=True)
+
+    def _may_remove(self, container: Container, *, force: bool) -> None:
+        state = container.record.state
+        if force or not (state.running or state.status == "restarting"):
+            return
+        condition = {
+            "paused": "container is paused: unpause and then stop the container before removing or force remove",
+            "restarting": "container is restarting: stop the container before removing or force remove",
+        }.get(state.status, "container is running: stop the container before removing or force remove")
+        raise Conflict(f'cannot remove container "{container.record.name}": {condition}')
+
+    async def _clean(self, container: Container, *, volumes: bool) -> None:
+        context, record = self._context, container.record
+        context.supervisor.tell("forget", container=record.id)
+        moved = await asyncio.to_thread(self._move_away, record.id)
+        if moved:
+            work = asyncio.get_running_loop().run_in_executor(None, self._delete, moved)
+            self._deleting.add(work)
+            work.add_done_callback(self._deleting.discard)
+        if volumes:
+            for name in record.anonymous_volumes:
+                try:
+                    await context.volumes.remove(name, force=True)
+                except KnarrError as error:
+                    log.warning("anonymous volume %s stays: %s", name, error)
+        context.announce(container, "destroy")
+        container.removed()
+
+    def _move_away(self, container_id: str) -> str:
+        shutil.rmtree(self._context.bundle(container_id), ignore_errors=True)
+        target = f"{self._context.config.data_root}/tmp/container-{container_id}"
+        try:
+            os.rename(self._context.directory(container_id), target)
+        except FileNotFoundError:
+            return ""
+        return target
+
+    def _delete(self, path: str) -> None:
+        try:
+            self._context.store.remove_tree(path)
+        except (KnarrError, OSError) as error:
+            log.warning("%s is left until the next start: %s", path, error)
+
+    async def close(self) -> None:
+        """Wait for deletions that are under way."""
+        if self._deleting:
+            await asyncio.wait(self._deleting, timeout=30)
