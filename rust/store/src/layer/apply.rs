@@ -189,8 +189,9 @@ impl Applier<'_> {
                 }
             }
         }
-        self.directories
-            .remember(default_acl.as_ref().map_or(0, Vec::len))?;
+        if let Some(acl) = &default_acl {
+            self.directories.remember(acl.len())?;
+        }
         self.directories.finish_with(
             path,
             Finish {

@@ -125,7 +125,9 @@ impl Classified for LayerError {
                     Some(code) if code == rustix::io::Errno::OPNOTSUPP.raw_os_error() => {
                         ErrorKind::Unsupported
                     }
-                    _ => kind_of_io(source),
+                    // Nothing here is missing because of the caller.
+                _ if source.kind() == io::ErrorKind::NotFound => ErrorKind::Internal,
+                _ => kind_of_io(source),
                 }
             }
             _ => ErrorKind::Corrupt,

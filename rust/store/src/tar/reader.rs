@@ -187,7 +187,7 @@ impl<'l, I: Input> Reader<'l, I> {
         if entry.path.is_empty() || entry.path.contains(&0) {
             return Err(TarError::Field("path"));
         }
-        if entry.link.contains(&0) {
+        if entry.link.contains(&0) || (entry.kind == EntryKind::Symlink && entry.link.is_empty()) {
             return Err(TarError::Field("linkpath"));
         }
         // Before ustar a directory was a file whose name ends with a slash.
