@@ -34,7 +34,7 @@ def remove(place, name, force=False):
 
 
 def names(place):
-    return sorted(name for image, _ in place.images.list() for name in image.references or [image.id])
+    return sorted(name for image in place.images.list() for name in image.references or [image.id])
 
 
 def test_the_last_name_takes_the_image_with_it(place):
@@ -157,8 +157,8 @@ def test_filters(place):
 
     def listed(**filters):
         return [
-            references[0][-6:] if references else "none"
-            for _, references in place.images.list(
+            image.references[0][-6:] if image.references else "none"
+            for image in place.images.list(
                 {name: [value] if isinstance(value, str) else value for name, value in filters.items()}
             )
         ]
@@ -418,3 +418,27 @@ def test_tags(place):
         place.run(place.images.tag("none:1", "d"))
     place.reopen()
     assert place.run(place.images.resolve("c")).references == ("a:1", "c:latest", "localhost:5000/b:2")
+
+
+def test_an_archive_waits_for_a_removal_that_has_begun(place, monkeypatch):
+    """What is being removed looks as if it were there: nothing may be built on it."""
+    load(place, "a:1", files(a="1"))
+    pieces = place.images._pieces
+    remove_now = pieces._remove_now
+
+    def slowly(doomed):
+        time.sleep(0.3)
+        return remove_now(doomed)
+
+    monkeypatch.setattr(pieces, "_remove_now", slowly)
+
+    async def work():
+        removal = asyncio.ensure_future(place.images.remove("a:1"))
+        await asyncio.sleep(0.1)
+        assert pieces._going
+        await asyncio.gather(removal, place.images.load(pieces_of(simple("a:1", files(a="1")))))
+
+    place.run(work())
+    image = place.run(place.images.resolve("a:1"))
+    assert os.listdir(image.lower[0]) == ["a"]
+    assert all(place.store.blob_size(layer.blob) is not None for layer in image.layers)

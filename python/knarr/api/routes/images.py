@@ -58,9 +58,7 @@ class _Routes:
     async def list(self, request: web.Request) -> web.Response:
         found = self._images.list(wire.filters(request.query))
         shared = wire.boolean(request.query, "shared-size")
-        return web.json_response(
-            [wire.summary(self._images, image, references, shared=shared) for image, references in found]
-        )
+        return web.json_response([wire.summary(self._images, image, shared=shared) for image in found])
 
     async def inspect(self, request: web.Request) -> web.Response:
         platform = wire.platform(request.query.get("platform"))

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from knarr.engine.images.config import parse_time
-from knarr.errors import InvalidArgument
+from knarr.errors import InvalidArgument, Unsupported
 from knarr.types import Platform, Reference
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ _DEFAULTS: dict[str, Any] = {
 _OPTIONAL = ("ExposedPorts", "Healthcheck", "ArgsEscaped", "StopSignal", "Shell")
 
 
-def summary(images: Images, image: Image, references: tuple[str, ...], *, shared: bool) -> dict[str, Any]:
+def summary(images: Images, image: Image, *, shared: bool) -> dict[str, Any]:
     """ImageSummary."""
     return {
         "Id": image.id,
         "ParentId": "",
-        "RepoTags": list(references),
+        "RepoTags": list(image.references),
         "RepoDigests": list(image.repo_digests),
         "Created": image.created // 10**9,
         "Size": image.size,
@@ -163,7 +163,11 @@ def pull_reference(query: Mapping[str, str]) -> str:
     """The reference that fromImage and tag mean together. A digest in fromImage wins, then tag."""
     name, tag = query.get("fromImage", ""), query.get("tag", "")
     reference = Reference.parse(name)
-    if reference.digest is not None or not tag:
+    if reference.digest is not None:
+        return name
+    if not tag:
+        if not reference.tag:
+            raise Unsupported(f"pulling every tag of {reference.familiar_name} is not supported: name a tag")
         return name
     if ":" in tag:
         return f"{reference.repository}@{tag}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -47,8 +48,8 @@ def boolean(filters: Filters, name: str, default: bool | None = None) -> bool | 
     raise InvalidArgument(f"invalid filter '{name}={values[0][:100]}': true or false is asked for")
 
 
-def listed(catalog: Catalog, filters: Filters) -> list[tuple[Image, tuple[str, ...]]]:
-    """The images that pass, newest first, each with those of its references that do."""
+def listed(catalog: Catalog, filters: Filters) -> list[Image]:
+    """The images that pass, newest first, each with those of its names that do."""
     check(filters, LIST)
     tests: list[Callable[[Image], bool]] = [_labels(filters)]
     dangling = boolean(filters, "dangling")
@@ -66,11 +67,15 @@ def listed(catalog: Catalog, filters: Filters) -> list[tuple[Image, tuple[str, .
     found = []
     for image in catalog:
         if all(test(image) for test in tests):
-            references = tuple(name for name in image.references if not patterns or _matches(patterns, name))
-            digests = any(_matches(patterns, name) for name in image.repo_digests)
-            if references or not patterns or digests:
-                found.append((image, references))
-    return sorted(found, key=lambda pair: (-pair[0].created, pair[0].id))
+            shown = image
+            if patterns:
+                references = tuple(name for name in image.references if _matches(patterns, name))
+                digests = tuple(name for name in image.repo_digests if _matches(patterns, name))
+                if not references and not digests:
+                    continue
+                shown = replace(image, references=references, repo_digests=digests)
+            found.append(shown)
+    return sorted(found, key=lambda image: (-image.created, image.id))
 
 
 def prunable(filters: Filters) -> Callable[[Image], bool]:

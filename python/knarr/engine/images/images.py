@@ -209,7 +209,7 @@ class Images:
         """Remove unused images (filters: dangling, label, label!, until): what went, and the bytes that became free."""
         return await self._removal.prune(filters)
 
-    def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[tuple[Image, tuple[str, ...]]]:
+    def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[Image]:
         """Images, newest first, each with those of its names that pass the filters."""
         return image_filters.listed(self.catalog, filters or {})
 

@@ -17,7 +17,7 @@ from knarr._core import Progress
 from knarr.engine.images.archive import Archive, blob_reader
 from knarr.engine.images.catalog import Piece
 from knarr.engine.images.progress import Message, layer_message
-from knarr.errors import InvalidArgument, Unavailable
+from knarr.errors import InvalidArgument, KnarrError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -54,6 +54,12 @@ class Intake:
         try:
             await self._write(stream, path)
             return await self.load(path, platform, emit)
+        except KnarrError as error:
+            if path not in str(error):
+                raise
+            raise type(error)(
+                str(error).replace(f"archive {path}", "the archive").replace(path, "the archive")
+            ) from error
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
