@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         made.pop();
         Ok(())
     })?;
-    settle();
+    settle()?;
     report("make a linked sandbox on the spot", |_| {
         none.take_linked(&link).map(|sandbox| made.push(sandbox))
     })?;
@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         made.pop();
         Ok(())
     })?;
-    settle();
+    settle()?;
 
     for rate in [50, 80, 150] {
         let pool = Pool::start(&engine, PoolSize { bare: 8, linked: 8 })?;
@@ -55,7 +55,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         sustained(&format!("sustained, {rate} a second"), rate, || {
             pool.take_linked(&link)
         })?;
-        settle();
+        drop(pool);
+        settle()?;
     }
 
     let mut kept: Vec<Vec<Published>> = Vec::new();
@@ -145,9 +146,21 @@ fn line(what: &str, times: &mut [Duration]) {
     );
 }
 
-/// Wait until the kernel has removed what was dropped.
-fn settle() {
-    std::thread::sleep(Duration::from_secs(2));
+/// How long the kernel takes to remove what was dropped: namespaces and their veth pairs.
+fn settle() -> Result<(), Box<dyn Error>> {
+    let begun = Instant::now();
+    let limit = begun + Duration::from_secs(20);
+    while std::fs::read_to_string("/proc/thread-self/net/dev")?.contains("kv00f19")
+        && Instant::now() < limit
+    {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    println!(
+        "{:48} {:6.0} ms",
+        "until all that was dropped had gone",
+        begun.elapsed().as_secs_f64() * 1e3
+    );
+    Ok(())
 }
 
 fn container(number: u16) -> std::net::IpAddr {

@@ -125,17 +125,23 @@ impl Host {
             .iter()
             .map(|port| forward(owner, container, port))
             .collect::<Result<Vec<_>>>()?;
-        let mut transaction = Transaction::new(&self.engine);
-        nft::add_forwards(&mut transaction, &forwards);
-        match transaction.commit(&mut self.netfilter) {
+        let retry = match self.add(&forwards) {
             // The table has gone: somebody flushed the host's rules.
             Err(error) if nft::is_missing(&error) => {
                 self.write_nat(None)?;
-                let mut transaction = Transaction::new(&self.engine);
-                nft::add_forwards(&mut transaction, &forwards);
-                transaction.commit(&mut self.netfilter)?;
+                true
             }
-            other => other?,
+            // We hold the port, so whatever is there is a dead container's.
+            Err(error) if nft::is_occupied(&error) => {
+                let mut stale = nft::forwards(&mut self.netfilter, &self.engine)?;
+                stale.retain(|old| forwards.iter().any(|new| new.replaces(old)));
+                self.withdraw(&stale)?;
+                true
+            }
+            other => other.map(|()| false)?,
+        };
+        if retry {
+            self.add(&forwards)?;
         }
         self.forget_flows_to_host(&forwards)?;
         self.forwards
@@ -211,6 +217,12 @@ impl Host {
             Err(error) if nft::is_missing(&error) => Ok(()),
             other => other,
         }
+    }
+
+    fn add(&mut self, forwards: &[Forward]) -> Result<()> {
+        let mut transaction = Transaction::new(&self.engine);
+        nft::add_forwards(&mut transaction, forwards);
+        transaction.commit(&mut self.netfilter)
     }
 
     fn reserve(&self, port: &Publish) -> Result<Published> {

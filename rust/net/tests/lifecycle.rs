@@ -461,3 +461,22 @@ fn the_table_is_the_one_that_is_documented() {
     assert_eq!(rules(&listed), rules(&documented));
     assert_eq!(rules(&listed).len(), 13, "{listed}");
 }
+
+#[test]
+fn what_a_dead_container_left_under_a_port_is_replaced() {
+    let world = World::new(false);
+    let mut knarr = world.on_host(|| Engine::start("0000aaaa", 88, 2));
+    let _server = Server::tcp(knarr.container(1), "0.0.0.0:80");
+    world.on_host(|| {
+        let mut killed = Host::open(&engine("0000aaaa")).unwrap();
+        let ports = [
+            port(Protocol::Tcp, "0.0.0.0", 8080, 80),
+            port(Protocol::Tcp, "127.0.0.1", 8081, 80),
+        ];
+        drop(killed.publish("dead", container(), &ports).unwrap());
+        drop(killed);
+        knarr.publish(1, &ports);
+        assert!(ask("127.0.0.1:8080").is_some());
+        assert!(ask("127.0.0.1:8081").is_some());
+    });
+}

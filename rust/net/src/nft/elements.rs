@@ -71,6 +71,11 @@ impl Forward {
             && (port.host_ip.is_unspecified() || self.host_ip.is_none_or(|own| port.host_ip == own))
     }
 
+    /// Whether it is another one under the same key.
+    pub(crate) fn replaces(&self, old: &Self) -> bool {
+        self.key() == old.key() && self.to != old.to
+    }
+
     fn parse(set: &str, element: &Element) -> Option<Self> {
         let (protocol, rest) = element.key.split_first_chunk::<4>()?;
         let (host_ip, port) = if set == FORWARDS {

@@ -40,6 +40,8 @@ const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_DATA_VALUE: u16 = 1;
 
 const ENOENT: i32 = 2;
+const EBUSY: i32 = 16;
+const EEXIST: i32 = 17;
 
 /// Changes that happen all at once, or not at all.
 #[derive(Debug)]
@@ -116,6 +118,11 @@ pub(crate) fn table_exists(socket: &mut Socket, engine: &EngineId) -> Result<boo
 /// Whether what was to be changed does not exist.
 pub(crate) fn is_missing(error: &Error) -> bool {
     error.errno() == Some(ENOENT)
+}
+
+/// Whether what was to be added is there, and is something else.
+pub(crate) fn is_occupied(error: &Error) -> bool {
+    matches!(error.errno(), Some(EBUSY | EEXIST))
 }
 
 fn message(kind: u16) -> u16 {
