@@ -166,7 +166,6 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         ("POST", "/containers/{name}/update", "container update"),
         ("GET", "/containers/{name}/attach/ws", "attach over a WebSocket"),
         ("GET", "/containers/{name}/archive", "copying out of a container"),
-        ("HEAD", "/containers/{name}/archive", "copying out of a container"),
         ("PUT", "/containers/{name}/archive", "copying into a container"),
         ("POST", "/commit", "commit"),
     ):

@@ -76,8 +76,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return reply.reply({"message": "logging in through the daemon is not supported by knarr: use knarr login"}, 501)
 
     return [
-        web.get("/_ping", ping, allow_head=False),
-        web.head("/_ping", ping),
+        web.get("/_ping", ping),
         web.get("/version", version),
         web.get("/info", info),
         web.get("/events", events),
