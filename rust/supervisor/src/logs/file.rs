@@ -20,7 +20,6 @@ pub struct LogFile {
     options: LogOptions,
     file: Option<File>,
     size: u64,
-    batch: u64,
     dropped: u64,
     error: Option<io::Error>,
     warned: bool,
@@ -35,7 +34,6 @@ impl LogFile {
             options,
             file: Some(file),
             size,
-            batch: 0,
             dropped: 0,
             error: None,
             warned: false,
@@ -53,23 +51,18 @@ impl LogFile {
         }
     }
 
-    /// Note how many entries the batch has got.
-    pub fn count(&mut self, entries: u64) {
-        self.batch += entries;
-    }
-
-    /// Write the batch, all or nothing, and empty it.
+    /// Write the batch, and empty it. Where there is no room, as many whole entries as fit.
     pub fn flush(&mut self, batch: &mut Vec<u8>) {
         if !batch.is_empty() {
-            match self.write(batch) {
-                Ok(()) => self.size += u64::try_from(batch.len()).unwrap_or(u64::MAX),
-                Err(error) => {
-                    self.dropped += self.batch;
-                    self.error.get_or_insert(error);
-                }
+            let (kept, result) = self.write(batch);
+            self.size += u64::try_from(kept).unwrap_or(u64::MAX);
+            if let Err(error) = result {
+                // Each entry is a line.
+                let lost = memchr::memchr_iter(b'\n', &batch[kept..]).count();
+                self.dropped += u64::try_from(lost).unwrap_or(u64::MAX);
+                self.error.get_or_insert(error);
             }
         }
-        self.batch = 0;
         batch.clear();
     }
 
@@ -84,21 +77,37 @@ impl LogFile {
         self.dropped
     }
 
-    fn write(&mut self, batch: &[u8]) -> io::Result<()> {
+    /// How much of the batch is in the file now, a number of whole entries, and what stopped it.
+    fn write(&mut self, batch: &[u8]) -> (usize, io::Result<()>) {
         if self.file.is_none() {
-            let file = append(&self.options.path, false)?;
-            self.size = file.metadata()?.len();
-            self.file = Some(file);
+            match append(&self.options.path, false)
+                .and_then(|file| Ok((file.metadata()?.len(), file)))
+            {
+                Ok((size, file)) => (self.size, self.file) = (size, Some(file)),
+                Err(error) => return (0, Err(error)),
+            }
         }
         let Some(file) = &mut self.file else {
-            return Ok(());
+            return (0, Ok(()));
         };
-        let result = file.write_all(batch);
-        // Cut off a torn entry. Should that fail as well, the next opening repairs it.
-        if result.is_err() && file.set_len(self.size).is_err() {
-            self.file = None;
+        let mut written = 0;
+        while written < batch.len() {
+            match file.write(&batch[written..]) {
+                Ok(count) if count > 0 => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                failed => {
+                    let error = failed.err().unwrap_or(io::ErrorKind::WriteZero.into());
+                    let kept = memchr::memrchr(b'\n', &batch[..written]).map_or(0, |end| end + 1);
+                    let size = self.size + u64::try_from(kept).unwrap_or(0);
+                    // Cut off a torn entry. Should that fail as well, the next opening repairs it.
+                    if file.set_len(size).is_err() {
+                        self.file = None;
+                    }
+                    return (kept, Err(error));
+                }
+            }
         }
-        result
+        (written, Ok(()))
     }
 
     fn rotate(&mut self) {

@@ -65,7 +65,6 @@ impl Log {
         lines[stream.index()].push(data, |line, complete| {
             file.make_room(scratch);
             json::entry(scratch, line, complete, stream.name(), &time);
-            file.count(1);
         });
         file.flush(scratch);
         file.first_error()
@@ -77,7 +76,6 @@ impl Log {
         if !rest.is_empty() {
             self.file.make_room(scratch);
             json::entry(scratch, &rest, false, stream.name(), &rfc3339(clock::now()));
-            self.file.count(1);
             self.file.flush(scratch);
         }
         self.file.first_error()

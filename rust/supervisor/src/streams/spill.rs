@@ -167,7 +167,7 @@ mod tests {
             sent.extend_from_slice(&chunk);
             for _ in 0..round % 3 {
                 let front = spill.front().unwrap();
-                let take = front.len().min(3500);
+                let take = front.len().min(7000);
                 received.extend_from_slice(&front[..take]);
                 spill.advance(take);
             }
