@@ -141,3 +141,17 @@ def overlay(lower: list[Path], scratch: Path):
     finally:
         detach = 2
         assert _libc.umount2(str(point).encode(), detach) == 0
+
+
+@contextmanager
+def small_file_system(point: Path, size: int):
+    """A tmpfs of so many bytes."""
+    point.mkdir(exist_ok=True)
+    if _libc.mount(b"tmpfs", str(point).encode(), b"tmpfs", 0, f"size={size}".encode()) != 0:
+        raise OSError(ctypes.get_errno(), "cannot mount a tmpfs")
+    try:
+        yield point
+    finally:
+        detach = 2
+        assert _libc.umount2(str(point).encode(), detach) == 0
+        point.rmdir()

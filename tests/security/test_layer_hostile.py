@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from knarr import _core, errors
-from tests.layers import Member, apply, archive, describe, digest, directory, hard_link, symlink, unpack
+from tests.layers import Member, apply, archive, describe, digest, directory, hard_link, small_file_system, symlink, unpack
 
 CHAR = tarfile.CHRTYPE
 
@@ -235,12 +235,36 @@ def test_many_entries_are_bounded(store):
         store.unpack([(digest(blob), len(blob), "", anything, anything, "")], _core.Progress())
 
 
-def test_memory_for_directories_is_bounded(store):
+def test_memory_for_directories_is_bounded(store, tmp_path):
     """Directories are remembered until the layer is complete; deep ones weigh most."""
     deep = "/".join(["d" * 250] * 15)
     members = [directory(f"{deep}/{number}") for number in range(18_000)]
-    with pytest.raises(errors.Corrupt, match="more directories and links than can be kept in 67108864 bytes"):
-        apply(store, *members, compress=lambda data: gzip.compress(data, 1))
+    with (
+        small_file_system(tmp_path / "memory", 1 << 30) as point,
+        pytest.raises(errors.Corrupt, match="more directories and links than can be kept in 67108864 bytes"),
+    ):
+        apply(_core.Store(str(point / "root")), *members, compress=lambda data: gzip.compress(data, 1))
+
+
+def test_a_full_disk(store, tmp_path):
+    """Which layer, which entry, where, and what to do; and room again afterwards."""
+    fits, large = archive(Member("fits", b"x" * 1000)), archive(Member("large", bytes(3 << 20)))
+    with small_file_system(tmp_path / "small", 1 << 20) as point:
+        small = _core.Store(str(point / "root"))
+        with pytest.raises(errors.Unavailable, match=rf"layer sha256:\w+, unpacked to {point}/.*: entry \"large\": cannot write it: the file system is full; free"):
+            unpack(small, large)
+        assert os.listdir(point / "root/tmp") == []
+        assert small.snapshots() == []
+        assert unpack(small, fits).sizes == [1000]
+        with pytest.raises(errors.Unavailable, match=f"{point}/.*: the file system is full"):
+            small.put_blob(os.urandom(2 << 20))
+        big = tmp_path / "root" / "big.tar"
+        big.write_bytes(large)
+        with pytest.raises(errors.Unavailable, match=f"{point}/.*: the file system is full"):
+            small.read_archive(str(big))
+        with pytest.raises(errors.Unavailable, match=f"{point}/.*: the file system is full"):
+            small.put_file(str(big))
+        assert os.listdir(point / "root/tmp") == []
 
 
 def test_deep_directories_are_made_and_deleted(store):

@@ -54,6 +54,15 @@ fn place(entry: &[u8]) -> String {
     }
 }
 
+/// A path of an archive for a message: printable, and its end alone where it is long.
+fn shown(path: &[u8]) -> String {
+    const MOST: usize = 200;
+    match path.len() {
+        0..=MOST => path.escape_ascii().to_string(),
+        long => format!("...{}", path[long - MOST..].escape_ascii()),
+    }
+}
+
 /// A clean path's directory.
 pub(crate) fn parent(path: &[u8]) -> &[u8] {
     path::split(path).0
@@ -78,13 +87,13 @@ pub enum LayerProblem {
     #[error("it is a whiteout without a name")]
     Whiteout,
     /// Something that is no directory is in the way.
-    #[error("\"{}\" is not a directory", .0.escape_ascii())]
+    #[error("\"{}\" is not a directory", shown(.0))]
     NotDirectory(Vec<u8>),
     /// Symbolic links lead in a circle.
     #[error("too many symbolic links in its path")]
     Loop,
     /// A link that cannot be made.
-    #[error("it links to \"{}\", which {reason}", .target.escape_ascii())]
+    #[error("it links to \"{}\", which {reason}", shown(.target))]
     Link {
         /// Where to.
         target: Vec<u8>,
@@ -126,8 +135,8 @@ impl Classified for LayerError {
                         ErrorKind::Unsupported
                     }
                     // Nothing here is missing because of the caller.
-                _ if source.kind() == io::ErrorKind::NotFound => ErrorKind::Internal,
-                _ => kind_of_io(source),
+                    _ if source.kind() == io::ErrorKind::NotFound => ErrorKind::Internal,
+                    _ => kind_of_io(source),
                 }
             }
             _ => ErrorKind::Corrupt,

@@ -188,7 +188,7 @@ mod tests {
         let cases: [&[u8]; 10] = [
             b"path=a\n",
             b"11 path=a\n",
-            b"9 path=a\n",
+            b"8 path=a\n",
             b"3 \n",
             b"5 a=b\n",
             b"4294967296000000000000 a=b\n",
