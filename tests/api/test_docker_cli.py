@@ -62,7 +62,7 @@ def test_run_reads_standard_input(shared_engine):
         (["busybox", "/etc/passwd"], 126, "permission denied"),
         (["--user", "nobody-here", "busybox", "true"], 126, "unable to find user nobody-here"),
         (["--pull", "never", "no/such:image", "true"], 125, "No such image"),
-        (["busybox", "sh", "-c", "kill -9 $$"], 137, ""),
+        (["busybox", "sh", "-c", "sh -c 'kill -9 $$'; exit $?"], 137, ""),
     ],
 )
 def test_exit_codes(shared_engine, arguments, code, words):

@@ -11,8 +11,9 @@ from tests.conftest import busybox_archive, push, tar_of, wait_until
 
 @pytest.fixture(scope="module")
 def client(shared_engine):
-    with docker.DockerClient(base_url=shared_engine.host) as connected:
-        yield connected
+    connected = docker.DockerClient(base_url=shared_engine.host)
+    yield connected
+    connected.close()
 
 
 def test_run_returns_output(client):
