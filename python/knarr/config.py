@@ -106,4 +106,6 @@ def load(**flags: Any) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         setting = ".".join(str(part) for part in first["loc"])
-        raise InvalidArgument(f"setting {setting}: {first['msg']} (from {source}, the environment or a flag)") from error
+        raise InvalidArgument(
+            f"setting {setting}: {first['msg']} (from {source}, the environment or a flag)"
+        ) from error

@@ -60,7 +60,7 @@ async def middleware(
         return await handler(request)
     except errors.KnarrError as error:
         if isinstance(error, errors.Internal):
-            log.error("%s %s: %s", request.method, request.path, error, exc_info=error)
+            log.exception("%s %s", request.method, request.path)
         return error_response(error)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
@@ -73,8 +73,10 @@ async def middleware(
         return web.Response(
             status=error.status, body=json.dumps({"message": message}).encode() + b"\n", content_type="application/json"
         )
-    except (asyncio.CancelledError, ConnectionResetError):
+    except asyncio.CancelledError:
         raise
+    except ConnectionResetError:
+        return web.Response(status=499)  # nobody is left to read it
     except Exception as error:
         log.exception("%s %s failed", request.method, request.path)
         return error_response(errors.Internal(f"{type(error).__name__}: {error} (a defect: the daemon's log has more)"))

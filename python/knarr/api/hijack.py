@@ -1,8 +1,8 @@
 """Requests that take the connection over: attach, and the start of an exec.
 
-After the answer's headers the connection is no HTTP any more, and Python does not carry its bytes: the socket goes to the
-supervisor, with whatever was read from it already. aiohttp gives a connection away only without those bytes, so these two
-requests are recognised by their first line and read here; everything else passes through to aiohttp untouched.
+After the answer's headers the connection is no HTTP any more, and Python does not carry its bytes: the socket goes to
+the supervisor, with whatever was read from it already. aiohttp gives a connection away only without those bytes, so
+these two requests are recognised by their first line and read here; everything else passes through to aiohttp.
 
 A connection is in one of three states: passing through; collecting a request of ours; or ours, and not read
 from any more.
@@ -62,7 +62,9 @@ class _Request:
 class Front(asyncio.Protocol):
     """Stands before aiohttp's protocol of one connection."""
 
-    def __init__(self, engine: Engine, inner: asyncio.Protocol, tasks: set[asyncio.Task[None]], versions: Versions) -> None:
+    def __init__(
+        self, engine: Engine, inner: asyncio.Protocol, tasks: set[asyncio.Task[None]], versions: Versions
+    ) -> None:
         self._engine = engine
         self._inner = inner
         self._tasks = tasks
@@ -127,8 +129,8 @@ class Front(asyncio.Protocol):
         try:
             refusal = self._versions(request.version)
             if refusal:
-                raise InvalidArgument(refusal)
-            if request.noun == "exec":
+                self._refuse(InvalidArgument(refusal))
+            elif request.noun == "exec":
                 await self._exec(request)
             else:
                 await self._attach(request)
@@ -211,7 +213,8 @@ class Front(asyncio.Protocol):
             for entry in batch:
                 data = entry.text.encode()
                 self._transport.write(data if terminal else frame(entry.stream, data))
-            while self._transport.get_write_buffer_size() and not self._transport.is_closing():
+            # asyncio tells aiohttp when it may go on writing, and not us
+            while self._transport.get_write_buffer_size() and not self._transport.is_closing():  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
     async def _exec(self, request: _Request) -> None:

@@ -86,9 +86,8 @@ def filters(query: Mapping[str, str], known: set[str]) -> dict[str, list[str]]:
     for name, values in parsed.items():
         if name not in known:
             raise InvalidArgument(f"invalid filter '{name}'")
-        if isinstance(values, dict):
-            values = [value for value, wanted in values.items() if wanted]
-        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        given = [value for value, wanted in values.items() if wanted] if isinstance(values, dict) else values
+        if not isinstance(given, list) or not all(isinstance(value, str) for value in given):
             raise InvalidArgument(f"invalid filter '{name}': its values must be a list of strings")
-        found[name] = values
+        found[name] = given
     return found

@@ -1,7 +1,7 @@
 """Bodies that are written piece by piece: logs, events, answers that come later.
 
-Multiplexed output is framed as the API describes it (ContainerAttach, Stream format): one byte for the stream (1 stdout,
-2 stderr), three zeros, four bytes of length in network order.
+Multiplexed output is framed as the API describes it (ContainerAttach, Stream format): one byte for the stream
+(1 stdout, 2 stderr), three zeros, four bytes of length in network order.
 """
 
 from __future__ import annotations

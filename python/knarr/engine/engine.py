@@ -57,8 +57,8 @@ class Engine:
             self.store,
             self.events,
             config,
-            in_use=lambda image_id: self.containers.using_image(image_id),
-            running=lambda container_id: self.containers.is_running(container_id),
+            in_use=lambda image_id: self.containers.using_image(image_id),  # noqa: PLW0108  not there yet
+            running=lambda container_id: self.containers.is_running(container_id),  # noqa: PLW0108
         )
         self.containers = Containers(
             Context(
@@ -107,7 +107,7 @@ class Engine:
 
     def _prepare(self) -> None:
         """Work on the disk that comes before the rest."""
-        leftovers = f"{self.config.data_root}/tmp"
+        leftovers = f"{self.config.data_root}/tmp"  # noqa: S108  ours alone
         os.makedirs(leftovers, 0o700, exist_ok=True)
         for name in os.listdir(leftovers):
             self.store.remove_tree(f"{leftovers}/{name}")

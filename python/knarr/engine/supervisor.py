@@ -202,7 +202,7 @@ class Supervisor:
             try:
                 message = json.loads(packet)
             except ValueError:
-                log.error("the supervisor sent a packet that is not JSON: %r", packet[:200])
+                log.error("the supervisor sent a packet that is not JSON: %r", packet[:200])  # noqa: TRY400
                 continue
             if "event" in message:
                 try:
@@ -246,8 +246,8 @@ class Supervisor:
         while True:
             try:
                 await self._connect()
-            except (errors.KnarrError, OSError) as error:
-                log.error("no supervisor: %s; trying again in %.1f s", error, delay)  # noqa: TRY400
+            except (errors.KnarrError, OSError) as error:  # noqa: PERF203
+                log.warning("no supervisor: %s; trying again in %.1f s", error, delay)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 5.0)
             else:
@@ -258,7 +258,7 @@ class Supervisor:
 
     async def _connect(self) -> None:
         self._socket = await self._reach()
-        self._socket.setblocking(False)  # noqa: FBT003
+        self._socket.setblocking(False)
         self._loop.add_reader(self._socket, self._readable)
         try:
             hello = await asyncio.wait_for(self._ask("hello", (), {}), PATIENCE)

@@ -205,12 +205,8 @@ def _zero(annotation: str) -> Any:
     return zero.get(annotation, {})
 
 
-CONFIG_DEFAULTS: dict[str, Any] = {
-    name: _zero(kind.__forward_arg__) for name, kind in Config.__annotations__.items()
-}
-HOST_DEFAULTS: dict[str, Any] = {
-    name: _zero(kind.__forward_arg__) for name, kind in HostConfig.__annotations__.items()
-}
+CONFIG_DEFAULTS: dict[str, Any] = {name: _zero(kind.__forward_arg__) for name, kind in Config.__annotations__.items()}
+HOST_DEFAULTS: dict[str, Any] = {name: _zero(kind.__forward_arg__) for name, kind in HostConfig.__annotations__.items()}
 
 
 class MountPoint(TypedDict):
@@ -286,7 +282,9 @@ class ContainerRecord:
 
 
 _STATE_FIELDS = tuple(item.name for item in fields(State))
-_RECORD_FIELDS = tuple(item.name for item in fields(ContainerRecord) if item.name not in ("id", "name", "image_id", "state"))
+_RECORD_FIELDS = tuple(
+    item.name for item in fields(ContainerRecord) if item.name not in ("id", "name", "image_id", "state")
+)
 
 
 class Containers:
@@ -299,7 +297,13 @@ class Containers:
         """Store a new container; sqlite3.IntegrityError where its id or name is taken."""
         self._database.execute(
             "INSERT INTO container (id, name, image_id, record, state) VALUES (?, ?, ?, ?, ?)",
-            (record.id, record.name, record.image_id, _dump(record, _RECORD_FIELDS), _dump(record.state, _STATE_FIELDS)),
+            (
+                record.id,
+                record.name,
+                record.image_id,
+                _dump(record, _RECORD_FIELDS),
+                _dump(record.state, _STATE_FIELDS),
+            ),
         )
 
     def update_state(self, record: ContainerRecord) -> None:

@@ -36,7 +36,8 @@ class Networks:
     def save(self, record: NetworkRecord) -> None:
         """Store a network, new or changed."""
         self._database.execute(
-            "INSERT INTO network (id, name, record) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record",
+            "INSERT INTO network (id, name, record) VALUES (?, ?, ?) "
+            "ON CONFLICT (id) DO UPDATE SET record = excluded.record",
             (record.id, record.name, json.dumps(asdict(record))),
         )
 

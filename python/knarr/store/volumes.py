@@ -43,4 +43,6 @@ class Volumes:
 
     def load(self) -> list[VolumeRecord]:
         """Every volume."""
-        return [VolumeRecord(**json.loads(row[0])) for row in self._database.rows("SELECT record FROM volume ORDER BY name")]
+        return [
+            VolumeRecord(**json.loads(row[0])) for row in self._database.rows("SELECT record FROM volume ORDER BY name")
+        ]

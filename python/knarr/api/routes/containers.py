@@ -37,7 +37,9 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
     async def start(request: web.Request) -> web.StreamResponse:
         if await request.read() not in (b"", b"{}", b"null"):
-            raise InvalidArgument("starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24")
+            raise InvalidArgument(
+                "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
+            )
         await containers.start(_name(request))
         return reply.empty()
 

@@ -52,7 +52,9 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             if not entry or entry.startswith("=") or "\0" in entry:
                 raise InvalidArgument(f"invalid environment variable: {entry!r}")
         if wanted.get("WorkingDir") and not wanted["WorkingDir"].startswith("/"):
-            raise InvalidArgument(f"the working directory '{wanted['WorkingDir']}' is invalid, it needs to be an absolute path")
+            raise InvalidArgument(
+                f"the working directory '{wanted['WorkingDir']}' is invalid, it needs to be an absolute path"
+            )
         if any("\0" in word for word in wanted.get("Cmd") or ()):
             raise InvalidArgument("invalid command: it contains a NUL byte")
         made = containers.execs.create(

@@ -29,7 +29,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             "com.docker.network.bridge.default_bridge": "true",
             "com.docker.network.bridge.enable_icc": "true",
             "com.docker.network.bridge.enable_ip_masquerade": "true",
-            "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
+            "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",  # noqa: S104  what it is
             "com.docker.network.bridge.name": record.bridge,
             "com.docker.network.driver.mtu": "1500",
         }
@@ -55,7 +55,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     async def listed(request: web.Request) -> web.StreamResponse:
         filters = reply.filters(request.query, FILTERS)
         found = []
-        for record in networks.list():
+        for record in networks.every():
             if (names := filters.get("name")) and not any(name in record.name for name in names):
                 continue
             if (ids := filters.get("id")) and not any(record.id.startswith(value) for value in ids):

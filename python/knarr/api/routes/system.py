@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["routes"]
 
 EVENT_FILTERS = {
-    "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret", "service",
-    "type", "volume",
+    "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret",
+    "service", "type", "volume",
 }  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         )
 
     async def info(_: web.Request) -> web.StreamResponse:
-        return reply.reply(_info(engine, architecture, system_name))
+        return reply.reply(_info(engine, system_name))
 
     async def events(request: web.Request) -> web.StreamResponse:
         filters = reply.filters(request.query, EVENT_FILTERS)
@@ -125,7 +125,11 @@ def _matcher(filters: dict[str, list[str]]) -> Callable[[Event], bool]:
             elif name == "label":
                 found = all(_has_label(attributes, value) for value in values)
             elif name == "image":
-                known = (actor["ID"], attributes.get("name", "")) if event["Type"] == "image" else (attributes.get("image", ""),)
+                known = (
+                    (actor["ID"], attributes.get("name", ""))
+                    if event["Type"] == "image"
+                    else (attributes.get("image", ""),)
+                )
                 found = any(value in known or any(one.partition(":")[0] == value for one in known) for value in values)
             else:
                 found = event["Type"] == name and any(
@@ -153,7 +157,7 @@ def _system_name() -> str:
         return "Linux"
 
 
-def _info(engine: Engine, architecture: str, system_name: str) -> dict[str, Any]:
+def _info(engine: Engine, system_name: str) -> dict[str, Any]:
     config = engine.config
     unified = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -166,7 +170,12 @@ def _info(engine: Engine, architecture: str, system_name: str) -> dict[str, Any]
         "Driver": "overlay2",
         "DriverStatus": [["Backing Filesystem", "overlayfs, mounted detached"], ["Native Overlay Diff", "true"]],
         "DockerRootDir": config.data_root,
-        "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": None, "Log": ["json-file"]},
+        "Plugins": {
+            "Volume": ["local"],
+            "Network": ["bridge", "host", "null"],
+            "Authorization": None,
+            "Log": ["json-file"],
+        },
         "MemoryLimit": True,
         "SwapLimit": True,
         "CpuCfsPeriod": True,
@@ -204,7 +213,14 @@ def _info(engine: Engine, architecture: str, system_name: str) -> dict[str, Any]
         "ServerVersion": engine.version,
         "Runtimes": {"knarr": {"path": "knarr-runtime"}},
         "DefaultRuntime": "knarr",
-        "Swarm": {"LocalNodeState": "inactive", "ControlAvailable": False, "NodeID": "", "NodeAddr": "", "Error": "", "RemoteManagers": None},
+        "Swarm": {
+            "LocalNodeState": "inactive",
+            "ControlAvailable": False,
+            "NodeID": "",
+            "NodeAddr": "",
+            "Error": "",
+            "RemoteManagers": None,
+        },
         "LiveRestoreEnabled": True,
         "Isolation": "",
         "InitBinary": "knarr-runtime",

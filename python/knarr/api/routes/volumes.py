@@ -64,7 +64,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     async def listed(request: web.Request) -> web.StreamResponse:
         filters = reply.filters(request.query, FILTERS)
         found = []
-        for record in volumes.list():
+        for record in volumes.every():
             if not labels_match(filters.get("label", []), record.labels):
                 continue
             if (names := filters.get("name")) and not any(name in record.name for name in names):

@@ -69,7 +69,9 @@ def _refuse_unknown(given: dict[str, Any], known: dict[str, Any], prefix: str) -
     for key in given.keys() - known.keys():
         value = given.pop(key)
         if value not in ("", 0, False, [], {}):
-            raise InvalidArgument(f"{prefix}{key} is not a field that knarr knows: leave it out (it was {value!r:.200})")
+            raise InvalidArgument(
+                f"{prefix}{key} is not a field that knarr knows: leave it out (it was {value!r:.200})"
+            )
 
 
 def timestamp(ns: int) -> str:
@@ -116,7 +118,7 @@ def mount_points(engine: Engine, record: ContainerRecord) -> list[dict[str, Any]
     return found
 
 
-def _endpoint(name: str, endpoint: Endpoint) -> dict[str, Any]:
+def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
     return {
         "IPAMConfig": None,
         "Links": None,
@@ -138,7 +140,7 @@ def _endpoint(name: str, endpoint: Endpoint) -> dict[str, Any]:
 
 def _ports(record: ContainerRecord) -> dict[str, Any]:
     """NetworkSettings.Ports: exposed ports, and where on the host they are."""
-    found: dict[str, Any] = {port: None for port in record.config["ExposedPorts"] or {}} if record.state.running else {}
+    found: dict[str, Any] = dict.fromkeys(record.config["ExposedPorts"] or {}) if record.state.running else {}
     for protocol, address, host_port, port in record.state.ports:
         key = f"{port}/{protocol}"
         found[key] = [*(found.get(key) or ()), {"HostIp": address, "HostPort": str(host_port)}]
@@ -147,7 +149,7 @@ def _ports(record: ContainerRecord) -> dict[str, Any]:
 
 def _network_settings(record: ContainerRecord) -> dict[str, Any]:
     endpoints = record.state.networks
-    networks = {name: _endpoint(name, endpoint) for name, endpoint in endpoints.items()}
+    networks = {name: _endpoint(endpoint) for name, endpoint in endpoints.items()}
     running = record.state.running
     settings: dict[str, Any] = {
         "Bridge": "",
@@ -241,7 +243,7 @@ def summary(engine: Engine, container: Container, image_name: str) -> dict[str, 
         "Status": status_text(record.state),
         "HostConfig": {"NetworkMode": record.host["NetworkMode"]},
         "NetworkSettings": {
-            "Networks": {name: _endpoint(name, endpoint) for name, endpoint in record.state.networks.items()}
+            "Networks": {name: _endpoint(endpoint) for name, endpoint in record.state.networks.items()}
         },
         "Mounts": mount_points(engine, record),
     }
@@ -322,7 +324,9 @@ def parse_time(text: str) -> int:
     try:
         parsed = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
-        raise InvalidArgument(f'invalid time: "{text}": give seconds since the epoch, an RFC 3339 time, or a span such as 10m') from None
+        raise InvalidArgument(
+            f'invalid time: "{text}": give seconds since the epoch, an RFC 3339 time, or a span such as 10m'
+        ) from None
     if parsed.tzinfo is None:
         parsed = parsed.replace(tzinfo=timezone.utc)
     return int(parsed.timestamp() * 1e9)

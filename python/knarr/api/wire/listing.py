@@ -102,7 +102,9 @@ def _simple(name: str, values: list[str]) -> Callable[[ContainerRecord], bool] |
     if name == "volume":
         return lambda record: any(point["name"] in values or point["destination"] in values for point in record.mounts)
     if name == "expose":
-        return lambda record: any(_is_port(value, port) for value in values for port in record.config["ExposedPorts"] or ())
+        return lambda record: any(
+            _is_port(value, port) for value in values for port in record.config["ExposedPorts"] or ()
+        )
     if name == "publish":
         return lambda record: any(
             _is_port(value, f"{port}/{protocol}") for value in values for protocol, _, port, _ in record.state.ports
@@ -128,7 +130,7 @@ async def _looking_up(engine: Engine, name: str, values: list[str]) -> Callable[
         for value in values:
             try:
                 images.add((await engine.images.resolve(value)).id)
-            except KnarrError:
+            except KnarrError:  # noqa: PERF203
                 continue  # an ancestor that is not here has no descendants
         return lambda record: record.image_id in images
     other = engine.containers.get(values[0]).record
@@ -149,4 +151,6 @@ def _is_port(wanted: str, port: str) -> bool:
     span, _, protocol = wanted.partition("/")
     first, _, last = span.partition("-")
     number, _, kind = port.partition("/")
-    return (protocol or "tcp") == (kind or "tcp") and _number("port", first) <= int(number) <= _number("port", last or first)
+    return (protocol or "tcp") == (kind or "tcp") and _number("port", first) <= int(number) <= _number(
+        "port", last or first
+    )

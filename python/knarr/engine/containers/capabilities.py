@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from knarr.engine.containers.policy import CAPABILITIES, DEFAULT_CAPABILITIES
 from knarr.errors import InvalidArgument, PermissionDenied
-from knarr.store.containers import HostConfig
+
+if TYPE_CHECKING:
+    from knarr.store.containers import HostConfig
 
 __all__ = ["available", "capabilities"]
 
@@ -61,5 +64,7 @@ def _resolve(add: tuple[str, ...], drop: tuple[str, ...], privileged: bool) -> t
     if not privileged:
         for name in added:
             if name != "ALL" and name not in have:
-                raise PermissionDenied(f"CapAdd: the engine itself runs without {name} and cannot give it to a container")
+                raise PermissionDenied(
+                    f"CapAdd: the engine itself runs without {name} and cannot give it to a container"
+                )
     return tuple(name for name in CAPABILITIES if name in wanted and name in have)

@@ -67,7 +67,17 @@ class Exit:
 class Container:
     """A container. Belongs to the event loop; see the package's docstring for the lock."""
 
-    __slots__ = ("backoff", "execs", "exit_waiters", "lock", "record", "removal_waiters", "removing", "restarting", "timer")
+    __slots__ = (
+        "backoff",
+        "execs",
+        "exit_waiters",
+        "lock",
+        "record",
+        "removal_waiters",
+        "removing",
+        "restarting",
+        "timer",
+    )
 
     def __init__(self, record: ContainerRecord) -> None:
         self.record = record

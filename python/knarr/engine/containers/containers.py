@@ -129,9 +129,7 @@ class Containers:
         new = check_name(new)
         old = container.record.name
         if new == old:
-            raise InvalidArgument(
-                f"Renaming a container with the same name as its current name: /{old}"
-            )
+            raise InvalidArgument(f"Renaming a container with the same name as its current name: /{old}")
         if new in self._names:
             raise Conflict(
                 f'Conflict. The container name "/{new}" is already in use by container "{self._names[new]}". '

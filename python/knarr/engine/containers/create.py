@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from knarr.engine.containers import merge, mounts, request
-from knarr.engine.containers.container import Container, Context
 from knarr.engine.containers.names import random_name
 from knarr.errors import Conflict, InvalidArgument, Unsupported
 from knarr.store.containers import Config, ContainerRecord, Endpoint, HostConfig, State
@@ -26,6 +25,7 @@ from knarr.types import Platform
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from knarr.engine.containers.container import Container, Context
     from knarr.engine.images.images import Image
 
 __all__ = ["Creation", "Request", "check_name"]
@@ -48,9 +48,7 @@ class Request:
 def check_name(name: str) -> str:
     """A name without its slash. Raises InvalidArgument in Docker's words."""
     if not _NAME.fullmatch(name) or len(name) > LONGEST_NAME:
-        raise InvalidArgument(
-            f"Invalid container name ({name[:64]}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
-        )
+        raise InvalidArgument(f"Invalid container name ({name[:64]}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
     return name.removeprefix("/")
 
 
@@ -68,6 +66,8 @@ class Creation:
         self._normalize(config, host)
         warnings = request.check(config, host)
         self._check_seccomp(host)
+        if not config["Image"] and not (host["Knarr"] or {}).get("HostOverlay"):
+            raise InvalidArgument("no image specified: give Config.Image")
         container_id = secrets.token_hex(32)
         name = self._reserve(asked.name, container_id)
         context = self._context
@@ -78,8 +78,6 @@ class Creation:
                     image = await context.images.resolve(config["Image"], asked.platform)
                     held.enter_context(context.images.hold(image.id))
                     merge.merge(config, image.config.get("config") or {})
-                elif not (host["Knarr"] or {}).get("HostOverlay"):
-                    raise InvalidArgument("no image specified: give Config.Image")
                 record = self._record(container_id, name, config, host, image)
                 record.state.networks = self._endpoints(record, asked.networks)
                 record.mounts = mounts.resolve(config, host, self._sources(host))
@@ -109,7 +107,10 @@ class Creation:
             host["MemorySwap"] = host["Memory"] * 2
         if host["PortBindings"]:
             host["PortBindings"] = {
-                port: [{"HostIp": one.get("HostIp") or "", "HostPort": one.get("HostPort") or ""} for one in bindings or [{}]]
+                port: [
+                    {"HostIp": one.get("HostIp") or "", "HostPort": one.get("HostPort") or ""}
+                    for one in bindings or [{}]
+                ]
                 for port, bindings in host["PortBindings"].items()
             }
 
@@ -174,7 +175,9 @@ class Creation:
         settings: dict[str, Any] = {}
         for name, given in asked.items():
             if self._context.networks.get(name) is not network:
-                raise Unsupported(f"EndpointsConfig: a container of network {mode} cannot join {name} as well in knarr yet")
+                raise Unsupported(
+                    f"EndpointsConfig: a container of network {mode} cannot join {name} as well in knarr yet"
+                )
             settings = given or {}
         for field in ("Links", "DriverOpts"):
             if settings.get(field):

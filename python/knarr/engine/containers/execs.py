@@ -165,12 +165,7 @@ class Execs:
         """Let an end that is on its way arrive: a client may ask as soon as its connection has closed."""
         if not made.running or not made.pid:
             return
-        try:
-            with open(f"/proc/{made.pid}/stat", "rb") as file:
-                gone = file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
-        except OSError:
-            gone = True
-        if gone:
+        if _gone(made.pid):
             try:
                 await asyncio.wait_for(made.done.wait(), 2)
             except asyncio.TimeoutError:
@@ -229,3 +224,13 @@ class Execs:
 
     def _announce(self, container: Container, made: Exec, action: str, **attributes: str) -> None:
         self._context.announce(container, action, execID=made.id, **attributes)
+
+
+def _gone(pid: int) -> bool:
+    """Whether a process has ended or is about to (proc_pid_stat(5): state, and PF_EXITING among the flags)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return True
+    return fields[0] in (b"Z", b"X") or bool(int(fields[6]) & 4)

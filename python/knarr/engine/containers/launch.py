@@ -38,9 +38,7 @@ async def bundle(context: Context, record: ContainerRecord, find: Callable[[str]
             raise Conflict(f"cannot join PID namespace of a non running container: {other.id}")
         pid_of = other.state.pid
     directory = context.bundle(record.id)
-    around = Surroundings(
-        context.config.engine_id, directory, f"{context.config.data_root}/volumes", extra, pid_of
-    )
+    around = Surroundings(context.config.engine_id, directory, f"{context.config.data_root}/volumes", extra, pid_of)
     host = record.host
     if host["Privileged"] or host["Devices"]:
         spec = await asyncio.to_thread(compose, record, around)
@@ -76,7 +74,9 @@ async def start_fields(context: Context, record: ContainerRecord, find: Callable
     rows, columns = host["ConsoleSize"] or (0, 0)
     limits = request.log_limits(host, context.config.log.max_size, context.config.log.max_file)
     directory = context.directory(record.id)
-    log = {"path": f"{directory}/{record.id}-json.log", "max_size": limits[0], "max_file": limits[1]} if limits else None
+    log = (
+        {"path": f"{directory}/{record.id}-json.log", "max_size": limits[0], "max_file": limits[1]} if limits else None
+    )
     return {
         "container": record.id,
         "bundle": context.bundle(record.id),
@@ -129,15 +129,15 @@ def _ports(record: ContainerRecord) -> list[dict[str, Any]]:
             bindings.setdefault(port, [{}])
     for port, places in bindings.items():
         protocol, number = request.parse_port(port)
-        for place in places or [{}]:
-            found.append(
-                {
-                    "protocol": protocol,
-                    "host_ip": place.get("HostIp") or "0.0.0.0",  # noqa: S104  Docker's default, published on purpose
-                    "host_port": int(place.get("HostPort") or 0),
-                    "container_port": number,
-                }
-            )
+        found += [
+            {
+                "protocol": protocol,
+                "host_ip": place.get("HostIp") or "0.0.0.0",  # noqa: S104  Docker's default, published on purpose
+                "host_port": int(place.get("HostPort") or 0),
+                "container_port": number,
+            }
+            for place in places or [{}]
+        ]
     return found
 
 
@@ -174,7 +174,7 @@ def _group_file(context: Context, record: ContainerRecord) -> dict[str, int]:
 def _read_below(layer: str) -> str | None:
     """etc/group of one layer, following no link: it is the image's, and not to be trusted."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    opened = []
+    opened: list[int] = []
     try:
         for name in (layer, "etc", "group"):
             opened.append(os.open(name, flags, dir_fd=opened[-1] if opened else None))
@@ -184,7 +184,9 @@ def _read_below(layer: str) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise InvalidArgument(f"GroupAdd: /etc/group of the image cannot be read ({error.strerror}): give numbers") from error
+        raise InvalidArgument(
+            f"GroupAdd: /etc/group of the image cannot be read ({error.strerror}): give numbers"
+        ) from error
     finally:
         for fd in opened:
             os.close(fd)

@@ -13,12 +13,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from knarr.engine.containers import launch, signals
-from knarr.engine.containers.container import Container, Context, Exit
 from knarr.engine.supervisor import SupervisorLost
 from knarr.errors import Conflict, KnarrError, NotFound, NotModified
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
+
+    from knarr.engine.containers.container import Container, Context, Exit
 
 __all__ = ["Lifecycle"]
 
@@ -117,7 +118,10 @@ class Lifecycle:
     # --- stopping
 
     async def stop(self, container: Container, signal: str = "", timeout: int | None = None) -> None:
-        """Send the stop signal, and SIGKILL after the timeout (seconds; below 0: never). NotModified where it does not run."""
+        """Send the stop signal, and SIGKILL after the timeout (seconds; below 0: never).
+
+        NotModified where it does not run.
+        """
         state = container.record.state
         if state.status == "restarting":
             async with container.lock:
@@ -394,4 +398,3 @@ class Lifecycle:
             self._cancel_restart(container)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=10)
-

@@ -68,7 +68,8 @@ class LogReader:
 
     def read(self) -> list[Entry]:
         """The next entries; none at the end of what is written. May give an empty list and not be at the end
-        only where filters took everything: `at_end` tells."""
+        only where filters took everything: `at_end` tells.
+        """
         if self._file is None and not self._open():
             self.at_end = True
             return []
@@ -189,9 +190,7 @@ def _tail(files: list[str], count: int) -> tuple[int, int]:
     return 0, 0
 
 
-async def follow(
-    path: str, wanted: Wanted, running: Callable[[], bool], *, on: bool
-) -> AsyncIterator[list[Entry]]:
+async def follow(path: str, wanted: Wanted, running: Callable[[], bool], *, on: bool) -> AsyncIterator[list[Entry]]:
     """The entries, in batches; with `on` also those still to be written, until the container has ended."""
     reader = LogReader(path, wanted)
     delay = FASTEST

@@ -16,8 +16,8 @@ __all__ = ["command", "environment", "merge"]
 def merge(config: Config, image: dict[str, Any]) -> None:
     """Fill what a request left open from an image's `config` object (OCI image-spec, config.md)."""
     for name in ("User", "WorkingDir", "StopSignal"):
-        if not config[name]:  # type: ignore[literal-required]
-            config[name] = image.get(name) or ""  # type: ignore[literal-required]
+        if not config[name]:
+            config[name] = image.get(name) or ""
     for name in ("ExposedPorts", "Volumes", "Labels"):
         theirs = image.get(name)
         if theirs:

@@ -1,4 +1,7 @@
-"""Which mounts a container gets: `Binds`, `Mounts`, `Tmpfs`, `VolumesFrom` and the image's volumes, resolved when it is made."""
+"""Which mounts a container gets, resolved when it is made.
+
+Sources: `Binds`, `Mounts`, `Tmpfs`, `VolumesFrom` and the image's volumes.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from knarr.engine.volumes.volumes import check_driver_options
 from knarr.errors import InvalidArgument, Unsupported
-from knarr.store.containers import MountPoint
 from knarr.types import VolumeName
 
 if TYPE_CHECKING:
-    from knarr.store.containers import Config, ContainerRecord, HostConfig, Mount
+    from knarr.store.containers import Config, ContainerRecord, HostConfig, Mount, MountPoint
 
 __all__ = ["resolve", "tmpfs_options"]
 
 PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _BIND_MODES = {"ro", "rw", "z", "Z", "nocopy", "rbind", "bind", "cached", "delegated", "consistent", *PROPAGATIONS}
-_TMPFS_FLAGS = set("ro rw nosuid suid nodev dev noexec exec noatime atime nodiratime diratime relatime strictatime sync async".split())
+_TMPFS_FLAGS = {
+    "ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "noatime", "atime", "nodiratime", "diratime",
+    "relatime", "strictatime", "sync", "async",
+}  # fmt: skip
 _TMPFS_VALUES = re.compile(r"(size|mode|uid|gid|nr_inodes|nr_blocks|mpol|huge)=[A-Za-z0-9%:,=_-]+")
 
 
@@ -190,13 +195,12 @@ def _tmpfs(options: dict[str, Any], read_only: bool) -> list[str]:
         words.append(f"size={int(size)}")
     if mode := options.get("Mode"):
         words.append(f"mode={int(mode):o}")
-    for pair in options.get("Options") or ():
-        words.append("=".join(pair))
+    words += ["=".join(pair) for pair in options.get("Options") or ()]
     return tmpfs_options(",".join(words))
 
 
 def tmpfs_options(text: str) -> list[str]:
-    """The options of a tmpfs: safe ones, then those that were asked for. Raises InvalidArgument for what tmpfs has not."""
+    """The options of a tmpfs: safe ones, then those that were asked for. Raises InvalidArgument for others."""
     words = [word for word in text.split(",") if word]
     for word in words:
         if word not in _TMPFS_FLAGS and not _TMPFS_VALUES.fullmatch(word):

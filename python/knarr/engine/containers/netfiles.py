@@ -30,9 +30,7 @@ def hosts(record: ContainerRecord, gateway: str) -> str:
     hostname = record.config["Hostname"]
     domain = record.config["Domainname"]
     full = f"{hostname}.{domain} {hostname}" if domain else hostname
-    lines += [
-        f"{endpoint['address']}\t{full}\n" for endpoint in record.state.networks.values() if endpoint["address"]
-    ]
+    lines += [f"{endpoint['address']}\t{full}\n" for endpoint in record.state.networks.values() if endpoint["address"]]
     return "".join(lines)
 
 

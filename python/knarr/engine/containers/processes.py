@@ -86,7 +86,9 @@ def _ps(pids: list[int], arguments: list[str]) -> tuple[list[str], list[list[str
             ["ps", *arguments], capture_output=True, text=True, check=False, timeout=10, stdin=subprocess.DEVNULL
         )
     except FileNotFoundError:
-        raise Unsupported("top with ps options needs the host's ps, which is not installed: leave the options out") from None
+        raise Unsupported(
+            "top with ps options needs the host's ps, which is not installed: leave the options out"
+        ) from None
     lines = result.stdout.splitlines()
     if result.returncode or not lines:
         raise Conflict(f"ps {' '.join(arguments)}: {result.stderr.strip() or 'no output'}")

@@ -7,6 +7,7 @@ that nobody waits for. A crash in between leaves what the sweep at the next star
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -72,33 +73,34 @@ class Removal:
         context, record = self._context, container.record
         context.supervisor.tell("forget", container=record.id)
         moved = await asyncio.to_thread(self._move_away, record.id)
-        if moved:
-            work = asyncio.get_running_loop().run_in_executor(None, self._delete, moved)
-            self._deleting.add(work)
-            work.add_done_callback(self._deleting.discard)
+        work = asyncio.get_running_loop().run_in_executor(None, self._delete, record.id, moved)
+        self._deleting.add(work)
+        work.add_done_callback(self._deleting.discard)
         if volumes:
             for name in record.anonymous_volumes:
                 try:
                     await context.volumes.remove(name, force=True)
-                except KnarrError as error:
+                except KnarrError as error:  # noqa: PERF203
                     log.warning("anonymous volume %s stays: %s", name, error)
         context.announce(container, "destroy")
         container.removed()
 
     def _move_away(self, container_id: str) -> str:
-        shutil.rmtree(self._context.bundle(container_id), ignore_errors=True)
-        target = f"{self._context.config.data_root}/tmp/container-{container_id}"
+        target = f"{self._context.config.data_root}/tmp/container-{container_id}"  # noqa: S108  ours alone
         try:
             os.rename(self._context.directory(container_id), target)
         except FileNotFoundError:
             return ""
         return target
 
-    def _delete(self, path: str) -> None:
+    def _delete(self, container_id: str, moved: str) -> None:
         try:
-            self._context.store.remove_tree(path)
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(self._context.bundle(container_id))
+            if moved:
+                self._context.store.remove_tree(moved)
         except (KnarrError, OSError) as error:
-            log.warning("%s is left until the next start: %s", path, error)
+            log.warning("files of container %s are left until the next start: %s", container_id, error)
 
     async def close(self) -> None:
         """Wait for deletions that are under way."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from knarr.engine.containers import signals
 from knarr.engine.containers.capabilities import capabilities
 from knarr.errors import InvalidArgument, Unsupported
-from knarr.store.containers import Config, HostConfig
 
+if TYPE_CHECKING:
+    from knarr.store.containers import Config, HostConfig
 
 __all__ = ["check", "log_limits", "parse_port", "security"]
 
@@ -44,11 +45,14 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "IOMaximumIOps": (0,),
     "IOMaximumBandwidth": (0,),
 }
-_ULIMITS = frozenset(
-    "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
-)
-_SYSCTL_IPC = ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax")
-_SYSCTL_IPC_TOO = ("kernel.shmmni", "kernel.shm_rmid_forced")
+_ULIMITS = {
+    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
+    "rttime", "sigpending", "stack",
+}  # fmt: skip
+_SYSCTL_IPC = {
+    "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+}  # fmt: skip
 
 
 def check(config: Config, host: HostConfig) -> list[str]:
@@ -107,7 +111,7 @@ def _check_config(config: Config) -> None:
     if hostname and (len(hostname) > 63 or not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", hostname)):
         raise InvalidArgument(f"invalid hostname: {hostname!r}: use letters, digits, dots and dashes, at most 63")
     for name in ("User", "WorkingDir", "Domainname"):
-        if "\0" in config[name]:  # type: ignore[literal-required]
+        if "\0" in config[name]:
             raise InvalidArgument(f"invalid {name}: it contains a NUL byte")
 
 
@@ -166,9 +170,9 @@ def _check_resources(host: HostConfig, warnings: list[str]) -> None:
     for rule in host["DeviceCgroupRules"] or ():
         if not re.fullmatch(r"[acb] ([0-9]+|\*):([0-9]+|\*) [rwm]{1,3}", rule):
             raise InvalidArgument(f"invalid device cgroup rule format: '{rule}'")
-    if size := host["ConsoleSize"]:
-        if len(size) != 2 or any(not 0 <= cells <= 65535 for cells in size):
-            raise InvalidArgument("HostConfig.ConsoleSize must be [height, width]")
+    size = host["ConsoleSize"]
+    if size and (len(size) != 2 or any(not 0 <= cells <= 65535 for cells in size)):
+        raise InvalidArgument("HostConfig.ConsoleSize must be [height, width]")
 
 
 def _check_namespaces(config: Config, host: HostConfig) -> None:
@@ -199,7 +203,7 @@ def _check_namespaces(config: Config, host: HostConfig) -> None:
         if key.startswith("net."):
             if mode == "host" or mode.startswith("container:"):
                 raise InvalidArgument(f"sysctl '{key}' not allowed in host network namespace")
-        elif key.startswith("fs.mqueue.") or key in _SYSCTL_IPC or key in _SYSCTL_IPC_TOO:
+        elif key.startswith("fs.mqueue.") or key in _SYSCTL_IPC:
             if host["IpcMode"] == "host":
                 raise InvalidArgument(f"sysctl '{key}' not allowed in host ipc namespace")
         else:
@@ -210,7 +214,10 @@ def _check_restart(host: HostConfig) -> None:
     name = host["RestartPolicy"].get("Name") or ""
     retries = host["RestartPolicy"].get("MaximumRetryCount") or 0
     if name not in RESTARTS:
-        raise InvalidArgument(f"invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'")
+        raise InvalidArgument(
+            f"invalid restart policy: unknown policy '{name}'; "
+            "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        )
     if retries and name != "on-failure":
         raise InvalidArgument("invalid restart policy: maximum retry count can only be used with 'on-failure'")
     if retries < 0:
@@ -227,7 +234,9 @@ def _check_binding(port: str, address: str, host_port: str) -> None:
     if not host_port:
         return
     if re.fullmatch(r"\d+-\d+", host_port):
-        raise Unsupported(f"port binding of {port}: a range of host ports ({host_port}) is not supported: give one port")
+        raise Unsupported(
+            f"port binding of {port}: a range of host ports ({host_port}) is not supported: give one port"
+        )
     if not (host_port.isascii() and host_port.isdigit()) or int(host_port) > 65535:
         raise InvalidArgument(f"invalid host port {host_port!r} in the port binding of {port}")
 
@@ -309,9 +318,7 @@ def log_limits(host: HostConfig, max_size: int, max_file: int) -> tuple[int, int
             if not (value.isascii() and value.isdigit()) or not 1 <= int(value) <= 1000:
                 raise InvalidArgument(f"invalid value {value!r} for log option max-file: use 1 to 1000")
             max_file = int(value)
-        elif key == "mode" and value == "blocking":
-            continue
-        elif key == "compress" and value == "false":
+        elif (key == "mode" and value == "blocking") or (key == "compress" and value == "false"):
             continue
         else:
             raise Unsupported(f"log option {key}={value} is not supported by knarr: max-size and max-file are")

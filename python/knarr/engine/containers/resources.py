@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from knarr.engine.containers.policy import ALLOWED_DEVICES
 from knarr.errors import InvalidArgument
-from knarr.store.containers import HostConfig
+
+if TYPE_CHECKING:
+    from knarr.store.containers import HostConfig
 
 __all__ = ["devices", "resources", "rlimits"]
 
@@ -106,7 +108,9 @@ def devices(host: HostConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]
                 f'error gathering device information while adding custom device "{source}": {error.strerror}'
             ) from error
         if len(nodes) == before:
-            raise InvalidArgument(f'error gathering device information while adding custom device "{source}": not a device node')
+            raise InvalidArgument(
+                f'error gathering device information while adding custom device "{source}": not a device node'
+            )
         rules += [
             {"allow": True, "type": node["type"], "major": node["major"], "minor": node["minor"], "access": access}
             for node in nodes[before:]
@@ -141,7 +145,9 @@ def _node(source: str, target: str) -> dict[str, Any]:
     elif stat.S_ISBLK(found.st_mode):
         kind = "b"
     else:
-        raise InvalidArgument(f'error gathering device information while adding custom device "{source}": not a device node')
+        raise InvalidArgument(
+            f'error gathering device information while adding custom device "{source}": not a device node'
+        )
     return {
         "type": kind,
         "path": target,

@@ -84,7 +84,8 @@ def resolve(
             base["errnoRet"] = rule["errnoRet"]
         if each := rule.get("each"):
             found["syscalls"] += [
-                {**base, "args": [{"index": each["index"], "value": value, "op": each["op"]}]} for value in each["values"]
+                {**base, "args": [{"index": each["index"], "value": value, "op": each["op"]}]}
+                for value in each["values"]
             ]
         else:
             if rule.get("args"):
@@ -138,7 +139,9 @@ class Profiles:
         if known is not None:
             return known
         text = json.dumps(
-            resolve(self._parse(profile), capabilities, self._machine, self._kernel), separators=(",", ":"), sort_keys=True
+            resolve(self._parse(profile), capabilities, self._machine, self._kernel),
+            separators=(",", ":"),
+            sort_keys=True,
         )
         path = f"{self._directory}/{hashlib.sha256(text.encode()).hexdigest()}.json"
         if not os.path.exists(path):

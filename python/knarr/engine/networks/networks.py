@@ -54,7 +54,7 @@ class Networks:
         if bridge.subnet:
             self._pools[bridge.id] = AddressPool(bridge.subnet)
 
-    def list(self) -> list[NetworkRecord]:
+    def every(self) -> list[NetworkRecord]:
         """Every network."""
         return list(self._networks.values())
 

@@ -61,7 +61,7 @@ class Volumes:
         """Where a volume's files are."""
         return f"{self._directory}/{name}/_data"
 
-    def list(self) -> list[VolumeRecord]:
+    def every(self) -> list[VolumeRecord]:
         """Every volume, by name."""
         return sorted(self._volumes.values(), key=lambda record: record.name)
 
@@ -86,7 +86,7 @@ class Volumes:
             raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
         if options:
             raise Unsupported(
-                f"volume options ({', '.join(sorted(options))}) are not supported by knarr: mount on the host, then bind"
+                f"volume options ({', '.join(sorted(options))}) are not supported by knarr: bind a mount of the host"
             )
         name = VolumeName(name) if name else secrets.token_hex(32)
         async with self._lock:
@@ -134,7 +134,7 @@ class Volumes:
     async def prune(self, wanted: Callable[[VolumeRecord], bool]) -> tuple[list[str], int]:
         """Remove the volumes that no container mounts and that are wanted gone: their names, and the bytes freed."""
         removed, freed = [], 0
-        for record in self.list():
+        for record in self.every():
             if not wanted(record) or self.using(record.name):
                 continue
             size = await self.usage(record.name)
