@@ -5,12 +5,14 @@ import base64
 import contextlib
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from tests.conftest import running_registry
+from tests.conftest import running_registry, wait_until
 from tests.image_files import MANIFEST, Layout, digest, files, upload
 from tests.integration.images_place import Place
 
@@ -433,3 +435,77 @@ def test_what_is_not_an_image(place):
     with scripted(serve(layout, entry)) as host, pytest.raises(Exception, match="not of a container image"):
         pull(place, f"{host}/a:1")
     assert digest(b"{}") not in dict(place.store.blobs())
+
+
+RESUMED = """
+import sys
+from pathlib import Path
+from tests.integration.images_place import Place
+place = Place(Path(sys.argv[1]))
+place.open()
+place.run(place.images.pull(sys.argv[2]))
+"""
+
+
+def test_a_pull_goes_on_where_a_killed_one_stopped(place):
+    """What was on the disk is not asked for again: the second attempt sends Range."""
+    layout, ranges, go_on = Layout(), [], threading.Event()
+    entry = layout.image([files(a=os.urandom(3 << 20).hex())], compress="")
+    layer = json.loads(layout.blobs[entry["digest"]])["layers"][0]["digest"]
+    data = layout.blobs[layer]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            name = self.path.rpartition("/")[2]
+            found = layout.blobs[entry["digest"] if name == "1" else name]
+            start = 0
+            if name == layer:
+                asked = self.headers.get("Range")
+                ranges.append(asked)
+                start = int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Type", MANIFEST if "/manifests/" in self.path else "application/octet-stream")
+            self.send_header("Content-Length", str(len(found) - start))
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(found) - 1}/{len(found)}")
+            self.end_headers()
+            if name == layer and not go_on.is_set():
+                self.wfile.write(found[: 4 << 20])
+                self.wfile.flush()
+                go_on.wait(20)
+                self.close_connection = True
+            else:
+                self.wfile.write(found[start:])
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        reference = f"127.0.0.1:{server.server_port}/a:1"
+        place.close()
+        with subprocess.Popen([sys.executable, "-c", RESUMED, place.root, reference]) as process:
+
+            def on_the_disk():
+                entries = os.scandir(f"{place.root}/ingest") if os.path.isdir(f"{place.root}/ingest") else []
+                return sum(entry.stat().st_size for entry in entries) >= 3 << 20
+
+            wait_until(on_the_disk, what="half of the layer on the disk")
+            process.kill()
+        place.open()
+        go_on.set()
+        image = place.run(place.images.pull(reference))
+    finally:
+        go_on.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert ranges[0] is None
+    assert ranges[1].startswith("bytes=")
+    assert int(ranges[1].removeprefix("bytes=").partition("-")[0]) >= 3 << 20
+    assert os.stat(f"{image.lower[0]}/a").st_size == 6 << 20
+    assert len(data) > 6 << 20
+    assert os.listdir(f"{place.root}/ingest") == []

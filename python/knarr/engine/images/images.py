@@ -182,11 +182,11 @@ class Images:
             taken = await self._intake.load_stream(source, wanted, progress)
         for image, found in taken:
             for reference in found.references:
-                self._announce("load", image.id, reference.familiar)
+                self._announce("load", image.id, {"name": reference.familiar})
                 if progress:
                     await progress({"stream": f"Loaded image: {reference.familiar}\n"})
             if not found.references:
-                self._announce("load", image.id, image.id)
+                self._announce("load", image.id, {"name": image.id})
                 if progress:
                     await progress({"stream": f"Loaded image ID: {image.id}\n"})
         return [self.catalog.get(image.id) or image for image, _ in taken]
@@ -199,7 +199,7 @@ class Images:
             raise InvalidArgument("refusing to create a tag with a digest reference")
         target = target.with_tag(tag) if tag else target.with_default_tag()
         await self._ledger.tag(image.id, target)
-        self._announce("tag", image.id, target.familiar)
+        self._announce("tag", image.id, {"name": target.familiar})
 
     async def remove(self, reference_or_id: str, *, force: bool = False) -> list[dict[str, str]]:
         """Remove a name or an image: [{"Untagged": name} or {"Deleted": ID}, ...]. NotFound, Conflict."""
@@ -271,7 +271,7 @@ class Images:
             if unused:
                 await self._pieces.remove_unused(unused)
         pull.closing += _ending(fetched.digest, _newer(reference))
-        self._announce("pull", reference.familiar, reference.familiar_name)
+        self._announce("pull", reference.familiar, {"name": reference.familiar_name})
         return image
 
     async def _embedded(self, text: str, platform: Platform | None) -> Image | None:
@@ -304,8 +304,8 @@ class Images:
             self.catalog.put(mended)
             return mended
 
-    def _announce(self, action: str, actor: str, name: str) -> None:
-        self._events.emit("image", action, actor, {"name": name} if name else {})
+    def _announce(self, action: str, actor: str, attributes: dict[str, str]) -> None:
+        self._events.emit("image", action, actor, attributes)
 
 
 def _newer(reference: Reference) -> str:

@@ -37,7 +37,7 @@ class Removal:
         in_use: Callable[[str], Sequence[str]],
         running: Callable[[str], bool],
         held: Callable[[str], bool],
-        announce: Callable[[str, str, str], None],
+        announce: Callable[[str, str, dict[str, str]], None],
     ) -> None:
         self._catalog = catalog
         self._ledger = ledger
@@ -85,7 +85,7 @@ class Removal:
             except Conflict:  # a container was made from it a moment ago
                 continue
         freed += (await self._pieces.sweep()).bytes
-        self._announce("prune", "", "")
+        self._announce("prune", "", {"reclaimed": str(freed)})
         return removed, freed
 
     async def _prune_one(self, image: Image, removed: Removed) -> int:
@@ -117,7 +117,7 @@ class Removal:
         names += [f"{Reference.parse(repository).familiar_name}@{digest}" for repository, digest in digests]
         for name in names:
             removed.append({"Untagged": name})
-            self._announce("untag", image.id, name)
+            self._announce("untag", image.id, {"name": name})
 
     async def _delete(self, image: Image, removed: Removed, *, force: bool, named: bool = False) -> int:
         """Remove the image itself, then what only it was made of; the bytes that became free."""
@@ -129,7 +129,7 @@ class Removal:
 
         pieces = await self._ledger.forget(image.id, check)
         removed.append({"Deleted": image.id})
-        self._announce("delete", image.id, image.id)
+        self._announce("delete", image.id, {"name": image.id})
         gone = await self._pieces.remove_unused(pieces)
         removed.extend({"Deleted": chain_id} for chain_id in gone.snapshots)
         return gone.bytes
