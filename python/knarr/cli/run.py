@@ -144,7 +144,10 @@ def create_container(
         if options["pull"] == "always" and image:
             _pull(client, options, image)
         try:
-            created = client.containers.create(body, options["name"], options["platform"])
+            asked = client.containers.send_create(body, options["name"], options["platform"])
+            if not options.get("detach", True):
+                from knarr.cli import session, signals  # noqa: F401  while the engine is busy with our request
+            created = client.receive(asked).json()
         except NotFound as error:
             if not image or options["pull"] == "never" or "no such image" not in str(error).lower():
                 raise

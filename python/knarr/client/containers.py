@@ -27,8 +27,13 @@ class Containers:
         self, body: "dict[str, Any]", name: "str | None" = None, platform: "str | None" = None
     ) -> "dict[str, Any]":
         """ContainerCreate: {"Id", "Warnings"}. NotFound without the image, Conflict where the name is taken."""
-        parameters = {"name": name, "platform": platform}
-        return self._client.call("POST", "/containers/create", parameters, body)  # type: ignore[no-any-return]
+        return self._client.receive(self.send_create(body, name, platform)).json()  # type: ignore[no-any-return]
+
+    def send_create(
+        self, body: "dict[str, Any]", name: "str | None" = None, platform: "str | None" = None
+    ) -> "Connection":
+        """Ask for ContainerCreate; `Client.receive` of the connection then has the answer."""
+        return self._client.send("POST", "/containers/create", {"name": name, "platform": platform}, body)
 
     def start(self, container: str, detach_keys: "str | None" = None) -> bool:
         """ContainerStart: False where it ran already."""

@@ -1,0 +1,281 @@
+"""`knarr run`, exec and attach in the foreground: streams, exit codes, signals, and an engine that goes away."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+import uuid
+
+import pytest
+
+from tests.conftest import SCRIPTS, wait_until
+
+KNARR = SCRIPTS / "knarr"
+QUICK = ["--rm", "--network", "none"]
+
+
+@pytest.fixture
+def name(shared_engine):
+    value = "fg-" + uuid.uuid4().hex[:8]
+    yield value
+    shared_engine.run("rm", "-f", "-v", value, check=False)
+
+
+def status(engine, name):
+    return engine.run("inspect", "--format", "{{.State.Status}}", name, check=False).stdout.strip()
+
+
+def background(engine, *arguments, **keywords):
+    keywords.setdefault("stdin", subprocess.DEVNULL)
+    return subprocess.Popen(
+        [KNARR, *arguments], env=engine.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **keywords
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["true"], 0),
+        (["sh", "-c", "exit 7"], 7),
+        (["sh", "-c", "sh -c 'kill -9 $$'; exit $?"], 137),
+        (["nope"], 127),
+        (["/etc"], 126),
+        (["/nope/x"], 127),
+    ],
+)
+def test_exit_codes(shared_engine, command, code):
+    assert shared_engine.run("run", *QUICK, "busybox", *command, check=False).returncode == code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--nope", "busybox"], "unknown flag: --nope"),
+        ([], "requires at least 1 argument"),
+        (["-m", "lots", "busybox"], "invalid size"),
+        (["--pull", "sometimes", "busybox"], "invalid pull option"),
+        (["--rm", "--restart", "always", "busybox"], "cannot specify both --restart and --rm"),
+        (["--runtime", "runc", "busybox"], "takes no other runtime"),
+        (["-v", "a::b", "busybox"], "empty section"),
+        (["--network", "nowhere", "busybox", "true"], "nowhere"),
+        (["-it", "busybox"], "not a TTY"),
+        (["--pull", "never", "nobody/nothing:1"], "nobody/nothing:1"),
+    ],
+)
+def test_what_run_refuses_is_125_with_a_reason(shared_engine, arguments, words):
+    result = shared_engine.run("run", *arguments, check=False)
+    assert result.returncode == 125
+    assert result.stderr.startswith("knarr: ")
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_stdout_and_stderr_stay_apart(shared_engine):
+    result = shared_engine.run("run", *QUICK, "busybox", "sh", "-c", "echo out; echo err >&2; echo more")
+    assert (result.stdout, result.stderr) == ("out\nmore\n", "err\n")
+
+
+def test_much_goes_through_unharmed_both_ways(shared_engine):
+    data = os.urandom(20 << 20)
+    result = shared_engine.run("run", *QUICK, "-i", "busybox", "cat", input=data, text=False)
+    assert hashlib.sha256(result.stdout).digest() == hashlib.sha256(data).digest()
+
+
+def test_a_program_that_reads_little_of_much_ends(shared_engine):
+    result = shared_engine.run(
+        "run",
+        *QUICK,
+        "-i",
+        "busybox",
+        "sh",
+        "-c",
+        "head -c 10 >/dev/null; exit 3",
+        input=b"x" * (20 << 20),
+        text=False,
+        check=False,
+    )
+    assert result.returncode == 3
+
+
+def test_without_i_stdin_is_left_alone(shared_engine):
+    out = subprocess.run(
+        ["sh", "-c", f"{{ {KNARR} run --rm --network none busybox cat; cat; }}"],
+        env=shared_engine.env,
+        input=b"for the next",
+        capture_output=True,
+        timeout=30,
+    ).stdout
+    assert out == b"for the next"
+
+
+def test_a_reader_that_leaves_is_no_noise(shared_engine, name):
+    result = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f"{KNARR} run --name {name} --network none busybox sh -c 'while echo y; do :; done' | head -n 1; echo ${{PIPESTATUS[0]}}",
+        ],
+        env=shared_engine.env,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (result.stdout, result.stderr) == ("y\n141\n", "")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 41), (signal.SIGINT, 42), (signal.SIGHUP, 43), (signal.SIGUSR1, 44)]
+)
+def test_signals_reach_the_program(shared_engine, name, number, code):
+    script = "trap 'exit 41' TERM; trap 'exit 42' INT; trap 'exit 43' HUP; trap 'exit 44' USR1; echo ready; while :; do sleep 0.05; done"
+    process = background(shared_engine, "run", *QUICK, "--name", name, "busybox", "sh", "-c", script)
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(number)
+    assert process.wait(20) == code
+
+
+def test_without_sig_proxy_a_signal_ends_the_command_only(shared_engine, name):
+    process = background(
+        shared_engine,
+        "run",
+        "--sig-proxy=false",
+        "--network",
+        "none",
+        "--name",
+        name,
+        "busybox",
+        "sh",
+        "-c",
+        "echo ready; sleep 60",
+    )
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert status(shared_engine, name) == "running"
+
+
+def test_a_signal_while_nobody_reads_the_output_is_forwarded_too(shared_engine, name):
+    script = "trap 'exit 9' TERM; while :; do echo yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy; done"
+    process = background(shared_engine, "run", *QUICK, "--name", name, "busybox", "sh", "-c", script)
+    assert process.stdout.read(100)
+    time.sleep(0.5)  # our pipe is full now, and the command line waits in its write
+    process.send_signal(signal.SIGTERM)
+    wait_until(lambda: status(shared_engine, name) in ("", "exited"), what="the end of the container")
+    process.stdout.read()
+    assert process.wait(20) == 9
+
+
+def test_detached_prints_the_id_only(shared_engine, name):
+    out = shared_engine.run("run", "-d", "--network", "none", "--name", name, "busybox", "sleep", "60")
+    assert len(out.stdout) == 65
+    assert out.stderr == ""
+    assert out.stdout.strip() == shared_engine.run("ps", "-q", "--no-trunc", "--filter", f"name={name}").stdout.strip()
+
+
+def test_a_name_is_free_again_after_rm(shared_engine, name):
+    for _ in range(5):
+        shared_engine.run("run", *QUICK, "--name", name, "busybox", "true")
+    for _ in range(2):
+        assert shared_engine.run("run", *QUICK, "--name", name, "busybox", "nope", check=False).returncode == 127
+
+
+def test_cidfile(shared_engine, name, tmp_path):
+    path = tmp_path / "cid"
+    out = shared_engine.run("create", "--cidfile", path, "--name", name, "busybox")
+    assert path.read_text() == out.stdout.strip()
+    again = shared_engine.run("create", "--cidfile", path, "busybox", check=False)
+    assert (again.returncode, "container ID file found" in again.stderr) == (1, True)
+    assert (
+        shared_engine.run(
+            "run", "--cidfile", tmp_path / "other", "--pull", "never", "nobody/nothing", check=False
+        ).returncode
+        == 125
+    )
+    assert not (tmp_path / "other").exists()
+
+
+def test_start_attached(shared_engine, name):
+    shared_engine.run("create", "-i", "--network", "none", "--name", name, "busybox", "sh", "-c", "cat; exit 6")
+    result = shared_engine.run("start", "-ai", name, input="typed\n", check=False)
+    assert (result.returncode, result.stdout) == (6, "typed\n")
+
+
+def test_attach_follows_to_the_end(shared_engine, name):
+    shared_engine.run(
+        "run", "-d", "--network", "none", "--name", name, "busybox", "sh", "-c", "sleep 1; echo late; exit 8"
+    )
+    result = shared_engine.run("attach", "--no-stdin", name, check=False)
+    assert (result.returncode, result.stdout) == (8, "late\n")
+    assert shared_engine.run("attach", name, check=False).returncode == 1
+
+
+def test_exec(shared_engine, name):
+    shared_engine.run("run", "-d", "--network", "none", "--name", name, "busybox", "sleep", "60")
+    result = shared_engine.run(
+        "exec", "-e", "A=b", "-w", "/tmp", name, "sh", "-c", "echo $A $PWD; echo err >&2; exit 5", check=False
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (5, "b /tmp\n", "err\n")
+    assert shared_engine.run("exec", "-i", name, "cat", input="x\n").stdout == "x\n"
+    assert shared_engine.run("exec", name, "nope", check=False).returncode == 127
+    assert shared_engine.run("exec", "-d", name, "touch", "/made").returncode == 0
+    wait_until(
+        lambda: shared_engine.run("exec", name, "test", "-e", "/made", check=False).returncode == 0,
+        what="the detached exec",
+    )
+    missing = shared_engine.run("exec", "nobody-here", "true", check=False)
+    assert (missing.returncode, "No such container" in missing.stderr) == (1, True)
+
+
+def test_logs(shared_engine, name):
+    shared_engine.run(
+        "run",
+        "--network",
+        "none",
+        "--name",
+        name,
+        "busybox",
+        "sh",
+        "-c",
+        "echo one; echo two >&2; sleep 0.2; echo three",
+    )
+    result = shared_engine.run("logs", name)
+    assert (result.stdout, result.stderr) == ("one\nthree\n", "two\n")
+    assert shared_engine.run("logs", "-n", "1", name).stdout == "three\n"
+    assert shared_engine.run("logs", "-t", "--since", "10m", name).stdout.split("\n")[0].endswith("Z one")
+    assert shared_engine.run("logs", "--until", "10m", name).stdout == ""
+
+
+def test_an_exit_is_known_although_the_daemon_was_killed_meanwhile(busybox):
+    process = background(
+        busybox, "run", "--network", "none", "--name", "fore", "busybox", "sh", "-c", "echo ready; sleep 3; exit 12"
+    )
+    assert process.stdout.readline() == b"ready\n", process.stderr.read()
+    busybox.restart()
+    assert process.wait(30) == 12
+
+
+def test_a_daemon_that_stays_away_is_an_error_and_no_hang(busybox):
+    process = background(
+        busybox, "run", "--network", "none", "--name", "fore", "busybox", "sh", "-c", "echo ready; sleep 60"
+    )
+    assert process.stdout.readline() == b"ready\n", process.stderr.read()
+    busybox.kill()
+    assert process.wait(30) == 125
+    assert b"lost the daemon" in process.stderr.read()
+    busybox.start()
+    assert status(busybox, "fore") == "running"
+
+
+def test_hello_works_without_any_registry(shared_engine):
+    result = shared_engine.run("run", "--rm", "hello")
+    assert "knarr" in result.stdout.lower()
+
+
+def test_a_host_overlay_is_thrown_away(shared_engine):
+    marker = f"/var/tmp/knarr-overlay-{uuid.uuid4().hex}"
+    result = shared_engine.run(
+        "run", *QUICK, "--host-overlay", "sh", "-c", f"touch {marker} && ls {marker} && exit 4", check=False
+    )
+    assert (result.returncode, result.stdout) == (4, f"{marker}\n")
+    assert not os.path.exists(marker)
