@@ -2,6 +2,7 @@
 
 pub mod capability;
 pub mod cgroup;
+pub mod cli;
 mod copyup;
 pub mod error;
 pub mod exec;

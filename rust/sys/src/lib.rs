@@ -4,6 +4,7 @@
 //! a plan makes, [`child`] clones a process that interprets it.
 
 pub mod child;
+pub mod init;
 mod interpret;
 pub mod mount;
 pub mod net;

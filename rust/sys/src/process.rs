@@ -119,3 +119,24 @@ pub fn unshare(kinds: i32) -> io::Result<()> {
         Err(io::Error::last_os_error())
     }
 }
+
+/// Replace this process by the program that a descriptor names, with the same environment. Returns
+/// only where that failed.
+#[must_use]
+pub fn execute(program: BorrowedFd<'_>, arguments: &[std::ffi::CString]) -> io::Error {
+    let mut pointers: Vec<*const libc::c_char> =
+        arguments.iter().map(|text| text.as_ptr()).collect();
+    pointers.push(std::ptr::null());
+    // SAFETY: C strings, and arrays that end with null pointers; nobody changes the environment meanwhile.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            pointers.as_ptr(),
+            libc::environ,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    io::Error::last_os_error()
+}

@@ -71,7 +71,8 @@ pub(crate) fn read(directory: &Path, name: &str) -> io::Result<String> {
     fs::read_to_string(directory.join(name))
 }
 
-/// A path below the root of the hierarchies, with a slash in front and no `..` in it.
+/// A path below the root of the hierarchies, or without a slash in front below this process's own
+/// groups; without `..` in it.
 fn checked(path: &str) -> Result<String, LaunchError> {
     let names: Vec<&str> = path
         .split('/')
@@ -83,7 +84,8 @@ fn checked(path: &str) -> Result<String, LaunchError> {
             format!("linux.cgroupsPath {path:?}: must name a group below the root, without '..'"),
         ));
     }
-    Ok(format!("/{}", names.join("/")))
+    let slash = if path.starts_with('/') { "/" } else { "" };
+    Ok(format!("{slash}{}", names.join("/")))
 }
 
 impl Cgroup {
@@ -97,12 +99,8 @@ impl Cgroup {
         let hosts = hosts()?;
         let default = Resources::default();
         let resources = resources.unwrap_or(&default);
-        let (path, relative) = if path.is_empty() {
-            (id, true)
-        } else {
-            (path, !path.starts_with('/'))
-        };
-        let checked = checked(path)?;
+        let checked = checked(if path.is_empty() { id } else { path })?;
+        let relative = !checked.starts_with('/');
         let directories = hosts.directories(&checked, relative, |controller| {
             limits::wanted(controller, resources)
         });
@@ -146,7 +144,7 @@ impl Cgroup {
     pub fn adopt(path: &str) -> io::Result<Self> {
         let hosts = hosts().map_err(io::Error::other)?;
         let checked = checked(path).map_err(io::Error::other)?;
-        let mut directories = hosts.directories(&checked, false, |_| true);
+        let mut directories = hosts.directories(&checked, !checked.starts_with('/'), |_| true);
         directories.retain(|(_, directory)| directory.is_dir());
         if directories.is_empty() {
             return Err(io::Error::from(io::ErrorKind::NotFound));
@@ -158,7 +156,7 @@ impl Cgroup {
         })
     }
 
-    /// Its path in every hierarchy, beginning with a slash.
+    /// Its path in every hierarchy: with a slash in front from the root, else from this process's own group.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
