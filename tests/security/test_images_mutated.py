@@ -68,11 +68,11 @@ def bent(document, choose):
         if kind == 0:
             del owner[key]
         elif kind == 1 and isinstance(owner, list):
-            owner.extend([owner[key]] * choose.choice([1, 600]))
+            owner.extend(copy.deepcopy(owner[key]) for _ in range(choose.choice([1, 600])) if len(owner) < 2000)
         elif kind == 2 and isinstance(owner, dict):
             owner[choose.choice(["mediaType", "manifests", "layers", "config", "x"])] = owner.pop(key)
         else:
-            owner[key] = choose.choice(NASTY)
+            owner[key] = copy.deepcopy(choose.choice(NASTY))
     return json.dumps(document).encode()
 
 
