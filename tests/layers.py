@@ -48,9 +48,9 @@ def hard_link(name: str, target: str) -> Member:
     return Member(name, type=tarfile.LNKTYPE, link=target)
 
 
-def archive(*members: Member, format: int = tarfile.PAX_FORMAT) -> bytes:
+def archive(*members: Member, tar_format: int = tarfile.PAX_FORMAT) -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=format) as tar:
+    with tarfile.open(fileobj=buffer, mode="w", format=tar_format) as tar:
         for member in members:
             info = tarfile.TarInfo(member.name)
             info.type, info.linkname, info.mode, info.mtime = member.type, member.link, member.mode, member.mtime
@@ -78,7 +78,9 @@ def describe(*archives: bytes, compress=gzip.compress) -> tuple[list[bytes], lis
         diff_id = digest(plain)
         chain_id = digest(f"{parent} {diff_id}".encode()) if parent else diff_id
         blobs.append(blob)
-        layers.append((digest(blob), len(blob), "application/vnd.oci.image.layer.v1.tar+gzip", diff_id, chain_id, parent))
+        layers.append(
+            (digest(blob), len(blob), "application/vnd.oci.image.layer.v1.tar+gzip", diff_id, chain_id, parent)
+        )
         parent = chain_id
     return blobs, layers
 
@@ -119,7 +121,15 @@ def tree(top: Path, *, times: bool = True, directory_times: bool = True) -> dict
         same = first.setdefault(status.st_ino, name) if not stat.S_ISDIR(status.st_mode) else name
         timed = times and (directory_times or not stat.S_ISDIR(status.st_mode))
         own = {key: value for key, value in xattrs(path).items() if not key.startswith("trusted.overlay.")}
-        found[name] = (oct(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns if timed else 0, content, same, own)
+        found[name] = (
+            oct(status.st_mode),
+            status.st_uid,
+            status.st_gid,
+            status.st_mtime_ns if timed else 0,
+            content,
+            same,
+            own,
+        )
     return found
 
 

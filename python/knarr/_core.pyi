@@ -2,6 +2,8 @@
 
 from typing import final
 
+__all__ = ["Progress", "Registry", "Store", "__version__"]
+
 __version__: str
 
 @final
@@ -42,7 +44,8 @@ class Store:
     def __new__(cls, root: str) -> Store: ...
     def sweep(self) -> int:
         """Delete what an earlier process left unfinished in tmp/, and partial blobs that are too old or
-        too many: how many objects went. Once at start; other operations may run meanwhile."""
+        too many: how many objects went. Once at start; other operations may run meanwhile.
+        """
 
     def put_blob(self, data: bytes) -> str:
         """Store bytes durably; their digest "sha256:<hex>"."""
@@ -69,7 +72,7 @@ class Store:
         """(bytes allocated, inodes) below a directory, hard links counted once."""
 
     def sync(self) -> None:
-        """syncfs of the data root."""
+        """Make all that was written below the data root durable (syncfs)."""
 
     def unpack(self, layers: list[tuple[str, int, str, str, str, str]], progress: Progress,
                registry: Registry | None = None, repository: str = "") -> list[int]:
@@ -93,7 +96,8 @@ class Store:
     def copy_up(self, lower: list[str], path: str, destination: str) -> bool:
         """Copy a directory's content from image layers (top-most first) to an empty directory,
         with owners, modes, times, xattrs and hard links. path is resolved inside the layers'
-        merged view. False where the image has no such directory."""
+        merged view. False where the image has no such directory.
+        """
 
     def remove_tree(self, path: str) -> None:
         """Move a directory below the data root to tmp/ and delete it there."""

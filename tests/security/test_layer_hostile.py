@@ -8,9 +8,20 @@ import tarfile
 import threading
 
 import pytest
+from tests.layers import (
+    Member,
+    apply,
+    archive,
+    describe,
+    digest,
+    directory,
+    hard_link,
+    small_file_system,
+    symlink,
+    unpack,
+)
 
 from knarr import _core, errors
-from tests.layers import Member, apply, archive, describe, digest, directory, hard_link, small_file_system, symlink, unpack
 
 CHAR = tarfile.CHRTYPE
 
@@ -28,7 +39,14 @@ def nothing_is_left_behind(tmp_path):
     assert os.listdir(tmp_path) == ["root"]
 
 
-def header(name: bytes, size: int | bytes = 0, kind: bytes = b"0", link: bytes = b"", magic: bytes = b"ustar\x0000", **fields: bytes) -> bytes:
+def header(
+    name: bytes,
+    size: int | bytes = 0,
+    kind: bytes = b"0",
+    link: bytes = b"",
+    magic: bytes = b"ustar\x0000",
+    **fields: bytes,
+) -> bytes:
     """A header block with a right checksum and anything else at will."""
     block = bytearray(512)
 
@@ -77,23 +95,53 @@ DEEP = "/".join(["d" * 200] * 30)
         pytest.param([Member("a/../../escape", b"x")], r"leads out of the root", id="dots inside"),
         pytest.param([Member("/../../escape", b"x")], r"leads out of the root", id="absolute with dots"),
         pytest.param([directory("..", mode=0o777)], r"leads out of the root", id="the parent itself"),
-        pytest.param([hard_link("l", "../../../etc/passwd")], r'entry "l": it links to "../../../etc/passwd", which leads out', id="hard link out"),
-        pytest.param([hard_link("l", "/etc/passwd")], r'links to "etc/passwd", which does not exist in this layer or below', id="absolute hard link"),
-        pytest.param([symlink("s", "/etc"), hard_link("l", "s/passwd")], r"which does not exist in this layer or below", id="hard link through a link"),
+        pytest.param(
+            [hard_link("l", "../../../etc/passwd")],
+            r'entry "l": it links to "../../../etc/passwd", which leads out',
+            id="hard link out",
+        ),
+        pytest.param(
+            [hard_link("l", "/etc/passwd")],
+            r'links to "etc/passwd", which does not exist in this layer or below',
+            id="absolute hard link",
+        ),
+        pytest.param(
+            [symlink("s", "/etc"), hard_link("l", "s/passwd")],
+            r"which does not exist in this layer or below",
+            id="hard link through a link",
+        ),
         pytest.param([hard_link("l", "l")], r"which is the link itself", id="hard link to itself"),
         pytest.param([directory("d"), hard_link("l", "d")], r"which is a directory", id="hard link to a directory"),
-        pytest.param([Member(".wh.f"), hard_link("l", "f")], r"which this layer has removed", id="hard link to a whiteout"),
-        pytest.param([Member("f", type=CHAR), hard_link("l", "f")], r"which this layer has removed", id="hard link to a device 0:0"),
+        pytest.param(
+            [Member(".wh.f"), hard_link("l", "f")], r"which this layer has removed", id="hard link to a whiteout"
+        ),
+        pytest.param(
+            [Member("f", type=CHAR), hard_link("l", "f")],
+            r"which this layer has removed",
+            id="hard link to a device 0:0",
+        ),
         pytest.param([hard_link("l", ".wh.f")], r"which cannot be linked to", id="hard link to a whiteout's name"),
         pytest.param([hard_link("l", "")], r"which cannot be linked to", id="hard link to nothing"),
-        pytest.param([directory("d"), Member("d/f", b"x"), hard_link("d", "d/f")], r"which the link itself replaces", id="hard link over its target"),
-        pytest.param([Member("f", b"x"), Member("f/g", b"y")], r'entry "f/g": "f" is not a directory', id="below a file"),
-        pytest.param([symlink("a", "b"), symlink("b", "a"), Member("a/x", b"")], r"too many symbolic links", id="links in a circle"),
+        pytest.param(
+            [directory("d"), Member("d/f", b"x"), hard_link("d", "d/f")],
+            r"which the link itself replaces",
+            id="hard link over its target",
+        ),
+        pytest.param(
+            [Member("f", b"x"), Member("f/g", b"y")], r'entry "f/g": "f" is not a directory', id="below a file"
+        ),
+        pytest.param(
+            [symlink("a", "b"), symlink("b", "a"), Member("a/x", b"")],
+            r"too many symbolic links",
+            id="links in a circle",
+        ),
         pytest.param([Member("a/.wh.", b"")], r"a whiteout without a name", id="whiteout without a name"),
         pytest.param([Member("a/.wh..", b"")], r"a whiteout without a name", id="whiteout of the directory itself"),
         pytest.param([Member("a/.wh...", b"")], r"a whiteout without a name", id="whiteout of the parent"),
         pytest.param([Member(".wh.d/f", b"")], r"reserved for whiteouts", id="below a whiteout"),
-        pytest.param([symlink("s", ".wh.x"), Member("s/f", b"")], r"reserved for whiteouts", id="a whiteout made through a link"),
+        pytest.param(
+            [symlink("s", ".wh.x"), Member("s/f", b"")], r"reserved for whiteouts", id="a whiteout made through a link"
+        ),
         pytest.param([Member("n" * 256, b"")], r"or a name longer than 255", id="long name"),
         pytest.param([Member(DEEP, b"")], r"a path is longer than 4096 bytes", id="long path"),
         pytest.param([Member("/", b"x")], r'"/" is not a directory', id="the root as a file"),
@@ -198,7 +246,9 @@ def test_another_diff_id(store):
     [blob], [layer] = describe(archive(Member("f", b"x")))
     store.put_blob(blob)
     other = digest(b"other")
-    with pytest.raises(errors.Corrupt, match=f"unpacked layer {other} is corrupt: its bytes have the digest {layer[3]}"):
+    with pytest.raises(
+        errors.Corrupt, match=f"unpacked layer {other} is corrupt: its bytes have the digest {layer[3]}"
+    ):
         store.unpack([(layer[0], layer[1], layer[2], other, other, "")], _core.Progress())
 
 
@@ -251,7 +301,10 @@ def test_a_full_disk(store, tmp_path):
     fits, large = archive(Member("fits", b"x" * 1000)), archive(Member("large", bytes(3 << 20)))
     with small_file_system(tmp_path / "small", 1 << 20) as point:
         small = _core.Store(str(point / "root"))
-        with pytest.raises(errors.Unavailable, match=rf"layer sha256:\w+, unpacked to {point}/.*: entry \"large\": cannot write it: the file system is full; free"):
+        with pytest.raises(
+            errors.Unavailable,
+            match=rf"layer sha256:\w+, unpacked to {point}/.*: entry \"large\": cannot write it: the file system is full; free",
+        ):
             unpack(small, large)
         assert os.listdir(point / "root/tmp") == []
         assert small.snapshots() == []
@@ -281,7 +334,14 @@ def test_links_inside_never_lead_out(store, tmp_path):
     """Everything below links that point out lands in the layer."""
     outside = tmp_path / "root" / "outside"
     outside.mkdir()
-    root = apply(store, symlink("abs", str(outside)), symlink("up", "../" * 20 + str(outside)), Member("abs/a", b"1"), Member("up/b", b"2"), Member("up/.wh.c"))
+    root = apply(
+        store,
+        symlink("abs", str(outside)),
+        symlink("up", "../" * 20 + str(outside)),
+        Member("abs/a", b"1"),
+        Member("up/b", b"2"),
+        Member("up/.wh.c"),
+    )
     assert os.listdir(outside) == []
     assert (root / str(outside).lstrip("/") / "a").read_bytes() == b"1"
     assert (root / str(outside).lstrip("/") / "b").read_bytes() == b"2"
@@ -321,7 +381,13 @@ def test_many_at_once(store):
 
 def test_struct_of_archives_from_the_nineties(store):
     """Version 7 headers without a magic, names without a NUL, and garbage behind the end are read as GNU tar reads them."""
-    plain = header(b"d/", kind=b"\0", magic=b"") + header(b"n" * 100, 3, b"\0", magic=b"") + padded(b"abc") + END + b"garbage" * 100
+    plain = (
+        header(b"d/", kind=b"\0", magic=b"")
+        + header(b"n" * 100, 3, b"\0", magic=b"")
+        + padded(b"abc")
+        + END
+        + b"garbage" * 100
+    )
     root = unpack(store, plain).paths[0]
     assert (root / "d").is_dir()
     assert (root / ("n" * 100)).read_bytes() == b"abc"

@@ -9,9 +9,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from tests.layers import overlay, tree, unpack
 
 from knarr import _core
-from tests.layers import overlay, tree, unpack
 
 NAMES = ["a", "bb", "ünï", "with space", "new\nline", "x" * 120, "y" * 255, ".hidden", "-dash", "*"]
 
@@ -45,7 +45,9 @@ class Grower:
 
     def attributes(self, path: Path, *, is_link: bool = False) -> None:
         roll = self.random.random
-        os.chown(path, self.random.choice([0, 0, 5, 1000, 2_000_000]), self.random.choice([0, 0, 6]), follow_symlinks=False)
+        os.chown(
+            path, self.random.choice([0, 0, 5, 1000, 2_000_000]), self.random.choice([0, 0, 6]), follow_symlinks=False
+        )
         if not is_link:
             os.chmod(path, self.random.choice([0o644, 0o755, 0o600, 0o4755, 0o2755, 0o1777, 0o000]))
             if roll() < 0.3 and (path.is_file() or path.is_dir()):
@@ -73,7 +75,9 @@ class Grower:
         elif kind == "fifo":
             os.mkfifo(path)
         elif kind == "device":
-            os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(self.random.randrange(1, 500), self.random.randrange(100_000)))
+            os.mknod(
+                path, stat.S_IFCHR | 0o600, os.makedev(self.random.randrange(1, 500), self.random.randrange(100_000))
+            )
         else:
             with path.open("wb") as file:
                 for offset in sorted(self.random.sample(range(50), self.random.choice([0, 1, 3, 30]))):
@@ -126,7 +130,7 @@ class Grower:
         ["--format=posix", "--xattrs", "--sparse", "--sparse-version=1.0"],
         ["--format=gnu", "--sparse", "--blocking-factor=1"],
     ],
-    ids=lambda options: " ".join(options),
+    ids=" ".join,
 )
 @pytest.mark.parametrize("seed", range(4))
 def test_a_tree_comes_back_as_gnu_tar_packed_it(store, tmp_path, options, seed):
@@ -136,12 +140,17 @@ def test_a_tree_comes_back_as_gnu_tar_packed_it(store, tmp_path, options, seed):
     for _ in range(60):
         grower.add()
     grower.settle()
-    packed = subprocess.run(["tar", *options, "--sort=inode", "-cf", "-", "-C", source, "."], capture_output=True, check=True)
+    packed = subprocess.run(
+        ["tar", *options, "--sort=inode", "-cf", "-", "-C", source, "."], capture_output=True, check=True
+    )
     root = unpack(store, packed.stdout).paths[0]
     exact = "--format=posix" in options
     expected, found = tree(source), tree(root)
     if not exact:  # whole seconds, no attributes
-        cut = {name: (mode, uid, gid, time // 10**9, content, same, {}) for name, (mode, uid, gid, time, content, same, _) in expected.items()}
+        cut = {
+            name: (mode, uid, gid, time // 10**9, content, same, {})
+            for name, (mode, uid, gid, time, content, same, _) in expected.items()
+        }
         expected = cut
         found = {name: (*entry[:3], entry[3] // 10**9, *entry[4:]) for name, entry in found.items()}
 
@@ -153,7 +162,9 @@ def test_a_tree_comes_back_as_gnu_tar_packed_it(store, tmp_path, options, seed):
         return sorted(sorted(group) for group in groups.values())
 
     assert linked(found) == linked(expected)
-    assert {name: (*entry[:5], entry[6]) for name, entry in found.items()} == {name: (*entry[:5], entry[6]) for name, entry in expected.items()}
+    assert {name: (*entry[:5], entry[6]) for name, entry in found.items()} == {
+        name: (*entry[:5], entry[6]) for name, entry in expected.items()
+    }
     if "--sparse" in options:
         for name, entry in tree(source).items():
             if isinstance(entry[4], bytes) and len(entry[4]) == 51 * 65536:
