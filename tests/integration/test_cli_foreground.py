@@ -8,7 +8,6 @@ import time
 import uuid
 
 import pytest
-
 from tests.conftest import SCRIPTS, wait_until
 
 KNARR = SCRIPTS / "knarr"

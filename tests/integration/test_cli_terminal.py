@@ -13,7 +13,6 @@ import time
 import uuid
 
 import pytest
-
 from tests.conftest import SCRIPTS, busybox_archive, push
 
 

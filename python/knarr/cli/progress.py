@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _EVERY = 0.05
 _BAR = 30
+_DONE = ("Pull complete", "Already exists", "Download complete")
 
 
 class Progress:
@@ -70,20 +71,24 @@ class Progress:
         self._drawn = 0
 
     def _draw(self) -> None:
-        width = self._width()
-        out = f"\x1b[{self._drawn}A" if self._drawn else ""
-        for line in self._lines.values():
-            out += f"\x1b[2K{human.shorten(line, width - 1)}\n"
+        columns, rows = self._size()
+        lines = list(self._lines.values())
+        if len(lines) >= rows:  # what has scrolled away cannot be drawn over: show what is still going on
+            lines = [line for line in lines if not line.endswith(_DONE)][: rows - 1]
+        out = f"\x1b[{self._drawn}A\x1b[J" if self._drawn else ""
+        for line in lines:
+            out += f"{human.shorten(line, columns - 1)}\x1b[K\n"
         terminal.write(self._descriptor, out.encode())
-        self._drawn = len(self._lines)
+        self._drawn = len(lines)
         self._last = time.monotonic()
         self._dirty = False
 
-    def _width(self) -> int:
+    def _size(self) -> "tuple[int, int]":
         try:
-            return os.get_terminal_size(self._descriptor).columns or 80
+            found = os.get_terminal_size(self._descriptor)
         except OSError:
-            return 80
+            return 80, 24
+        return found.columns or 80, found.lines or 24
 
 
 def _bar(current: int, total: int) -> str:

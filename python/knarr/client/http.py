@@ -220,9 +220,15 @@ class Response:
             self._mode = "chunked"
         elif "content-length" in headers:
             self._mode = "length"
-            self._left = int(headers["content-length"])
+            self._left = self._length(headers["content-length"], 10)
         else:
             self._mode = "close"
+
+    def _length(self, text: str, base: int) -> int:
+        try:
+            return int(text, base)
+        except ValueError:
+            raise Unavailable(f"the engine at {self.connection.host} sent a malformed length: {text[:20]!r}") from None
 
     @property
     def reusable(self) -> bool:
@@ -236,7 +242,7 @@ class Response:
         if self._mode == "none" or (self._mode == "length" and not self._left):
             return self._finish()
         if self._mode == "chunked" and not self._left:
-            self._left = int(self.connection.line().partition(b";")[0], 16)
+            self._left = self._length(self.connection.line().partition(b";")[0].decode("latin-1"), 16)
             if not self._left:
                 while self.connection.line():
                     pass
