@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -93,6 +94,15 @@ class Client:
             assert "event" in message, message
             self.events.append(message)
 
+    def containers(self) -> list[dict]:
+        """All that `hello` lists, page by page."""
+        listed: list[dict] = []
+        while True:
+            answer = self.call("hello", **({"after": listed[-1]["container"]} if listed else {}))
+            listed += answer["containers"]
+            if not answer["more"]:
+                return listed
+
     def exit(self, container: str) -> dict:
         return self.event("exit", container=container)
 
@@ -142,17 +152,25 @@ class Supervisor:
                 found.append(int(entry.name))
         return found
 
+    def engine(self) -> str:
+        """What is global on the host is named after this."""
+        return hashlib.sha256(str(self.run_root).encode()).hexdigest()[:8]
+
+    def kill_all(self) -> None:
+        """kill -9 of keeper and supervisor, and of those that they start in each other's place meanwhile."""
+        quiet = 0
+        while quiet < 5:
+            pids = self.pids()
+            quiet = 0 if pids else quiet + 1
+            for pid in pids:
+                kill(pid)
+            time.sleep(0.01)
+
     def stop(self) -> None:
         """End everything, whatever state it is in."""
         for client in self.clients:
             client.close()
-        for _ in range(20):
-            pids = self.pids()
-            if not pids:
-                break
-            for pid in pids:
-                kill(pid)
-            time.sleep(0.02)
+        self.kill_all()
         for state in self.run_root.glob("containers/*/state.json"):
             kill(json.loads(state.read_text())["pid"])
 

@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import threading
 import time
 from pathlib import Path
@@ -136,10 +135,8 @@ def test_exits_not_forgotten_survive_every_crash(supervisor, client):
         kill(answer["pid"])
         client, answer = hello(supervisor, generation)
         assert client.exit(container) == exit
-    kill(answer["keeper_pid"])
-    kill(answer["pid"])
-    wait_until(lambda: not supervisor.pids() or supervisor.pids() and supervisor.launch(), what="the end")
-    wait_until(lambda: supervisor.pids() or supervisor.launch().returncode == 0, what="another")
+    supervisor.kill_all()
+    assert supervisor.launch().returncode == 0
     assert supervisor.client().exit(container) == exit
 
 
@@ -164,28 +161,26 @@ def test_the_keeper_may_die(supervisor, client):
 
 
 def test_both_may_die_and_the_process_is_found_again(supervisor, client):
-    container = supervisor.start(client, ["sh", "-c", "trap '' PIPE; sleep 1.5; exit 3"])
+    container = supervisor.start(client, ["sh", "-c", "trap '' PIPE; sleep 2; exit 3"])
     pid = client.call("hello")["containers"][0]["pid"]
-    for one in supervisor.pids():
-        kill(one)
-    wait_until(lambda: not supervisor.pids() or all(kill(one) for one in supervisor.pids()), what="their end")
+    supervisor.kill_all()
     assert Path(f"/proc/{pid}").exists()
     assert supervisor.launch().returncode == 0
     client, answer = hello(supervisor, 1)
     assert answer["containers"][0]["status"] == "running"
     assert "what it writes is lost" in supervisor.log()
     exit = client.exit(container)
-    assert exit["code"] in (3, 255)
-    assert exit["known"] == (exit["code"] == 3)
+    assert (exit["code"], exit["known"]) == (3, True)
 
 
 def test_what_cannot_be_known_is_marked(supervisor, client):
-    container = supervisor.start(client, ["sh", "-c", "sleep 0.3; exit 3"])
-    for one in supervisor.pids():
-        kill(one)
-    time.sleep(1)
-    for one in supervisor.pids():
-        kill(one)
+    container = supervisor.start(client, ["sleep", "30"])
+    supervisor.kill_all()
+    path = supervisor.run_root / "containers" / container / "state.json"
+    state = json.loads(path.read_text())
+    kill(state["pid"])
+    # As after its reaping by the host's init, and with its PID in use by another.
+    path.write_text(json.dumps({**state, "pid": os.getpid()}))
     assert supervisor.launch().returncode == 0
     client, answer = hello(supervisor, 1)
     assert answer["containers"][0]["status"] == "unknown"
@@ -201,7 +196,7 @@ def test_killed_at_any_moment_nothing_is_lost(supervisor, seed):
 
     def killer():
         while not stop.is_set():
-            time.sleep(random.uniform(0.005, 0.08))
+            time.sleep(random.uniform(0.05, 1.2))
             children = [pid for pid in supervisor.pids() if "supervise" in comm(pid)]
             for pid in children:
                 kill(pid)
@@ -211,7 +206,7 @@ def test_killed_at_any_moment_nothing_is_lost(supervisor, seed):
     tried: list[str] = []
     thread.start()
     try:
-        end = time.monotonic() + 6
+        end = time.monotonic() + 10
         while time.monotonic() < end:
             try:
                 client = supervisor.client(subscribe=False)
@@ -227,7 +222,7 @@ def test_killed_at_any_moment_nothing_is_lost(supervisor, seed):
         stop.set()
         thread.join()
     client = supervisor.client()
-    known = {listed["container"] for listed in client.call("hello")["containers"]}
+    known = {listed["container"] for listed in client.containers()}
     assert started, "nothing was started"
     assert set(started) <= known
     for container, code in started.items():
@@ -298,12 +293,16 @@ def test_the_supervisor_ignores_requests_to_end(supervisor, client):
     assert "changes nothing" in supervisor.log()
 
 
-def snapshot() -> dict[str, set]:
-    mounts = set(Path("/proc/self/mountinfo").read_text().splitlines())
-    links = {entry.name for entry in Path("/sys/class/net").iterdir()}
-    groups = {str(path) for pattern in ("knarr-*/*", "*/knarr-*/*") for path in Path("/sys/fs/cgroup").glob(pattern)}
-    namespaces = subprocess.run(["lsns", "-n", "-o", "TYPE,NS"], capture_output=True, text=True, check=True).stdout.splitlines()
-    return {"mounts": mounts, "links": links, "groups": groups, "namespaces": set(namespaces)}
+def left_behind(supervisor, containers) -> dict[str, list]:
+    """What is on the host by these containers or this engine."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    names = [entry.name for entry in Path("/sys/class/net").iterdir()]
+    ours = (f"kv{supervisor.engine()[:5]}", f"knarr-{supervisor.engine()}")
+    return {
+        "mounts": [line for line in mounts if str(supervisor.base) in line],
+        "links": [name for name in names if name.startswith(ours)],
+        "groups": cgroups(containers),
+    }
 
 
 def descriptors(pid: int) -> int:
@@ -314,28 +313,22 @@ def descriptors(pid: int) -> int:
 def test_short_containers_leave_nothing_behind(supervisor, client, count):
     client.exit(supervisor.start(client, ["true"]))
     time.sleep(0.5)
-    before = snapshot()
     answer = client.call("hello")
     pids = (answer["pid"], answer["keeper_pid"])
     open_before = [descriptors(pid) for pid in pids]
-    for batch in range(count // 20):
+    all_containers = []
+    for _ in range(count // 20):
         containers = [supervisor.start(client, ["sh", "-c", "echo short"]) for _ in range(20)]
         for container in containers:
             assert client.exit(container)["code"] == 0
             client.call("forget", container=container)
-        assert batch >= 0
-    wait_until(lambda: snapshot()["groups"] <= before["groups"], what="the removal of control groups")
-    after = snapshot()
-    assert after["mounts"] == before["mounts"]
-    assert after["links"] == before["links"]
-    assert [descriptors(pid) for pid in pids] == open_before
+        all_containers += containers
+    nothing = {"mounts": [], "links": [], "groups": []}
+    wait_until(lambda: left_behind(supervisor, all_containers) == nothing, what="the removal of everything")
+    wait_until(lambda: [descriptors(pid) for pid in pids] <= open_before, what="the closing of descriptors")
     files = [path.name for path in supervisor.run_root.rglob("*") if path.is_file() and path.name != "config.json"]
-    assert sorted(files) in (
-        sorted(["supervisor.log", "supervisor.lock", "state.json", "exit.json"]),
-        sorted(["supervisor.log", "supervisor.lock", "state.json", "exit.json", "supervisor.log.1"]),
-    )
-    children = [path for path in Path(f"/proc/{pids[0]}/task/{pids[0]}").glob("children")]
-    assert not children[0].read_text().split()
+    assert sorted(files) == sorted(["supervisor.log", "supervisor.lock", "state.json", "exit.json"])
+    assert not Path(f"/proc/{pids[0]}/task/{pids[0]}/children").read_text().split()
 
 
 def test_an_idle_container_costs_little(supervisor, client):

@@ -22,6 +22,7 @@ mod network;
 mod options;
 mod poll;
 mod process;
+mod procfs;
 mod protocol;
 mod records;
 mod roles;

@@ -23,6 +23,8 @@ pub struct Process {
     pub target: Target,
     /// In the host's PID namespace.
     pub pid: i32,
+    /// When it came to be, in ticks since boot.
+    pub ticks: u64,
     /// The same, in the event loop until it has ended.
     pub pidfd: Option<Watched>,
     /// Whether it is our own child, which we must reap.

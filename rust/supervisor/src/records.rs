@@ -207,14 +207,6 @@ fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// When a process came to be, in ticks since boot; None where there is no such process.
-#[must_use]
-pub fn ticks(pid: i32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything, so fields are counted from its end (proc(5): field 22).
-    text.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,12 +272,5 @@ mod tests {
         assert!(found.is_empty());
         assert!(complaints[0].contains("c1/state.json"), "{complaints:?}");
         fs::remove_dir_all(root).unwrap();
-    }
-
-    #[test]
-    fn ticks_tell_a_process_from_another() {
-        let own = i32::try_from(std::process::id()).unwrap();
-        assert!(ticks(own).unwrap() > ticks(1).unwrap());
-        assert_eq!(ticks(-1), None);
     }
 }

@@ -44,7 +44,7 @@ const SHORT_LIFE: Duration = Duration::from_secs(1);
 /// The slowest pace of that.
 const SLOWEST: Duration = Duration::from_secs(5);
 /// How many short lives are enough where there is nothing to keep.
-const GIVE_UP: u32 = 8;
+const GIVE_UP: u32 = 12;
 /// How long a supervisor may take to end when asked to.
 const FAREWELL: Duration = Duration::from_secs(5);
 

@@ -14,8 +14,9 @@ use crate::link::{Message, Part};
 use crate::logs::Log;
 use crate::network::Survivors;
 use crate::process::Ends;
+use crate::procfs::Stat;
 use crate::protocol::Target;
-use crate::records::{Found, State, ticks};
+use crate::records::{Found, State};
 
 impl Supervisor {
     /// Take over. Fails only where the records cannot be read at all.
@@ -87,11 +88,19 @@ impl Supervisor {
             return self.undo_start(&target);
         }
         let Some((pidfd, ends, reservations)) = pieces(&state, deposit) else {
-            self.journal.say(format!(
-                "{target}, process {}, has gone, and nobody can tell how it ended",
-                state.pid
-            ));
-            let exit = Exit::new(state.pid, ended.get(&state.pid).copied(), false);
+            let told = ended.get(&state.pid).copied();
+            let zombie = || {
+                Stat::of(state.pid)
+                    .filter(|stat| stat.ticks == state.ticks)?
+                    .ended()
+            };
+            let exit = Exit::new(state.pid, told.or_else(zombie), false);
+            if !exit.known {
+                self.journal.say(format!(
+                    "{target}, process {}, has gone, and nobody can tell how it ended",
+                    state.pid
+                ));
+            }
             if let Err(error) = self.records.write_exit(&target, &exit) {
                 self.journal
                     .say(format!("the exit of {target} cannot be recorded: {error}"));
@@ -245,7 +254,8 @@ fn pieces(state: &State, deposit: Option<Deposit>) -> Option<(OwnedFd, Ends, Vec
     let pidfd = pidfd.or_else(|| {
         let opened = pidfd_open(Pid::from_raw(state.pid)?, PidfdFlags::empty()).ok()?;
         // Looked at after it was opened, so that it is that process which the descriptor means.
-        (ticks(state.pid)? == state.ticks).then_some(opened)
+        let stat = Stat::of(state.pid)?;
+        (stat.ticks == state.ticks && !stat.is_zombie()).then_some(opened)
     })?;
     Some((pidfd, ends, ports))
 }

@@ -11,8 +11,9 @@ use super::start::streams;
 use super::{Done, ExecPhase, Phase, Supervisor};
 use crate::clock;
 use crate::process::Ends;
+use crate::procfs::Stat;
 use crate::protocol::{Exec, Failure, Target};
-use crate::records::{Records, State, ticks};
+use crate::records::{Records, State};
 use crate::supervisor::seccomp::Filters;
 
 /// What came of a job.
@@ -195,7 +196,7 @@ impl Supervisor {
             self.journal.say(format!("{target}: {warning}"));
         }
         state.pid = pid;
-        state.ticks = ticks(pid).unwrap_or(0);
+        state.ticks = Stat::of(pid).map_or(0, |stat| stat.ticks);
         self.deposit(target, pid, &pidfd, &ends, &[]);
         if let Err(error) = self.records.write_state(target, &state) {
             self.journal

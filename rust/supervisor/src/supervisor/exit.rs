@@ -17,6 +17,7 @@ use super::{Done, ExecPhase, Phase, Supervisor};
 use crate::exits::Exit;
 use crate::link::Message;
 use crate::poll::{Interest, Ready};
+use crate::procfs::Stat;
 use crate::protocol::{Event, Id, Target};
 use crate::streams::Stream;
 
@@ -53,10 +54,16 @@ impl Supervisor {
                 Err(_) => process.child = false,
             }
         }
-        match ended(&*pidfd) {
-            Ok(Some(how)) => self.end(key, Some(how)),
-            // Nobody has reaped it yet, or the kernel is too old to tell: the keeper does. Wait for either.
-            told => {
+        let told = ended(&*pidfd);
+        let zombie = || {
+            Stat::of(process.pid)
+                .filter(|stat| stat.ticks == process.ticks)?
+                .ended()
+        };
+        match told.as_ref().ok().copied().flatten().or_else(zombie) {
+            Some(how) => self.end(key, Some(how)),
+            // It has been reaped, and the kernel is too old to tell: the keeper does, or nobody can.
+            None => {
                 let interest = if told.is_ok() && !ready.hangup {
                     Interest::HANGUP
                 } else {

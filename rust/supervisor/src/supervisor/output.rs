@@ -97,6 +97,7 @@ impl Supervisor {
         Ok(Process {
             target,
             pid,
+            ticks: state.ticks,
             pidfd: watch(Some(pidfd), Token::Process(key), Interest::READ)?,
             child,
             terminal: state.terminal,

@@ -21,8 +21,9 @@ use crate::link::Part;
 use crate::logs::Log;
 use crate::network::{Connection, Network, NetworkRecord};
 use crate::process::Ends;
+use crate::procfs::Stat;
 use crate::protocol::{Failure, Id, NetworkMode, Size, Start, Target};
-use crate::records::{Records, State, ticks};
+use crate::records::{Records, State};
 use crate::supervisor::seccomp::Filters;
 
 /// The longest config.json.
@@ -186,7 +187,7 @@ impl Supervisor {
             self.journal.say(format!("{target}: {warning}"));
         }
         state.pid = pid;
-        state.ticks = ticks(pid).unwrap_or(0);
+        state.ticks = Stat::of(pid).map_or(0, |stat| stat.ticks);
         cgroup.path().clone_into(&mut state.cgroup);
         let ports: Vec<(Part, &OwnedFd)> = reservations
             .iter()
