@@ -340,3 +340,13 @@ def test_the_docker_command_line_and_a_guarded_registry(shared_engine, tmp_path)
         shared_engine.docker("--config", tmp_path, "pull", reference)
         assert "secret" not in shared_engine.log()
         assert secret not in shared_engine.log()
+
+
+def test_save(shared_engine, tmp_path):
+    name = load(shared_engine, files(own=uuid.uuid4().hex))
+    shared_engine.docker("save", "-o", tmp_path / "saved.tar", name)
+    assert call(shared_engine, "DELETE", f"/images/{name}")[0] == 200
+    assert f"Loaded image: {name}" in shared_engine.docker("load", "-i", tmp_path / "saved.tar").stdout
+    status, error = call(shared_engine, "GET", "/images/get?names=none:1")
+    assert (status, error) == (404, {"message": "No such image: none:1"})
+    assert call(shared_engine, "GET", "/images/get")[0] == 400

@@ -290,3 +290,47 @@ def test_links_in_an_archive_do_not_reach_the_host(place):
     with pytest.raises(Corrupt):
         load(place, stream.getvalue())
     assert place.is_empty()
+
+
+def save(place, *names):
+    async def work():
+        return b"".join([piece async for piece in place.images.save(names)])
+
+    return place.run(work())
+
+
+def test_what_is_saved_can_be_loaded(place, tmp_path):
+    big = files(big="x" * 3_000_000, a="1")
+    load(place, simple("q.io/a:1", big, files(b="2"), config={"Cmd": ["x"]}, compress="zstd"))
+    load(place, saved([big], ["q.io/a:2", "old:1"]))
+    data = save(place, "q.io/a", "old:1")
+    with Place(tmp_path / "other") as other:
+        _, lines = load(other, data)
+        assert sorted(lines) == ["Loaded image: old:1", "Loaded image: q.io/a:1", "Loaded image: q.io/a:2"]
+        for name in ("q.io/a:1", "old:1"):
+            assert other.run(other.images.resolve(name)).id == place.run(place.images.resolve(name)).id
+        assert (
+            other.run(other.images.resolve("q.io/a:1")).manifest_digest
+            == place.run(place.images.resolve("q.io/a:1")).manifest_digest
+        )
+    with tarfile.open(fileobj=io.BytesIO(data)) as whole:
+        kept = [entry for entry in whole if entry.name not in {"oci-layout", "index.json"}]
+        only_docker = tar_of([(entry.name, whole.extractfile(entry).read()) for entry in kept])
+    with Place(tmp_path / "docker") as other:
+        assert len(load(other, only_docker)[0]) == 2
+
+
+def test_what_is_saved_by_id_has_no_name(place, tmp_path):
+    images, _ = load(place, simple("q.io/a:1"))
+    with Place(tmp_path / "other") as other:
+        assert load(other, save(place, images[0].id))[1] == [f"Loaded image ID: {images[0].id}"]
+
+
+def test_what_cannot_be_saved(place):
+    images, _ = load(place, simple("q.io/a:1"))
+    for names, kind in ((["none"], NotFound), ([], InvalidArgument), (["A"], InvalidArgument)):
+        with pytest.raises(kind):
+            save(place, *names)
+    os.unlink(place.store.blob_path(images[0].layers[0].blob))
+    with pytest.raises(Corrupt, match="is missing"):
+        save(place, "q.io/a:1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -45,8 +46,8 @@ class _Routes:
             web.post("/images/load", self.load),
             web.post("/images/prune", self.prune),
             web.get("/images/search", _later("searching registries")),
-            web.get("/images/get", _later("saving images")),
-            web.get(f"{name}/get", _later("saving images")),
+            web.get("/images/get", self.save),
+            web.get(f"{name}/get", self.save),
             web.get(f"{name}/json", self.inspect),
             web.get(f"{name}/history", self.history),
             web.post(f"{name}/tag", self.tag),
@@ -93,6 +94,26 @@ class _Routes:
         platform = wire.platform(query.get("platform"))
         auth = credentials.decode_header(request.headers.get("X-Registry-Auth", ""))
         return await _streamed(request, lambda emit: self._images.pull(reference, platform, auth, emit))
+
+    async def save(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info.get("name")
+        names = [name] if name else [part for value in request.query.getall("names", []) for part in value.split(",")]
+        pieces = self._images.save(names, wire.platform(request.query.get("platform")))
+        response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
+        try:
+            async with contextlib.aclosing(pieces):
+                async for piece in pieces:
+                    if not response.prepared:
+                        await response.prepare(request)
+                    await response.write(piece)
+        except KnarrError as error:
+            if not response.prepared or request.transport is None:
+                raise
+            log.warning("%s %s: %s", request.method, request.path, error)
+            request.transport.abort()  # half an archive must not look like a whole one
+            raise ConnectionAbortedError(str(error)) from error
+        await response.write_eof()
+        return response
 
     async def load(self, request: web.Request) -> web.StreamResponse:
         platform = wire.platform(request.query.get("platform"))

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import knarr
 from knarr import credentials
 from knarr._core import Progress
+from knarr.engine.images import export
 from knarr.engine.images import filters as image_filters
 from knarr.engine.images.catalog import Catalog, Image, image_of
 from knarr.engine.images.endpoints import endpoints
@@ -37,7 +38,7 @@ from knarr.store.images import ImageRecords
 from knarr.types import Platform, Reference
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
     from knarr._core import Store
     from knarr.config import Config
@@ -190,6 +191,11 @@ class Images:
                 if progress:
                     await progress({"stream": f"Loaded image ID: {image.id}\n"})
         return [self.catalog.get(image.id) or image for image, _ in taken]
+
+    def save(self, names: Sequence[str], platform: str | None = None) -> AsyncGenerator[bytes, None]:
+        """The archive of some images in pieces, as `docker save` writes it. NotFound, InvalidArgument; Corrupt."""
+        chosen = export.choose(self.catalog, names, Platform.parse(platform) if platform else None)
+        return export.archive(self._store, self._pieces, chosen)
 
     async def tag(self, source: str, repository: str, tag: str = "") -> None:
         """Give an image another name. NotFound, InvalidArgument."""
