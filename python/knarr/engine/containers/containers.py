@@ -27,7 +27,7 @@ __all__ = ["Containers"]
 log = logging.getLogger("knarr.containers")
 
 UNKNOWN_EXIT = 255
-UNKNOWN_ERROR = "the container ended while neither daemon nor supervisor was there: its exit code is not known"
+UNKNOWN_ERROR = "exit code unknown: the container ended while neither keeper nor supervisor was there"
 
 
 class Containers:

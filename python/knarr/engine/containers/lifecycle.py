@@ -29,7 +29,7 @@ STOP_TIMEOUT = 10  # seconds between the stop signal and SIGKILL
 KILL_TIMEOUT = 30.0  # seconds that an end by SIGKILL may take
 BACKOFF_FIRST, BACKOFF_LAST = 0.1, 60.0  # seconds between restarts by policy
 STEADY = 10.0  # seconds of running after which the back-off begins anew
-UNKNOWN = "the exit code is not known: nobody was there to be told it"
+UNKNOWN = "exit code unknown: nobody was there to be told it"
 _ENDING = {2, 3, 9, 15}  # signals by which people end a program
 
 

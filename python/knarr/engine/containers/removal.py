@@ -7,10 +7,10 @@ that nobody waits for. A crash in between leaves what the sweep at the next star
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import shutil
+import time
 from typing import TYPE_CHECKING
 
 from knarr.errors import Conflict, KnarrError
@@ -95,8 +95,7 @@ class Removal:
 
     def _delete(self, container_id: str, moved: str) -> None:
         try:
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(self._context.bundle(container_id))
+            remove_shared(self._context.bundle(container_id))
             if moved:
                 self._context.store.remove_tree(moved)
         except (KnarrError, OSError) as error:
@@ -106,3 +105,19 @@ class Removal:
         """Wait for deletions that are under way."""
         if self._deleting:
             await asyncio.wait(self._deleting, timeout=30)
+
+
+def remove_shared(path: str) -> None:
+    """Delete a directory from which the supervisor may be deleting its own files at the same time."""
+    for attempt in range(5):
+        try:
+            shutil.rmtree(path)
+        except FileNotFoundError:  # noqa: PERF203
+            if not os.path.lexists(path):
+                return
+        except OSError:
+            if attempt == 4:
+                raise
+            time.sleep(0.02)
+        else:
+            return
