@@ -3,6 +3,7 @@
 //! The only crate with unsafe code: each block says why it is sound. [`step`] is the program that
 //! a plan makes, [`child`] clones a process that interprets it.
 
+pub mod bpf;
 pub mod child;
 pub mod init;
 mod interpret;

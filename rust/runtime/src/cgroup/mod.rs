@@ -137,7 +137,18 @@ impl Cgroup {
                 Err(error) => return Err(failed("make", directory, &error)),
             }
         }
-        limits::set(self, resources)
+        match limits::set(self, resources) {
+            // The groups above may not have handed the controller down yet.
+            Err(error) if self.hosts.unified && error.kind == Kind::Unsupported => {
+                for (_, directory) in &self.directories {
+                    self.hosts
+                        .make_parents(directory)
+                        .map_err(|error| failed("make", directory, &error))?;
+                }
+                limits::set(self, resources)
+            }
+            other => other,
+        }
     }
 
     /// The group of a container that runs already, by the path [`Cgroup::path`] gave.
