@@ -180,7 +180,7 @@ def test_what_cannot_be_known_is_marked(supervisor, client):
     state = json.loads(path.read_text())
     kill(state["pid"])
     # As after its reaping by the host's init, and with its PID in use by another.
-    path.write_text(json.dumps({**state, "pid": os.getpid()}))
+    path.write_text(json.dumps({**state, "pid": 1}))
     assert supervisor.launch().returncode == 0
     client, answer = hello(supervisor, 1)
     assert answer["containers"][0]["status"] == "unknown"
