@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from knarr.errors import InvalidArgument, Unavailable, Unsupported
 
-__all__ = ["Credential", "decode_header", "encode_header", "lookup"]
+__all__ = ["ANONYMOUS", "Credential", "decode_header", "encode_header", "lookup"]
 
 DOCKER_HUB = "https://index.docker.io/v1/"  # what Docker Hub's entry has been called since before it was Hub
 MAX_CONFIG = 4 << 20
@@ -39,6 +39,9 @@ class Credential(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Credential({self.username!r}, ...)"
+
+
+ANONYMOUS = Credential("", "")  # somebody said that there are none, which is more than saying nothing
 
 
 def config_path(environment: dict[str, str] | None = None) -> str:
@@ -80,7 +83,10 @@ def encode_header(credential: Credential, host: str) -> str:
 
 
 def decode_header(value: str) -> Credential | None:
-    """The credential in an X-Registry-Auth header; None where it is empty. InvalidArgument where malformed."""
+    """The credential in an X-Registry-Auth header: None where there is no header, ANONYMOUS where it holds none.
+
+    InvalidArgument where it is malformed.
+    """
     if not value.strip():
         return None
     if len(value) > MAX_HEADER:
@@ -91,7 +97,7 @@ def decode_header(value: str) -> Credential | None:
         raise InvalidArgument("invalid X-Registry-Auth header: it is not base64url of a JSON object") from None
     if not isinstance(entry, dict):
         raise InvalidArgument("invalid X-Registry-Auth header: it does not hold an object")
-    return _from_entry(entry, "invalid X-Registry-Auth header")
+    return _from_entry(entry, "invalid X-Registry-Auth header") or ANONYMOUS
 
 
 def _from_entry(entry: dict[str, Any], where: str) -> Credential | None:

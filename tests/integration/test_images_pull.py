@@ -16,7 +16,7 @@ from tests.conftest import running_registry, wait_until
 from tests.image_files import MANIFEST, Layout, digest, files, upload
 from tests.integration.images_place import Place
 
-from knarr.credentials import Credential
+from knarr.credentials import ANONYMOUS, Credential
 from knarr.errors import Corrupt, InvalidArgument, NotFound, Unauthorized, Unavailable
 
 
@@ -509,3 +509,15 @@ def test_a_pull_goes_on_where_a_killed_one_stopped(place):
     assert os.stat(f"{image.lower[0]}/a").st_size == 6 << 20
     assert len(data) > 6 << 20
     assert os.listdir(f"{place.root}/ingest") == []
+
+
+def test_whoever_says_that_he_has_no_credentials_gets_none(place, guarded, tmp_path):
+    """The docker command line always sends a header; the daemon's own credentials are not for its clients."""
+    secret = base64.b64encode(b"me:secret").decode()
+    layout = Layout()
+    reference = upload(layout, guarded.host, "a/b", "1", layout.image([files(a="1")]), f"Basic {secret}")
+    (tmp_path / "no-configuration").mkdir()
+    (tmp_path / "no-configuration" / "config.json").write_text(json.dumps({"auths": {guarded.host: {"auth": secret}}}))
+    with pytest.raises(NotFound, match="pull access denied"):
+        pull(place, reference, None, ANONYMOUS)
+    pull(place, reference)

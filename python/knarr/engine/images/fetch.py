@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from knarr._core import Registry
+from knarr.credentials import ANONYMOUS
 from knarr.engine.images.config import read_config
 from knarr.engine.images.layers import stack
 from knarr.engine.images.ledger import Candidate
@@ -57,7 +58,7 @@ def fetch(
         except Unavailable as error:
             failure = error
         except (NotFound, PermissionDenied) as error:
-            failure = _in_dockers_words(error, reference, anonymous=credential is None)
+            failure = _in_dockers_words(error, reference, anonymous=credential in {None, ANONYMOUS})
             if not way.mirror:
                 raise failure from error
     raise failure or Unavailable(f"no registry is known for {reference.domain}")
