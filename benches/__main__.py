@@ -25,7 +25,8 @@ def main() -> int:
         rows += memory.rows()
     if not wanted or "pull" in wanted:
         rows += pulls.rows()
-    print(f"Linux {platform.release()}, {os.cpu_count()} processors, Python {platform.python_version()}; medians (quartiles)\n")
+    machine = f"Linux {platform.release()}, {os.cpu_count()} processors, Python {platform.python_version()}"
+    print(f"{machine}; medians (quartiles)\n")
     print(table(rows))
     return 0
 

@@ -47,7 +47,9 @@ class Connection(http.client.HTTPConnection):
 def lifecycle(connection: Connection, network: str) -> None:
     """create + start + wait + delete of `busybox true`."""
     host = {"NetworkMode": network}
-    container = connection.call("POST", "/containers/create", {"Image": "busybox", "Cmd": ["true"], "HostConfig": host})["Id"]
+    container = connection.call(
+        "POST", "/containers/create", {"Image": "busybox", "Cmd": ["true"], "HostConfig": host}
+    )["Id"]
     connection.call("POST", f"/containers/{container}/start")
     connection.call("POST", f"/containers/{container}/wait")
     connection.call("DELETE", f"/containers/{container}")
@@ -61,7 +63,9 @@ def exec_true(connection: Connection, container: str) -> None:
         stream.connect(connection._path)  # noqa: SLF001
         data = b'{"Detach":false,"Tty":false}'
         stream.sendall(
-            b"POST /v1.44/exec/" + exec_id.encode() + b"/start HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+            b"POST /v1.44/exec/"
+            + exec_id.encode()
+            + b"/start HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
             b"Content-Type: application/json\r\nContent-Length: " + str(len(data)).encode() + b"\r\n\r\n" + data
         )
         while stream.recv(65536):
@@ -90,9 +94,23 @@ class Knarr:
         ready, write = os.pipe()
         with (self.base / "log").open("wb") as log:
             self.daemon = subprocess.Popen(
-                [SCRIPTS / "knarr", "daemon", "--data-root", self.data_root, "--run-root", self.run_root,
-                 "--host", f"unix://{self.socket}", "--ready-fd", str(write)],
-                pass_fds=[write], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env,
+                [
+                    SCRIPTS / "knarr",
+                    "daemon",
+                    "--data-root",
+                    self.data_root,
+                    "--run-root",
+                    self.run_root,
+                    "--host",
+                    f"unix://{self.socket}",
+                    "--ready-fd",
+                    str(write),
+                ],
+                pass_fds=[write],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.env,
             )
         os.close(write)
         with os.fdopen(ready, "rb") as pipe:
@@ -101,7 +119,9 @@ class Knarr:
 
     def knarr(self, *arguments: str) -> str:
         command = [str(SCRIPTS / "knarr"), *arguments]
-        return subprocess.run(command, env=self.env, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True).stdout
+        return subprocess.run(
+            command, env=self.env, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        ).stdout
 
     def connect(self) -> Connection:
         return Connection(self.socket)
@@ -140,7 +160,9 @@ class Docker:
 
     def docker(self, *arguments: str) -> str:
         command = [self.cli, *arguments]
-        return subprocess.run(command, env=self.env, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True).stdout
+        return subprocess.run(
+            command, env=self.env, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        ).stdout
 
     def connect(self) -> Connection:
         return Connection(self.socket)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 
+from tests.conftest import busybox_archive
+
 from benches.engines import Knarr, resident
 from benches.measure import Row
-from tests.conftest import busybox_archive
 
 CONTAINERS = 50
 

@@ -1,7 +1,8 @@
 """Pulling onto a fresh ext4, in turn with Docker.
 
-`KNARR_BENCH_IMAGE` names the image (host:port/name:tag, on loopback). Docker's share needs its daemon on a fresh file system each
-time, so it is started by `KNARR_BENCH_DOCKER_START DATA_DIRECTORY` (prints its socket) and ended by `KNARR_BENCH_DOCKER_STOP DATA_DIRECTORY`.
+`KNARR_BENCH_IMAGE` names the image (host:port/name:tag, on loopback). Docker's share needs its daemon on a fresh
+file system each time, so it is started by `KNARR_BENCH_DOCKER_START DATA_DIRECTORY` (prints its socket) and ended by
+`KNARR_BENCH_DOCKER_STOP DATA_DIRECTORY`.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def knarr_pull(image: str) -> float:
         knarr = Knarr(mount / "data")
         try:
             begin = time.perf_counter()
-            process = subprocess.Popen([SCRIPTS / "knarr", "pull", "-q", image], env=knarr.env, stdout=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                [SCRIPTS / "knarr", "pull", "-q", image], env=knarr.env, stdout=subprocess.DEVNULL
+            )
             peak_cli = 0
             while process.poll() is None:
                 with contextlib.suppress(OSError, KeyError):
@@ -64,7 +67,9 @@ def knarr_pull(image: str) -> float:
 def docker_pull(image: str) -> float:
     """Seconds of `docker pull` by a daemon on a fresh file system."""
     with fresh_ext4() as mount:
-        socket = subprocess.run([os.environ["KNARR_BENCH_DOCKER_START"], str(mount)], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+        socket = subprocess.run(
+            [os.environ["KNARR_BENCH_DOCKER_START"], str(mount)], check=True, stdout=subprocess.PIPE, text=True
+        ).stdout.strip()
         try:
             begin = time.perf_counter()
             cli = os.environ.get("KNARR_BENCH_DOCKER_CLI", "docker")
@@ -85,6 +90,12 @@ def rows() -> list[Row]:
     figures = in_turn(subjects, ROUNDS, warmup=1)
     own, theirs = figures["knarr"], figures.get("docker")
     return [
-        Row("pull onto a fresh ext4", str(own), f"Docker {theirs}" if theirs else "", own.median / theirs.median if theirs else None, "0.5x"),
+        Row(
+            "pull onto a fresh ext4",
+            str(own),
+            f"Docker {theirs}" if theirs else "",
+            own.median / theirs.median if theirs else None,
+            "0.5x",
+        ),
         Row("daemon, supervisor and command line at the pull's peak", f"{max(PEAKS) / 1e6:.0f} MB", "", None, "120 MB"),
     ]

@@ -9,14 +9,14 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.conftest import busybox_archive, busybox_layer
+
 from benches.engines import SCRIPTS, Docker, Knarr, docker, exec_true, lifecycle
 from benches.measure import Row, Timer, in_turn
-from tests.conftest import busybox_archive, busybox_layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,9 @@ class Bundle:
         layer.write_bytes(busybox_layer())
         with tarfile.open(layer) as archive:
             archive.extractall(self.base / "rootfs", filter="fully_trusted")
-        spec = json.loads(subprocess.run(["runc", "spec"], cwd=self.base, check=True, capture_output=True).stdout or b"null")
+        spec = json.loads(
+            subprocess.run(["runc", "spec"], cwd=self.base, check=True, capture_output=True).stdout or b"null"
+        )
         spec = spec or json.loads((self.base / "config.json").read_text())
         spec["ociVersion"] = "1.0.2"
         spec["process"].update(terminal=False, args=["/bin/true"])
@@ -80,7 +82,13 @@ def runtime_rows(knarr: Knarr) -> list[Row]:
         bundle.close()
     own = figures["knarr"]
     return [
-        Row("`run` of a bundle, default seccomp profile", str(own), f"crun {figures['crun']}", own.median / figures["crun"].median, "0.5x"),
+        Row(
+            "`run` of a bundle, default seccomp profile",
+            str(own),
+            f"crun {figures['crun']}",
+            own.median / figures["crun"].median,
+            "0.5x",
+        ),
         Row("the same", str(own), f"runc {figures['runc']}", own.median / figures["runc"].median, "0.2x"),
     ]
 
@@ -132,7 +140,9 @@ print(count, flush=True)
 def rate(path: str, network: str, clients: int = 4, seconds: float = 8.0) -> float:
     """Lifecycles a second of several clients at once, each in a process of its own."""
     command = [sys.executable, "-c", CLIENT, path, network, str(seconds)]
-    running = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(clients)]
+    running = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(clients)
+    ]
     for client in running:
         assert client.stdout is not None
         if client.stdout.readline() != "ready\n":
@@ -185,7 +195,15 @@ def cli_rows(knarr: Knarr, peer: Docker | None) -> list[Row]:
     for network in ("none", "bridge"):
         mine, other = figures[network], figures.get(f"docker {network}")
         ratio = mine.median / other.median if other else None
-        rows.append(Row(f"`run --rm` from the command line, {network}", str(mine), f"Docker {other}" if other else "", ratio, "0.25x"))
+        rows.append(
+            Row(
+                f"`run --rm` from the command line, {network}",
+                str(mine),
+                f"Docker {other}" if other else "",
+                ratio,
+                "0.25x",
+            )
+        )
     rows.append(Row("of which Python's start (`python -c pass`)", str(figures["python"]), "", None, ""))
     rows.append(Row("`knarr --version`", str(figures["version"]), "", None, ""))
     return rows
@@ -210,7 +228,10 @@ def request_rows(knarr: Knarr, peer: Docker | None) -> list[Row]:
         for name, container in made:
             engines[name].call("DELETE", f"/containers/{container}?force=1")
     rows = []
-    for what, figures, target in (("exec `true` through the API", execs, "0.2x"), ("`GET /containers/json`, 50 containers", lists, "0.1x")):
+    for what, figures, target in (
+        ("exec `true` through the API", execs, "0.2x"),
+        ("`GET /containers/json`, 50 containers", lists, "0.1x"),
+    ):
         mine, other = figures["knarr"], figures.get("docker")
         ratio = mine.median / other.median if other else None
         rows.append(Row(what, str(mine), f"Docker {other}" if other else "", ratio, target))

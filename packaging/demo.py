@@ -1,7 +1,8 @@
 """`make demo`: the main job from nothing, with the time of each step.
 
-Runs on roots of its own below a temporary directory, and leaves nothing behind: hello from the wheel, a command over a throw-away overlay of
-this host, then a busybox image that is built here, served by a registry on loopback, pulled and run.
+Runs on roots of its own below a temporary directory, and leaves nothing behind: hello from the wheel, a command over a
+throw-away overlay of this host, then a busybox image that is built here, served by a registry on loopback, pulled and
+run.
 """
 
 from __future__ import annotations
@@ -92,7 +93,10 @@ def registry(base: Path) -> Iterator[int]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     config = base / "registry.yml"
-    config.write_text(f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {base}/registry}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n")
+    config.write_text(
+        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {base}/registry}}}}\n"
+        f"http: {{addr: 127.0.0.1:{port}}}\n"
+    )
     with (base / "registry.log").open("wb") as log:
         process = subprocess.Popen(["docker-registry", "serve", config], stdout=log, stderr=log)
     try:
@@ -110,7 +114,9 @@ def push(port: int, image: dict[str, bytes]) -> None:
     """Upload blobs and manifest (OCI distribution specification, Push)."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
 
-    def request(method: str, path: str, body: bytes = b"", content_type: str = "application/octet-stream") -> http.client.HTTPResponse:
+    def request(
+        method: str, path: str, body: bytes = b"", content_type: str = "application/octet-stream"
+    ) -> http.client.HTTPResponse:
         connection.request(method, path, body, {"Content-Type": content_type})
         answer = connection.getresponse()
         answer.read()
@@ -149,7 +155,14 @@ def main() -> None:
         with step("once more, with the daemon up"):
             knarr("run", "--rm", "hello")
         with step("a command over a throw-away overlay of this host: it can change nothing"):
-            knarr("run", "--rm", "--host-overlay", "sh", "-c", "rm -rf /etc /home; ls /; echo; echo 'gone in here, untouched outside'")
+            knarr(
+                "run",
+                "--rm",
+                "--host-overlay",
+                "sh",
+                "-c",
+                "rm -rf /etc /home; ls /; echo; echo 'gone in here, untouched outside'",
+            )
         if not Path("/etc/passwd").exists():
             raise SystemExit("the host lost /etc/passwd")
         with registry(base) as port:
@@ -160,9 +173,27 @@ def main() -> None:
             with step("pull it"):
                 knarr("pull", reference)
             with step("run it"):
-                knarr("run", "--rm", reference, "sh", "-c", "echo hello from $(busybox | head -1); ip addr show eth0 | grep inet")
+                knarr(
+                    "run",
+                    "--rm",
+                    reference,
+                    "sh",
+                    "-c",
+                    "echo hello from $(busybox | head -1); ip addr show eth0 | grep inet",
+                )
             with step("run it without a network, memory limited"):
-                knarr("run", "--rm", "--network", "none", "--memory", "64m", reference, "sh", "-c", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null")
+                knarr(
+                    "run",
+                    "--rm",
+                    "--network",
+                    "none",
+                    "--memory",
+                    "64m",
+                    reference,
+                    "sh",
+                    "-c",
+                    "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null",
+                )
             knarr("images")
     finally:
         stop(run_root)

@@ -91,7 +91,7 @@ def _programs() -> None:
 
 
 def hello_archive(program: bytes, architecture: str) -> bytes:
-    """An OCI archive (image-spec 1.1, image layout) of one layer that holds `/hello`. The same input gives the same bytes."""
+    """An OCI archive (image-spec 1.1, image layout) of one layer that holds `/hello`: a function of its input alone."""
     layer = _tar([("hello", program, 0o755)])
     blob = gzip.compress(layer, 9, mtime=0)
     config = _json(

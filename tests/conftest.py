@@ -108,8 +108,24 @@ class Engine:
         ready, write = os.pipe()
         with (self.run_root / "test-daemon.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [SCRIPTS / "knarr", "daemon", "--data-root", self.data_root, "--run-root", self.run_root, "--host", self.host, "--ready-fd", str(write)],
-                pass_fds=[write], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, start_new_session=True,
+                [
+                    SCRIPTS / "knarr",
+                    "daemon",
+                    "--data-root",
+                    self.data_root,
+                    "--run-root",
+                    self.run_root,
+                    "--host",
+                    self.host,
+                    "--ready-fd",
+                    str(write),
+                ],
+                pass_fds=[write],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.env,
+                start_new_session=True,
             )
         os.close(write)
         with os.fdopen(ready, "rb") as pipe:
@@ -135,18 +151,37 @@ class Engine:
         keywords.setdefault("text", True)
         if "input" not in keywords:
             keywords.setdefault("stdin", subprocess.DEVNULL)
-        result = subprocess.run([SCRIPTS / "knarr", *map(str, arguments)], env=self.env, capture_output=True, timeout=timeout, check=False, **keywords)
+        result = subprocess.run(
+            [SCRIPTS / "knarr", *map(str, arguments)],
+            env=self.env,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+            **keywords,
+        )
         if check and result.returncode:
-            pytest.fail(f"knarr {' '.join(map(str, arguments))}: exit {result.returncode}\n{result.stdout}\n{result.stderr}\n{self.log()[-2000:]}")
+            pytest.fail(
+                f"knarr {' '.join(map(str, arguments))}: exit {result.returncode}\n{result.stdout}\n{result.stderr}\n{self.log()[-2000:]}"
+            )
         return result
 
     def docker(self, *arguments, check=True, timeout=60, **keywords):
         """The real docker command line against this engine."""
         if "input" not in keywords:
             keywords.setdefault("stdin", subprocess.DEVNULL)
-        result = subprocess.run(["docker", *map(str, arguments)], env=self.env, capture_output=True, text=True, timeout=timeout, check=False, **keywords)
+        result = subprocess.run(
+            ["docker", *map(str, arguments)],
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            **keywords,
+        )
         if check and result.returncode:
-            pytest.fail(f"docker {' '.join(map(str, arguments))}: exit {result.returncode}\n{result.stdout}\n{result.stderr}")
+            pytest.fail(
+                f"docker {' '.join(map(str, arguments))}: exit {result.returncode}\n{result.stdout}\n{result.stderr}"
+            )
         return result
 
     def supervisor_pids(self) -> list[int]:
@@ -220,7 +255,9 @@ def tar_of(entries) -> bytes:
     return stream.getvalue()
 
 
-def oci_archive(layers: list[bytes], config: dict | None = None, reference: str = "test:latest", architecture: str = ARCHITECTURE) -> bytes:
+def oci_archive(
+    layers: list[bytes], config: dict | None = None, reference: str = "test:latest", architecture: str = ARCHITECTURE
+) -> bytes:
     """An OCI archive with one image of gzip layers made from plain tars."""
     blobs: dict[str, bytes] = {}
 
@@ -240,7 +277,9 @@ def oci_archive(layers: list[bytes], config: dict | None = None, reference: str 
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": add(json.dumps(document).encode(), "application/vnd.oci.image.config.v1+json"),
-        "layers": [add(gzip.compress(layer, 1, mtime=0), "application/vnd.oci.image.layer.v1.tar+gzip") for layer in layers],
+        "layers": [
+            add(gzip.compress(layer, 1, mtime=0), "application/vnd.oci.image.layer.v1.tar+gzip") for layer in layers
+        ],
     }
     entry = add(json.dumps(manifest).encode(), "application/vnd.oci.image.manifest.v1+json")
     entry["annotations"] = {"org.opencontainers.image.ref.name": reference}
@@ -276,23 +315,22 @@ def busybox_layer() -> bytes:
     return tar_of(entries)
 
 
-_busybox: Path | None = None
+_busybox: list[Path] = []
 
 
 def busybox_archive() -> Path:
     """The path of an OCI archive of busybox:latest, made once a run."""
-    global _busybox
-    if _busybox is None:
+    if not _busybox:
         directory = Path(tempfile.mkdtemp(prefix="knarr-images-"))
-        _busybox = directory / "busybox.tar"
+        _busybox.append(directory / "busybox.tar")
         config = {"Cmd": ["sh"], "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]}
-        _busybox.write_bytes(oci_archive([busybox_layer()], config, "docker.io/library/busybox:latest"))
-    return _busybox
+        _busybox[0].write_bytes(oci_archive([busybox_layer()], config, "docker.io/library/busybox:latest"))
+    return _busybox[0]
 
 
 def pytest_sessionfinish(session):
-    if _busybox is not None:
-        shutil.rmtree(_busybox.parent, ignore_errors=True)
+    if _busybox:
+        shutil.rmtree(_busybox[0].parent, ignore_errors=True)
 
 
 @pytest.fixture
@@ -325,6 +363,7 @@ def running_registry(extra: str = ""):
     with (root / "log").open("wb") as log:
         process = subprocess.Popen(["docker-registry", "serve", root / "config.yml"], stdout=log, stderr=log)
     try:
+
         def up():
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 return True
@@ -349,8 +388,18 @@ def push(archive: Path, registry: Registry, name: str) -> str:
     """Copy an OCI archive into the registry; the reference to pull it by."""
     reference = f"{registry.host}/{name}"
     subprocess.run(
-        ["skopeo", "copy", "-q", "--insecure-policy", "--dest-tls-verify=false", f"oci-archive:{archive}", f"docker://{reference}"],
-        check=True, capture_output=True, timeout=60,
+        [
+            "skopeo",
+            "copy",
+            "-q",
+            "--insecure-policy",
+            "--dest-tls-verify=false",
+            f"oci-archive:{archive}",
+            f"docker://{reference}",
+        ],
+        check=True,
+        capture_output=True,
+        timeout=60,
     )
     return reference
 

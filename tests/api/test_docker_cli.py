@@ -10,7 +10,6 @@ import time
 import uuid
 
 import pytest
-
 from tests.conftest import busybox_archive, push, wait_until
 
 
@@ -52,7 +51,9 @@ def test_run_gives_output_streams_and_exit_code(shared_engine):
 
 
 def test_run_reads_standard_input(shared_engine):
-    assert shared_engine.docker("run", "-i", "--rm", "busybox", "wc", "-c", input="x" * 100000).stdout.strip() == "100000"
+    assert (
+        shared_engine.docker("run", "-i", "--rm", "busybox", "wc", "-c", input="x" * 100000).stdout.strip() == "100000"
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,13 +74,18 @@ def test_exit_codes(shared_engine, arguments, code, words):
 
 
 def test_detached_life(shared_engine, name):
-    container = shared_engine.docker("run", "-d", "--name", name, "busybox", "sh", "-c", "echo started; exec sleep 100").stdout.strip()
+    container = shared_engine.docker(
+        "run", "-d", "--name", name, "busybox", "sh", "-c", "echo started; exec sleep 100"
+    ).stdout.strip()
     assert re.fullmatch(r"[0-9a-f]{64}", container)
     assert name in shared_engine.docker("ps").stdout
     wait_until(lambda: shared_engine.docker("logs", name).stdout == "started\n", what="the log")
     assert shared_engine.docker("exec", name, "hostname").stdout.strip() == container[:12]
     assert shared_engine.docker("exec", name, "sh", "-c", "exit 9", check=False).returncode == 9
-    assert shared_engine.docker("inspect", "-f", "{{.State.Status}} {{.Config.Image}}", name).stdout.strip() == "running busybox"
+    assert (
+        shared_engine.docker("inspect", "-f", "{{.State.Status}} {{.Config.Image}}", name).stdout.strip()
+        == "running busybox"
+    )
     assert "sleep 100" in shared_engine.docker("top", name).stdout
     shared_engine.docker("pause", name)
     assert "(Paused)" in shared_engine.docker("ps").stdout
@@ -95,7 +101,9 @@ def test_detached_life(shared_engine, name):
 
 
 def test_logs_follow_until_the_end(shared_engine, name):
-    shared_engine.docker("run", "-d", "--name", name, "busybox", "sh", "-c", "for i in 1 2 3 4 5; do echo $i; sleep 0.1; done")
+    shared_engine.docker(
+        "run", "-d", "--name", name, "busybox", "sh", "-c", "for i in 1 2 3 4 5; do echo $i; sleep 0.1; done"
+    )
     assert shared_engine.docker("logs", "-f", name).stdout.split() == ["1", "2", "3", "4", "5"]
     assert shared_engine.docker("logs", "--tail", "2", name).stdout.split() == ["4", "5"]
     assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z 1\n", shared_engine.docker("logs", "-t", name).stdout)
@@ -104,7 +112,14 @@ def test_logs_follow_until_the_end(shared_engine, name):
 def test_a_terminal_is_real(shared_engine):
     """run -it on a pseudo-terminal: size, echo, job control, exit code."""
     parent, child = pty.openpty()
-    process = subprocess.Popen(["docker", "run", "-it", "--rm", "busybox", "sh"], stdin=child, stdout=child, stderr=child, env=shared_engine.env, start_new_session=True)
+    process = subprocess.Popen(
+        ["docker", "run", "-it", "--rm", "busybox", "sh"],
+        stdin=child,
+        stdout=child,
+        stderr=child,
+        env=shared_engine.env,
+        start_new_session=True,
+    )
     os.close(child)
     seen = b""
 
@@ -133,23 +148,67 @@ def test_a_terminal_is_real(shared_engine):
 
 def test_limits_reach_the_kernel(shared_engine):
     script = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max"
-    out = shared_engine.docker("run", "--rm", "--memory", "64m", "--pids-limit", "50", "busybox", "sh", "-c", script).stdout
+    out = shared_engine.docker(
+        "run", "--rm", "--memory", "64m", "--pids-limit", "50", "busybox", "sh", "-c", script
+    ).stdout
     assert out.split() == [str(64 << 20), "50"]
 
 
 def test_rights_are_dockers(shared_engine):
-    out = shared_engine.docker("run", "--rm", "busybox", "grep", "-E", "CapEff|Seccomp:|NoNewPrivs", "/proc/self/status").stdout.split()
+    out = shared_engine.docker(
+        "run", "--rm", "busybox", "grep", "-E", "CapEff|Seccomp:|NoNewPrivs", "/proc/self/status"
+    ).stdout.split()
     assert out == ["CapEff:", "00000000a80425fb", "NoNewPrivs:", "0", "Seccomp:", "2"]
-    out = shared_engine.docker("run", "--rm", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "busybox", "grep", "-E", "CapEff|NoNewPrivs", "/proc/self/status").stdout.split()
+    out = shared_engine.docker(
+        "run",
+        "--rm",
+        "--cap-drop",
+        "ALL",
+        "--security-opt",
+        "no-new-privileges",
+        "busybox",
+        "grep",
+        "-E",
+        "CapEff|NoNewPrivs",
+        "/proc/self/status",
+    ).stdout.split()
     assert out == ["CapEff:", "0000000000000000", "NoNewPrivs:", "1"]
 
 
 def test_volumes_and_mounts(shared_engine, name, tmp_path):
     (tmp_path / "file").write_text("from the host")
-    shared_engine.docker("run", "--rm", "-v", f"{tmp_path}:/data", "-v", f"{name}:/keep", "busybox", "sh", "-c", "cp /data/file /keep/copy; echo more >/data/new")
+    shared_engine.docker(
+        "run",
+        "--rm",
+        "-v",
+        f"{tmp_path}:/data",
+        "-v",
+        f"{name}:/keep",
+        "busybox",
+        "sh",
+        "-c",
+        "cp /data/file /keep/copy; echo more >/data/new",
+    )
     assert (tmp_path / "new").read_text() == "more\n"
-    assert shared_engine.docker("run", "--rm", "-v", f"{name}:/keep:ro", "busybox", "cat", "/keep/copy").stdout == "from the host"
-    denied = shared_engine.docker("run", "--rm", "--mount", f"type=bind,src={tmp_path},dst=/data,readonly", "busybox", "touch", "/data/x", check=False)
+    assert (
+        shared_engine.docker("run", "--rm", "-v", f"{name}:/keep:ro", "busybox", "cat", "/keep/copy").stdout
+        == "from the host"
+    )
+    denied = shared_engine.docker(
+        "run",
+        "--rm",
+        "--mount",
+        f"type=bind,src={tmp_path},dst=/data,readonly",
+        "busybox",
+        "touch",
+        "/data/x",
+        check=False,
+    )
     assert "Read-only file system" in denied.stderr
-    assert "tmpfs" in shared_engine.docker("run", "--rm", "--tmpfs", "/scratch:size=1m", "busybox", "grep", "/scratch", "/proc/mounts").stdout
+    assert (
+        "tmpfs"
+        in shared_engine.docker(
+            "run", "--rm", "--tmpfs", "/scratch:size=1m", "busybox", "grep", "/scratch", "/proc/mounts"
+        ).stdout
+    )
     shared_engine.docker("volume", "rm", name)

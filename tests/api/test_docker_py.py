@@ -5,7 +5,6 @@ import uuid
 
 import docker
 import pytest
-
 from tests.conftest import busybox_archive, push, tar_of, wait_until
 
 
@@ -35,7 +34,13 @@ def test_a_missing_image_and_container_are_not_found(client):
 
 
 def test_a_container_through_its_life(client):
-    container = client.containers.run("busybox", ["sh", "-c", "echo up; exec sleep 100"], detach=True, labels={"of": "docker-py"}, name="py-" + uuid.uuid4().hex[:6])
+    container = client.containers.run(
+        "busybox",
+        ["sh", "-c", "echo up; exec sleep 100"],
+        detach=True,
+        labels={"of": "docker-py"},
+        name="py-" + uuid.uuid4().hex[:6],
+    )
     try:
         assert container in client.containers.list(filters={"label": "of=docker-py"})
         wait_until(lambda: container.logs() == b"up\n", what="the log")
@@ -93,7 +98,12 @@ def test_events_tell_the_story(client):
             break
     events.close()
     assert seen[:2] == ["create", "attach"] or seen[0] == "create"
-    assert [action for action in seen if action in {"create", "start", "die", "destroy"}] == ["create", "start", "die", "destroy"]
+    assert [action for action in seen if action in {"create", "start", "die", "destroy"}] == [
+        "create",
+        "start",
+        "die",
+        "destroy",
+    ]
 
 
 def test_a_corrupt_archive_is_refused(client):

@@ -18,7 +18,9 @@ def state(engine, name):
 
 def supervisor_of(engine) -> tuple[int, int]:
     """(keeper, supervisor): the keeper is the other's parent."""
-    pids = wait_until(lambda: (found := engine.supervisor_pids()) and len(found) == 2 and found, 10, 0.05, "keeper and supervisor")
+    pids = wait_until(
+        lambda: (found := engine.supervisor_pids()) and len(found) == 2 and found, 10, 0.05, "keeper and supervisor"
+    )
     parents = {pid: int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]) for pid in pids}
     (child,) = [pid for pid in pids if parents[pid] in pids]
     return parents[child], child
@@ -29,7 +31,12 @@ def test_the_daemon_may_be_killed_while_a_container_writes(busybox):
     pid = state(busybox, "writer")["Pid"]
     busybox.kill()
     assert Path(f"/proc/{pid}").exists(), "the container died with the daemon"
-    wait_until(lambda: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes(), 30, 0.05, "the end of the container")
+    wait_until(
+        lambda: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes(),
+        30,
+        0.05,
+        "the end of the container",
+    )
     busybox.start()
     wait_until(lambda: state(busybox, "writer")["Status"] == "exited", what="the exit known to the new daemon")
     assert state(busybox, "writer")["ExitCode"] == 33
@@ -37,7 +44,9 @@ def test_the_daemon_may_be_killed_while_a_container_writes(busybox):
 
 
 def test_a_running_container_is_known_to_the_next_daemon(busybox):
-    busybox.run("run", "-d", "--name", "runs", "busybox", "sh", "-c", "trap 'exit 44' TERM; while :; do sleep 0.1; done")
+    busybox.run(
+        "run", "-d", "--name", "runs", "busybox", "sh", "-c", "trap 'exit 44' TERM; while :; do sleep 0.1; done"
+    )
     before = state(busybox, "runs")
     busybox.restart()
     after = state(busybox, "runs")
@@ -63,7 +72,10 @@ def test_the_supervisor_may_be_killed_while_a_container_writes(busybox):
     os.kill(supervisor, signal.SIGKILL)
     wait_until(lambda: supervisor_of(busybox)[1] != supervisor, what="a new supervisor")
     assert Path(f"/proc/{pid}").exists(), "the container died of SIGPIPE"
-    assert wait_until(lambda: busybox.run("exec", "writer", "echo", "in", check=False).stdout == "in\n", what="exec by the new supervisor")
+    assert wait_until(
+        lambda: busybox.run("exec", "writer", "echo", "in", check=False).stdout == "in\n",
+        what="exec by the new supervisor",
+    )
     assert busybox.run("wait", "writer").stdout.strip() == "33"
     lines = busybox.run("logs", "writer").stdout.splitlines()
     assert lines[-1] == "line 1999"
@@ -103,7 +115,9 @@ def test_two_commands_at_once_start_one_daemon():
     own = new_engine()
     try:
         commands = [
-            subprocess.Popen([*map(str, command)], env=own.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                [*map(str, command)], env=own.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
             for command in [[SCRIPTS / "knarr", "ps", "-q"]] * 6
         ]
         for command in commands:
@@ -112,12 +126,20 @@ def test_two_commands_at_once_start_one_daemon():
         daemons = [
             entry.name
             for entry in Path("/proc").iterdir()
-            if entry.name.isdigit() and (command := _cmdline(entry)) and b"daemon" in command and os.fsencode(own.run_root) in b" ".join(command)
+            if entry.name.isdigit()
+            and (command := _cmdline(entry))
+            and b"daemon" in command
+            and os.fsencode(own.run_root) in b" ".join(command)
         ]
         assert len(daemons) == 1
     finally:
         for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and (command := _cmdline(entry)) and b"daemon" in command and os.fsencode(own.run_root) in b" ".join(command):
+            if (
+                entry.name.isdigit()
+                and (command := _cmdline(entry))
+                and b"daemon" in command
+                and os.fsencode(own.run_root) in b" ".join(command)
+            ):
                 os.kill(int(entry.name), signal.SIGTERM)
         own.stop()
 
@@ -130,10 +152,18 @@ def test_engines_side_by_side_do_not_touch_one_another(busybox):
         busybox.run("run", "-d", "--name", "same", "busybox", "sleep", "100")
         other.run("run", "-d", "--name", "same", "busybox", "sleep", "100")
         first, second = (json.loads(own.run("inspect", "same").stdout)[0] for own in (busybox, other))
-        assert first["NetworkSettings"]["Networks"]["bridge"]["Gateway"] != second["NetworkSettings"]["Networks"]["bridge"]["Gateway"]
+        assert (
+            first["NetworkSettings"]["Networks"]["bridge"]["Gateway"]
+            != second["NetworkSettings"]["Networks"]["bridge"]["Gateway"]
+        )
         other.run("rm", "-f", "same")
         other.stop()
-        assert busybox.run("exec", "same", "ping", "-c", "1", first["NetworkSettings"]["Networks"]["bridge"]["Gateway"]).returncode == 0
+        assert (
+            busybox.run(
+                "exec", "same", "ping", "-c", "1", first["NetworkSettings"]["Networks"]["bridge"]["Gateway"]
+            ).returncode
+            == 0
+        )
     finally:
         other.stop()
 

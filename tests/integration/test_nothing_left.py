@@ -7,7 +7,6 @@ from pathlib import Path
 
 import docker
 import pytest
-
 from tests.conftest import wait_until
 
 CONTROLLERS = [path for path in Path("/sys/fs/cgroup").iterdir() if path.is_dir()]
@@ -20,13 +19,21 @@ def engine_id(engine) -> str:
 def traces(engine) -> dict[str, object]:
     """Everything of an engine that is global on the host, and its own files."""
     name = engine_id(engine)
-    namespaces = {os.readlink(f"/proc/{pid}/ns/net") for pid in os.listdir("/proc") if pid.isdigit() and os.path.exists(f"/proc/{pid}/ns/net")}
+    namespaces = {
+        os.readlink(f"/proc/{pid}/ns/net")
+        for pid in os.listdir("/proc")
+        if pid.isdigit() and os.path.exists(f"/proc/{pid}/ns/net")
+    }
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
-    ruleset = subprocess.run(["nft", "list", "table", "inet", f"knarr-{name}"], capture_output=True, text=True, check=False).stdout
+    ruleset = subprocess.run(
+        ["nft", "list", "table", "inet", f"knarr-{name}"], capture_output=True, text=True, check=False
+    ).stdout
     return {
         "mounts": sum(str(engine.base) in line for line in Path("/proc/self/mountinfo").read_text().splitlines()),
         "cgroups": sorted(str(path) for root in CONTROLLERS for path in root.glob(f"knarr-{name}/*/")),
-        "links": sorted(line.split(":")[1].strip().split("@")[0] for line in links.splitlines() if f"kv{name[:5]}" in line),
+        "links": sorted(
+            line.split(":")[1].strip().split("@")[0] for line in links.splitlines() if f"kv{name[:5]}" in line
+        ),
         "elements": ruleset.count(" : ") if ruleset else 0,
         "namespaces of processes": len(namespaces),
         "container directories": sorted(path.name for path in (engine.data_root / "containers").glob("*")),
@@ -41,7 +48,9 @@ def settled(engine, before) -> None:
     def same():
         now = traces(engine)
         # Spare interfaces, made ahead of need, are not leaks: their number is bounded.
-        return {key: value for key, value in now.items() if key != "links"} == {key: value for key, value in before.items() if key != "links"} and len(now["links"]) <= len(before["links"]) + 8
+        return {key: value for key, value in now.items() if key != "links"} == {
+            key: value for key, value in before.items() if key != "links"
+        } and len(now["links"]) <= len(before["links"]) + 8
 
     try:
         wait_until(same, 15, 0.1)
@@ -62,9 +71,23 @@ def test_short_lived_containers_leave_nothing(busybox, network):
     pids = [*busybox.supervisor_pids(), busybox.process.pid]
     open_before = {pid: descriptors(pid) for pid in pids}
     for _ in range(30):
-        busybox.run("run", "--rm", "--network", network, "-p" if network == "bridge" else "--label", "0:80" if network == "bridge" else "a=b", "busybox", "true")
+        busybox.run(
+            "run",
+            "--rm",
+            "--network",
+            network,
+            "-p" if network == "bridge" else "--label",
+            "0:80" if network == "bridge" else "a=b",
+            "busybox",
+            "true",
+        )
     settled(busybox, before)
-    wait_until(lambda: all(descriptors(pid) <= open_before[pid] + 12 for pid in pids), 10, 0.1, "the number of open descriptors")
+    wait_until(
+        lambda: all(descriptors(pid) <= open_before[pid] + 12 for pid in pids),
+        10,
+        0.1,
+        "the number of open descriptors",
+    )
 
 
 def test_failed_starts_leave_nothing(busybox):

@@ -6,7 +6,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-
 from tests.conftest import ARCHITECTURE, free_port, new_engine, oci_archive, wait_until
 
 APT = Path("/etc/apt")
@@ -17,7 +16,11 @@ PORT = free_port()
 def debian(tmp_path_factory):
     """An engine with debian:test, made with mmdebstrap, and debian:full with Python and PostgreSQL installed by apt-get in a container."""
     tar = tmp_path_factory.mktemp("debian") / "base.tar"
-    subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates", "bookworm", tar], check=True, timeout=300)
+    subprocess.run(
+        ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates", "bookworm", tar],
+        check=True,
+        timeout=300,
+    )
     archive = tar.with_name("debian.tar")
     config = {"Cmd": ["bash"], "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]}
     archive.write_bytes(oci_archive([tar.read_bytes()], config, "debian:test", ARCHITECTURE))
@@ -37,14 +40,31 @@ def served(debian):
     """A container in which apt-get has installed Python and PostgreSQL over the bridge, kept running."""
     # The host's sources and settings for apt are used, as they say where its mirror is.
     debian.run(
-        "run", "-d", "--name", "full", "--init", "-p", f"{PORT}:8000",
-        "-v", f"{APT}/apt.conf.d:/etc/apt/apt.conf.d:ro", "-v", f"{APT}/sources.list.d:/etc/apt/sources.list.d:ro",
-        "-e", "DEBIAN_FRONTEND=noninteractive", "debian:test", "sleep", "3600",
+        "run",
+        "-d",
+        "--name",
+        "full",
+        "--init",
+        "-p",
+        f"{PORT}:8000",
+        "-v",
+        f"{APT}/apt.conf.d:/etc/apt/apt.conf.d:ro",
+        "-v",
+        f"{APT}/sources.list.d:/etc/apt/sources.list.d:ro",
+        "-e",
+        "DEBIAN_FRONTEND=noninteractive",
+        "debian:test",
+        "sleep",
+        "3600",
     )
     install = debian.run(
-        "exec", "full", "sh", "-ec",
+        "exec",
+        "full",
+        "sh",
+        "-ec",
         "rm -f /etc/apt/sources.list; apt-get update -qq; apt-get install -y -qq --no-install-recommends python3 postgresql >/tmp/log 2>&1 || { tail -30 /tmp/log; exit 1; }",
-        check=False, timeout=400,
+        check=False,
+        timeout=400,
     )
     assert install.returncode == 0, install.stdout + install.stderr
     return debian
@@ -71,8 +91,13 @@ def test_a_python_web_server_is_published(served):
     served.run("exec", "-d", "-w", "/srv", "full", "python3", "-m", "http.server", "8000")
 
     def page(host):
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{host}:{PORT}/page.html", timeout=5) as answer:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"http://{host}:{PORT}/page.html", timeout=5) as answer,
+        ):
             return answer.read()
         return None
 
-    assert wait_until(lambda: page("127.0.0.1"), 10, 0.1, "the published port on loopback") == b"served by a container\n"
+    assert (
+        wait_until(lambda: page("127.0.0.1"), 10, 0.1, "the published port on loopback") == b"served by a container\n"
+    )

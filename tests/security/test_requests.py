@@ -14,7 +14,10 @@ def call(engine, method, path, body=None, raw=None):
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(20)
         connection.connect(str(engine.socket))
-        connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
+        connection.sendall(
+            f"{method} {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+            + data
+        )
         answer = b""
         while chunk := connection.recv(65536):
             answer += chunk
@@ -51,7 +54,9 @@ CREATE = [
 ]
 
 
-@pytest.mark.parametrize(("body", "status", "words"), CREATE, ids=lambda value: str(value)[:60] if isinstance(value, (dict, list)) else None)
+@pytest.mark.parametrize(
+    ("body", "status", "words"), CREATE, ids=lambda value: str(value)[:60] if isinstance(value, (dict, list)) else None
+)
 def test_create_refuses(shared_engine, body, status, words):
     got, answer = call(shared_engine, "POST", "/v1.44/containers/create", body)
     if got == 201:
@@ -63,7 +68,12 @@ def test_create_refuses(shared_engine, body, status, words):
 
 @pytest.mark.parametrize("name", ["a/b", "..", "../x", "a%00b", "", "-x", "a b", "x" * 5000])
 def test_names_that_are_not_names(shared_engine, name):
-    status, answer = call(shared_engine, "POST", f"/v1.44/containers/create?name={name.replace(' ', '%20')}", {"Image": "busybox", "Cmd": ["true"]})
+    status, answer = call(
+        shared_engine,
+        "POST",
+        f"/v1.44/containers/create?name={name.replace(' ', '%20')}",
+        {"Image": "busybox", "Cmd": ["true"]},
+    )
     if name == "":
         assert status == 201  # no name asked for: one is chosen
         call(shared_engine, "DELETE", f"/v1.44/containers/{answer['Id']}")
@@ -73,14 +83,18 @@ def test_names_that_are_not_names(shared_engine, name):
 
 
 @pytest.mark.parametrize("identifier", ["..%2f..%2fetc", "%00", "a" * 3000, "no-such"])
-@pytest.mark.parametrize(("method", "tail"), [("GET", "/json"), ("POST", "/start"), ("DELETE", ""), ("GET", "/logs?stdout=1")])
+@pytest.mark.parametrize(
+    ("method", "tail"), [("GET", "/json"), ("POST", "/start"), ("DELETE", ""), ("GET", "/logs?stdout=1")]
+)
 def test_containers_that_do_not_exist(shared_engine, method, tail, identifier):
     status, answer = call(shared_engine, method, f"/v1.44/containers/{identifier}{tail}")
     assert status in {400, 404}
     assert answer["message"]
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"null", b'{"Image": "busybox", "Cmd": ' + b"[" * 5000, b"\xff\xfe", b'"x"'])
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"null", b'{"Image": "busybox", "Cmd": ' + b"[" * 5000, b"\xff\xfe", b'"x"']
+)
 def test_bodies_that_are_not_json_objects(shared_engine, raw):
     status, answer = call(shared_engine, "POST", "/v1.44/containers/create", raw=raw)
     assert status == 400
@@ -95,15 +109,30 @@ def test_a_client_that_stops_in_the_middle_is_forgotten(shared_engine):
 
 
 def test_a_client_that_does_not_read_stalls_nobody(shared_engine):
-    shared_engine.run("run", "-d", "--name", "talker", "busybox", "sh", "-c", "i=0; while [ $i -lt 200 ]; do head -c 100000 /dev/zero | tr '\\0' 'x'; echo; i=$((i+1)); done")
+    shared_engine.run(
+        "run",
+        "-d",
+        "--name",
+        "talker",
+        "busybox",
+        "sh",
+        "-c",
+        "i=0; while [ $i -lt 200 ]; do head -c 100000 /dev/zero | tr '\\0' 'x'; echo; i=$((i+1)); done",
+    )
     try:
         with socket.socket(socket.AF_UNIX) as silent:
             silent.connect(str(shared_engine.socket))
             silent.sendall(b"GET /v1.44/containers/talker/logs?stdout=1&follow=1 HTTP/1.1\r\nHost: d\r\n\r\n")
             attached = socket.socket(socket.AF_UNIX)
             attached.connect(str(shared_engine.socket))
-            attached.sendall(b"POST /v1.44/containers/talker/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
-            wait_until(lambda: call(shared_engine, "GET", "/v1.44/containers/talker/json")[1]["State"]["Status"] == "exited", 30, what="the end of a container that nobody reads")
+            attached.sendall(
+                b"POST /v1.44/containers/talker/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+            )
+            wait_until(
+                lambda: call(shared_engine, "GET", "/v1.44/containers/talker/json")[1]["State"]["Status"] == "exited",
+                30,
+                what="the end of a container that nobody reads",
+            )
             attached.close()
     finally:
         shared_engine.run("rm", "-f", "talker")

@@ -12,7 +12,15 @@ PACKAGE = ROOT / "python" / "knarr"
 LAYERS = {"_core": 0, "store": 1, "engine": 2, "api": 3, "daemon": 4, "client": 5, "cli": 6, "__main__": 7}
 LEAVES = {"errors", "types", "config", "credentials", "resources"}
 # The client and the command line reach the engine over HTTP alone; only the `daemon` verb starts it in-process.
-FORBIDDEN = {("client", "engine"), ("client", "store"), ("client", "api"), ("client", "_core"), ("cli", "engine"), ("cli", "store"), ("cli", "api")}
+FORBIDDEN = {
+    ("client", "engine"),
+    ("client", "store"),
+    ("client", "api"),
+    ("client", "_core"),
+    ("cli", "engine"),
+    ("cli", "store"),
+    ("cli", "api"),
+}
 ENGINE_LAYERS = {"events": 0, "images": 1, "networks": 1, "volumes": 1, "containers": 2, "build": 3, "engine": 4}
 RUST = {
     "sys": set(),
@@ -47,7 +55,9 @@ def imports(path: Path) -> set[str]:
             parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
             base = ".".join(parts[: len(parts) - node.level]) if node.level else ""
             module = ".".join(filter(None, [base, node.module or ""]))
-            found |= {module} | {f"{module}.{alias.name}" for alias in node.names if module in ("knarr", "knarr.engine")}
+            found |= {module} | {
+                f"{module}.{alias.name}" for alias in node.names if module in ("knarr", "knarr.engine")
+            }
     return {name for name in found if name.startswith("knarr.")}
 
 
@@ -87,5 +97,9 @@ def test_only_known_crates_depend_on_each_other():
 
 
 def test_only_the_binding_crate_knows_python():
-    users = [path.parent.name for path in ROOT.glob("rust/*/Cargo.toml") if re.search(r"^pyo3", path.read_text(), re.MULTILINE)]
+    users = [
+        path.parent.name
+        for path in ROOT.glob("rust/*/Cargo.toml")
+        if re.search(r"^pyo3", path.read_text(), re.MULTILINE)
+    ]
     assert users == ["py"]

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TRACKED = [ROOT / name for name in subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()]
+TRACKED = [
+    ROOT / name
+    for name in subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+]
 CODE = [path for path in TRACKED if path.suffix in {".py", ".rs"} and path.exists()]
 LIMIT = 600
 
@@ -53,19 +56,33 @@ def test_rust_modules_open_with_what_they_are(path):
     assert path.read_text().startswith("//!")
 
 
-@pytest.mark.parametrize("path", [path for path in CODE if path.is_relative_to(ROOT / "python") and path.read_text().strip()], ids=relative)
+@pytest.mark.parametrize(
+    "path", [path for path in CODE if path.is_relative_to(ROOT / "python") and path.read_text().strip()], ids=relative
+)
 def test_python_modules_open_with_what_they_are(path):
     assert ast.get_docstring(ast.parse(path.read_text()))
 
 
 def test_nothing_is_unfinished():
     words = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|\btodo!\(|\bunimplemented!\(|NotImplementedError")
-    found = [f"{relative(path)}:{number}" for path in CODE if path != Path(__file__).resolve() for number, line in enumerate(path.read_text().splitlines(), 1) if words.search(line)]
+    found = [
+        f"{relative(path)}:{number}"
+        for path in CODE
+        if path != Path(__file__).resolve()
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if words.search(line)
+    ]
     assert not found
 
 
 def test_no_test_is_skipped_silently():
     words = re.compile(r"pytest\.skip\(|mark\.skip|importorskip|mark\.xfail|#\[ignore")
     allowed = {"tests/conftest.py"}  # the slow tests, which have a target of their own
-    found = [f"{relative(path)}:{number}" for path in CODE if relative(path) not in allowed and path != Path(__file__).resolve() for number, line in enumerate(path.read_text().splitlines(), 1) if words.search(line)]
+    found = [
+        f"{relative(path)}:{number}"
+        for path in CODE
+        if relative(path) not in allowed and path != Path(__file__).resolve()
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if words.search(line)
+    ]
     assert not found

@@ -8,7 +8,10 @@ fn main() {
     let kernel = read("/proc/sys/kernel/osrelease");
     println!("Hello from a knarr container!");
     println!();
-    println!("  process    {} of its own PID namespace", std::process::id());
+    println!(
+        "  process    {} of its own PID namespace",
+        std::process::id()
+    );
     println!("  host name  {}", host.trim());
     println!("  kernel     Linux {}", kernel.trim());
     println!();
