@@ -334,3 +334,9 @@ def test_what_cannot_be_saved(place):
     os.unlink(place.store.blob_path(images[0].layers[0].blob))
     with pytest.raises(Corrupt, match="is missing"):
         save(place, "q.io/a:1")
+
+
+def test_a_docker_archive_for_another_platform(place):
+    with pytest.raises(NotFound, match="the archive has no image for linux/s390x"):
+        load(place, saved([files(a="1")], ["a:1"]), platform="linux/s390x")
+    assert place.is_empty()

@@ -14,7 +14,7 @@ import pytest
 from tests.image_files import Layout, files, pieces_of, simple, upload
 from tests.integration.images_place import Place
 
-from knarr.engine.images import images as images_module
+from knarr.engine.images import embedded
 from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound
 
 
@@ -232,7 +232,7 @@ def test_what_no_record_speaks_of_is_swept(place):
 def test_the_embedded_image_is_a_last_resort(place, tmp_path, monkeypatch):
     own = tmp_path / "embedded.tar"
     own.write_bytes(simple("docker.io/library/hello:latest", files(embedded="1")))
-    monkeypatch.setattr(images_module, "EMBEDDED_ARCHIVE", str(own))
+    monkeypatch.setattr(embedded, "ARCHIVE", str(own))
     place.reopen()
     image = place.run(place.images.resolve("hello"))
     assert os.listdir(image.lower[0]) == ["embedded"]
@@ -241,7 +241,17 @@ def test_the_embedded_image_is_a_last_resort(place, tmp_path, monkeypatch):
     assert place.run(place.images.resolve("hello")).id == theirs.id
     assert place.run(place.images.resolve("docker.io/library/hello:latest")).id == theirs.id
     remove(place, "hello:latest")
-    assert os.listdir(place.run(place.images.pull("hello")).lower[0]) == ["embedded"]
+    told = []
+
+    async def emit(message):
+        told.append(message["status"])
+
+    for _ in range(2):
+        assert os.listdir(place.run(place.images.pull("hello", progress=emit)).lower[0]) == ["embedded"]
+    assert [status for status in told if status.startswith("Status")] == [
+        "Status: Downloaded newer image for hello:latest",
+        "Status: Image is up to date for hello:latest",
+    ]
     with pytest.raises(NotFound, match="No such image: hello:1"):
         place.run(place.images.resolve("hello:1"))
 

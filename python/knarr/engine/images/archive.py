@@ -167,12 +167,15 @@ class Archive:
         for number, item in enumerate(_list_of_images(data)):
             what = f"manifest.json[{number}]"
             candidate = self._saved(item, what)
-            _check_platform(candidate, platform)
+            if platform is not None and candidate.config.platform not in platform.candidates(strict=True):
+                continue
             tags = item.get("RepoTags") or []
             if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
                 raise Corrupt(f"{what}: RepoTags is not a list of strings")
             before = found[candidate.id].references if candidate.id in found else ()
             found[candidate.id] = Found(candidate, (*before, *(_tag(tag, what) for tag in tags)))
+        if not found:
+            raise NotFound(f"the archive has no image for {platform}")
         return list(found.values())
 
     def _saved(self, item: dict[str, Any], what: str) -> Candidate:

@@ -19,10 +19,9 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import knarr
 from knarr import credentials
 from knarr._core import Progress
-from knarr.engine.images import export
+from knarr.engine.images import embedded, export
 from knarr.engine.images import filters as image_filters
 from knarr.engine.images.catalog import Catalog, Image, image_of
 from knarr.engine.images.endpoints import endpoints
@@ -53,8 +52,6 @@ if TYPE_CHECKING:
 __all__ = ["Image", "Images"]
 
 log = logging.getLogger("knarr.images")
-EMBEDDED = Reference.parse("hello").with_default_tag()
-EMBEDDED_ARCHIVE = os.path.join(os.path.dirname(knarr.__file__), "resources", "hello.tar")
 
 
 class Images:
@@ -94,7 +91,7 @@ class Images:
             self.catalog, self._ledger, self._pieces, in_use, running, lambda image_id: self._held[image_id] > 0,
             self._announce,
         )  # fmt: skip
-        self._has_embedded = os.path.exists(EMBEDDED_ARCHIVE)
+        self._has_embedded = os.path.exists(embedded.ARCHIVE)
         self._embedding = asyncio.Lock()
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -128,10 +125,10 @@ class Images:
         try:
             image = self.catalog.find(reference_or_id, wanted)
         except NotFound:
-            embedded = await self._embedded(reference_or_id, wanted)
-            if embedded is None:
+            own = await self._embedded(reference_or_id, wanted)
+            if own is None:
                 raise
-            image = embedded
+            image = own
         return image if image.complete else await self._repair(image, reference_or_id)
 
     @contextlib.contextmanager
@@ -159,12 +156,9 @@ class Images:
         """
         parsed = Reference.parse(reference).with_default_tag()
         wanted = Platform.parse(platform) if platform else None
-        if parsed == EMBEDDED and self.catalog.target(parsed) is None:
-            image = await self._embedded(reference, wanted)
+        if parsed == embedded.REFERENCE and self._has_embedded:
+            image = await self._pull_embedded(parsed, wanted, progress)
             if image is not None:
-                if progress:
-                    for message in _ending(image.manifest_digest, _newer(parsed)):
-                        await progress(message)
                 return image
         return await self._pulls.join(parsed, wanted, auth, progress)
 
@@ -280,14 +274,28 @@ class Images:
         self._announce("pull", reference.familiar, {"name": reference.familiar_name})
         return image
 
+    async def _pull_embedded(
+        self, reference: Reference, platform: Platform | None, progress: Emit | None
+    ) -> Image | None:
+        """What a pull of the embedded image comes to: None where the name is somebody else's by now."""
+        before = self.catalog.get(self.catalog.target(reference) or "")
+        if before and before.manifest_digest != await asyncio.to_thread(embedded.manifest_digest, embedded.ARCHIVE):
+            return None
+        image = await self._embedded(str(reference), platform)
+        if image is not None and progress:
+            status = f"Status: Image is up to date for {reference.familiar}" if before else _newer(reference)
+            for message in _ending(image.manifest_digest, status):
+                await progress(message)
+        return image
+
     async def _embedded(self, text: str, platform: Platform | None) -> Image | None:
         """Load the image inside this package, where its name is asked for and nothing else has that name."""
         with contextlib.suppress(InvalidArgument):
-            if Reference.parse(text).with_default_tag() != EMBEDDED:
+            if Reference.parse(text).with_default_tag() != embedded.REFERENCE:
                 return None
             async with self._embedding:
-                if self.catalog.target(EMBEDDED) is None and self._has_embedded:
-                    await self.load(EMBEDDED_ARCHIVE, None, str(platform) if platform else None)
+                if self.catalog.target(embedded.REFERENCE) is None and self._has_embedded:
+                    await self.load(embedded.ARCHIVE, None, str(platform) if platform else None)
             with contextlib.suppress(NotFound):
                 return self.catalog.find(text, platform)
         return None

@@ -26,7 +26,7 @@ class Threads:
         while not future.done():
             try:
                 await asyncio.wait({future})
-            except asyncio.CancelledError as error:  # noqa: PERF203  the loop ends with the work
+            except asyncio.CancelledError as error:
                 cancelled = error
                 if cancel:
                     cancel()
