@@ -226,9 +226,12 @@ class Response:
 
     def _length(self, text: str, base: int) -> int:
         try:
-            return int(text, base)
+            length = int(text, base)
         except ValueError:
-            raise Unavailable(f"the engine at {self.connection.host} sent a malformed length: {text[:20]!r}") from None
+            length = -1
+        if length < 0:
+            raise Unavailable(f"the engine at {self.connection.host} sent a malformed length: {text[:20]!r}")
+        return length
 
     @property
     def reusable(self) -> bool:
