@@ -89,6 +89,24 @@ def test_a_connection_that_was_closed_meanwhile_is_replaced(engine):
     assert client.info() == {"n": 2}
 
 
+def test_a_get_that_meets_a_dying_connection_is_sent_again(engine, monkeypatch):
+    engine.answers([answer(body=b'{"n": 1}')], [answer(body=b'{"n": 2}')])
+    client = Client(engine.host)
+    client.info()
+    monkeypatch.setattr("knarr.client.http.Connection.stale", lambda _: False)
+    assert client.info() == {"n": 2}
+
+
+def test_a_post_is_never_sent_again(engine, monkeypatch):
+    engine.answers([answer(body=b'{"n": 1}')], [answer("204 No Content")])
+    client = Client(engine.host)
+    client.info()
+    monkeypatch.setattr("knarr.client.http.Connection.stale", lambda _: False)
+    with pytest.raises(errors.Unavailable):
+        client.containers.start("x")
+    assert engine.connections == 1
+
+
 def test_connection_close_is_honoured(engine):
     engine.answers([answer("200 OK", b"{}", "Connection: close")], [answer(body=b"{}")])
     client = Client(engine.host)

@@ -36,7 +36,7 @@ class UsageError(InvalidArgument):
     command: "Command | None" = None
 
 
-class HelpWanted(Exception):  # noqa: N818
+class HelpWanted(Exception):
     """--help was among the options."""
 
 

@@ -14,7 +14,7 @@ def each(names: "list[str]", action: "Callable[[str], object]") -> int:
     for name in names:
         try:
             action(name)
-        except KnarrError as error:  # noqa: PERF203
+        except KnarrError as error:
             say(f"knarr: {error}")
             code = 1
         else:

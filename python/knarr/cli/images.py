@@ -106,7 +106,7 @@ def _rmi(client: "Client", options: "dict[str, Any]", names: "list[str]") -> int
         try:
             for entry in client.images.remove(name, force=options["force"], prune=not options["no_prune"]):
                 show(f"Untagged: {entry['Untagged']}" if entry.get("Untagged") else f"Deleted: {entry['Deleted']}")
-        except NotFound as error:  # noqa: PERF203
+        except NotFound as error:
             if not options["force"]:
                 code = 1
             say(f"knarr: {error}")

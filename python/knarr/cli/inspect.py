@@ -25,7 +25,7 @@ def _find(client: "Client", kinds: "tuple[str, ...]", name: str, *, size: bool) 
     for kind in kinds:
         try:
             return _fetch(client, kind, name, size=size)
-        except NotFound:  # noqa: PERF203
+        except NotFound:
             if len(kinds) == 1:
                 raise
         except InvalidArgument:

@@ -45,7 +45,7 @@ def _wait(client: "Client", _options: "dict[str, Any]", names: "list[str]") -> i
     for name in names:
         try:
             show(str(client.containers.wait(name)["StatusCode"]))
-        except KnarrError as error:  # noqa: PERF203
+        except KnarrError as error:
             say(f"knarr: {error}")
             code = 1
     return code

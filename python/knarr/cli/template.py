@@ -28,11 +28,11 @@ class _MissingFieldError(TemplateError):
     pass
 
 
-class _Break(Exception):  # noqa: N818
+class _Break(Exception):
     pass
 
 
-class _Continue(Exception):  # noqa: N818
+class _Continue(Exception):
     pass
 
 

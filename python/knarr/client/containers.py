@@ -81,7 +81,7 @@ class Containers:
     def list(
         self,
         *,
-        all: bool = False,  # noqa: A002
+        all: bool = False,
         limit: "int | None" = None,
         size: bool = False,
         filters: "Filters | None" = None,

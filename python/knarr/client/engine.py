@@ -143,7 +143,17 @@ class Client:
         body: "object | Iterable[bytes] | None" = None,
         headers: "dict[str, str] | None" = None,
     ) -> Response:
-        """Send a request and wait for the head of its response."""
+        """Send a request and wait for the head of its response.
+
+        A GET that met a connection just as the engine gave it up for idle is sent once more (RFC 9112, section 9.3.1).
+        """
+        connection = self.send(method, path, parameters, body, headers)
+        try:
+            return self.receive(connection)
+        except errors.Unavailable:
+            if method != "GET" or connection.requests == 1 or connection.answered:
+                raise
+        self.close()
         return self.receive(self.send(method, path, parameters, body, headers))
 
     def call(

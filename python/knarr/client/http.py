@@ -60,11 +60,13 @@ def _reason(error: OSError) -> str:
 class Connection:
     """One connection to an engine."""
 
-    __slots__ = ("_buffer", "host", "socket")
+    __slots__ = ("_buffer", "answered", "host", "requests", "socket")
 
     def __init__(self, host: str) -> None:
         address = parse_host(host)
         self.host = host
+        self.requests = 0  # sent so far
+        self.answered = False  # whether anything of the answer to the last has come
         self._buffer = b""
         if isinstance(address, str):
             self.socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
@@ -119,6 +121,8 @@ class Connection:
         lines = [f"{method} {target} HTTP/1.1", "Host: knarr"]
         if headers:
             lines += [f"{name}: {value}" for name, value in headers.items()]
+        self.requests += 1
+        self.answered = False
         whole = b""
         if isinstance(body, bytes):
             lines.append(f"Content-Length: {len(body)}")
@@ -150,6 +154,7 @@ class Connection:
             data = self._receive()
             if not data:
                 raise Unavailable(f"the engine at {self.host} closed the connection before it answered")
+            self.answered = True
             self._buffer += data
         head, self._buffer = self._buffer[:end], self._buffer[end + 4 :]
         first, *lines = head.decode("latin-1").split("\r\n")

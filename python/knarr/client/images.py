@@ -41,7 +41,7 @@ class Images:
     def list(
         self,
         *,
-        all: bool = False,  # noqa: A002
+        all: bool = False,
         filters: "Filters | None" = None,
         digests: bool = False,
     ) -> "Objects":
