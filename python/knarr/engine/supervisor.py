@@ -30,7 +30,7 @@ from knarr import errors
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-__all__ = ["Supervisor", "SupervisorLost", "program"]
+__all__ = ["NotExecutable", "Supervisor", "SupervisorLost", "program"]
 
 log = logging.getLogger("knarr.supervisor")
 
@@ -59,6 +59,14 @@ def program() -> str:
             "or name the program in KNARR_SUPERVISOR"
         )
     return found
+
+
+class NotExecutable(errors.InvalidArgument):
+    """The program that a container or an exec was to run cannot be run; exit_code is 126 or 127, as of a shell."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class Supervisor:
@@ -246,7 +254,7 @@ class Supervisor:
         while True:
             try:
                 await self._connect()
-            except (errors.KnarrError, OSError) as error:  # noqa: PERF203
+            except (errors.KnarrError, OSError) as error:
                 log.warning("no supervisor: %s; trying again in %.1f s", error, delay)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 5.0)
@@ -330,8 +338,10 @@ def _error(answer: dict[str, Any]) -> errors.KnarrError:
     kind = getattr(errors, str(answer.get("kind", "")), errors.Internal)
     if not (isinstance(kind, type) and issubclass(kind, errors.KnarrError)):
         kind = errors.Internal
-    found: errors.KnarrError = kind(str(answer.get("message", "the supervisor gave no reason")))
-    found.exit_code = answer.get("exit_code")  # type: ignore[attr-defined]
+    message, exit_code = str(answer.get("message", "the supervisor gave no reason")), answer.get("exit_code")
+    if exit_code in (126, 127):
+        return NotExecutable(message, exit_code)
+    found: errors.KnarrError = kind(message)
     return found
 
 

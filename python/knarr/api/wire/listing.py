@@ -130,7 +130,7 @@ async def _looking_up(engine: Engine, name: str, values: list[str]) -> Callable[
         for value in values:
             try:
                 images.add((await engine.images.resolve(value)).id)
-            except KnarrError:  # noqa: PERF203
+            except KnarrError:
                 continue  # an ancestor that is not here has no descendants
         return lambda record: record.image_id in images
     other = engine.containers.get(values[0]).record

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from knarr.engine.containers import launch, merge, spec
 from knarr.engine.containers.capabilities import capabilities
+from knarr.engine.supervisor import NotExecutable
 from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound
 from knarr.store.containers import HOST_DEFAULTS
 
@@ -131,7 +132,7 @@ class Execs:
         try:
             answer = await self._context.supervisor.call("exec", fds=(streams.fd,) if streams else (), **fields)
         except BaseException as error:
-            self._ended(made, getattr(error, "exit_code", None) or 126)
+            self._ended(made, error.exit_code if isinstance(error, NotExecutable) else 126)
             raise
         if made.running:
             made.pid = answer["pid"]

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from knarr.engine.containers import launch, signals
-from knarr.engine.supervisor import SupervisorLost
+from knarr.engine.supervisor import NotExecutable, SupervisorLost
 from knarr.errors import Conflict, KnarrError, NotFound, NotModified
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Lifecycle:
 
     def _start_failed(self, container: Container, error: Exception) -> None:
         state = container.record.state
-        state.exit_code = getattr(error, "exit_code", None) or 128
+        state.exit_code = error.exit_code if isinstance(error, NotExecutable) else 128
         state.error = str(error)
         if state.status == "restarting":
             state.status = "exited"

@@ -80,7 +80,7 @@ class Removal:
             for name in record.anonymous_volumes:
                 try:
                     await context.volumes.remove(name, force=True)
-                except KnarrError as error:  # noqa: PERF203
+                except KnarrError as error:
                     log.warning("anonymous volume %s stays: %s", name, error)
         context.announce(container, "destroy")
         container.removed()
@@ -112,7 +112,7 @@ def remove_shared(path: str) -> None:
     for attempt in range(5):
         try:
             shutil.rmtree(path)
-        except FileNotFoundError:  # noqa: PERF203
+        except FileNotFoundError:
             if not os.path.lexists(path):
                 return
         except OSError:
