@@ -142,9 +142,7 @@ class Connection:
                         self.socket.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
                 self.socket.sendall(b"0\r\n\r\n")
         except (BrokenPipeError, ConnectionResetError):
-            # The engine may have answered before it had read all: its answer says more than our broken pipe.
-            if body is None or isinstance(body, bytes):
-                raise Unavailable(f"the engine at {self.host} closed the connection") from None
+            return  # it may have answered before it had read all: its answer, or that there is none, says more
 
     def response(self) -> "Response":
         """Wait for the head of the response. Unavailable when the connection ends first."""
