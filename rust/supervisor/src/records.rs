@@ -82,16 +82,19 @@ impl Records {
             remove_file(&directory.join(state_name(Some(exec))))?;
             return remove_file(&directory.join(exit_name(Some(exec))));
         }
-        let Some(names) = list(&directory)? else {
-            return Ok(());
-        };
-        for name in names {
-            if name == "exit.json" || name.starts_with("exec-") || name.ends_with(".new") {
-                remove_file(&directory.join(name))?;
-            }
-        }
+        remove_ends(&directory)?;
         // The state goes last: it is what makes the others found.
         remove_file(&directory.join(state_name(None)))
+    }
+
+    /// Make a container's records those of a start that is to be undone.
+    pub fn mark_unfinished(&self, target: &Target, state: &State) -> io::Result<()> {
+        let directory = self.directory.join(target.container.as_str());
+        // The directory may be gone: it is the daemon's to remove, with all that is in it.
+        if directory.is_dir() {
+            self.write_state(target, state)?;
+        }
+        remove_ends(&directory)
     }
 
     /// Everything that is recorded: containers before their execs. What cannot be read is reported to `complain`.
@@ -156,6 +159,16 @@ impl Records {
         }
         fs::rename(new, path)
     }
+}
+
+/// Remove all records of a container but its state.
+fn remove_ends(directory: &Path) -> io::Result<()> {
+    for name in list(directory)?.unwrap_or_default() {
+        if name == "exit.json" || name.starts_with("exec-") || name.ends_with(".new") {
+            remove_file(&directory.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 fn state_name(exec: Option<&Id>) -> String {

@@ -217,16 +217,15 @@ impl Supervisor {
 
     /// A start that nobody was told of: kill and remove what there is of it.
     fn undo_start(&mut self, target: &Target) {
-        self.journal
-            .say(format!("the start of {target} was interrupted: undone"));
+        self.journal.say(format!(
+            "the start or removal of {target} was interrupted: it is removed"
+        ));
         if target.exec.is_none() {
+            // Its record goes when all else has gone.
             self.tear_down(&target.container);
             self.containers.remove(&target.container);
-        }
-        if let Err(error) = self.records.remove(target) {
-            self.journal.say(format!(
-                "the records of {target} cannot be removed: {error}"
-            ));
+        } else {
+            self.remove_records(target);
         }
         self.tell_keeper(
             &Message::Withdraw {

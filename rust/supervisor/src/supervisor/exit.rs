@@ -13,12 +13,13 @@ use knarr_sys::supervise::{Ended, ended};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
-use super::{Done, ExecPhase, Phase, Supervisor};
+use super::{Done, ExecPhase, Phase, Remains, Supervisor};
 use crate::exits::Exit;
 use crate::link::Message;
 use crate::poll::{Interest, Ready};
 use crate::procfs::Stat;
 use crate::protocol::{Event, Id, Target};
+use crate::records::State;
 use crate::streams::Stream;
 
 /// How long output is waited for that others than the process may still write.
@@ -213,7 +214,11 @@ impl Supervisor {
         let record = std::mem::take(&mut container.network);
         let cgroup = container.cgroup.take();
         let (network, id) = (std::sync::Arc::clone(&self.network), id.clone());
-        self.torn_down.insert(id.clone(), !record.ports.is_empty());
+        let remains = Remains {
+            cgroup: container.cgroup_path.clone(),
+            network: record.clone(),
+        };
+        self.torn_down.insert(id.clone(), remains);
         self.sweeper.submit(move || {
             let mut complaints = Vec::new();
             if let Some(Err(error)) = cgroup.as_ref().map(empty) {
@@ -238,12 +243,18 @@ impl Supervisor {
             self.journal.say(complaint);
         }
         self.torn_down.remove(id);
+        if !self.containers.contains_key(id) {
+            self.remove_records(&Target::container(id.clone()));
+        }
         for waiting in std::mem::take(&mut self.waiting) {
             self.start(waiting.client, waiting.request, waiting.start);
         }
     }
 
     /// An exit has been stored by the daemon.
+    ///
+    /// What is still being removed of its container has to be found by a successor: then the record becomes
+    /// that of a start to be undone, and goes with the last of the remains.
     pub(super) fn forget(&mut self, target: &Target) {
         let Some(container) = self.containers.get_mut(&target.container) else {
             return;
@@ -258,6 +269,26 @@ impl Supervisor {
             }
             None => return,
         };
+        let remains = self
+            .torn_down
+            .get(&target.container)
+            .filter(|_| target.exec.is_none());
+        let Some(Remains { cgroup, network }) = remains.cloned() else {
+            return self.remove_records(target);
+        };
+        let state = State {
+            cgroup,
+            network,
+            ..State::default()
+        };
+        if let Err(error) = self.records.mark_unfinished(target, &state) {
+            self.journal.say(format!(
+                "{target} cannot be recorded as being removed: {error}"
+            ));
+        }
+    }
+
+    pub(super) fn remove_records(&mut self, target: &Target) {
         if let Err(error) = self.records.remove(target) {
             self.journal.say(format!(
                 "the records of {target} cannot be removed: {error}"

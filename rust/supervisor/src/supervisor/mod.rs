@@ -98,6 +98,13 @@ enum Done {
     Teardown(Id, Vec<String>),
 }
 
+/// What a worker is removing of a container.
+#[derive(Clone, Debug, Default)]
+struct Remains {
+    cgroup: String,
+    network: NetworkRecord,
+}
+
 /// A request to start that has to wait for a teardown.
 #[derive(Debug)]
 struct Waiting {
@@ -135,8 +142,8 @@ struct Supervisor {
     sessions: HashMap<u32, Session>,
     /// Sessions of containers that have not been started yet.
     early: BTreeMap<Id, BTreeSet<u32>>,
-    /// Containers whose remains are being removed, and whether they had ports.
-    torn_down: BTreeMap<Id, bool>,
+    /// Containers whose remains are being removed.
+    torn_down: BTreeMap<Id, Remains>,
     waiting: Vec<Waiting>,
     lingering: BTreeMap<u32, Instant>,
     last_key: u32,

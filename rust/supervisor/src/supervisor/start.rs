@@ -61,7 +61,11 @@ impl Supervisor {
     pub(super) fn start(&mut self, client: u32, request: u64, start: Box<Start>) {
         let ports = !start.network.ports.is_empty();
         let must_wait = self.torn_down.contains_key(&start.container)
-            || ports && self.torn_down.values().any(|had| *had);
+            || ports
+                && self
+                    .torn_down
+                    .values()
+                    .any(|remains| !remains.network.ports.is_empty());
         if must_wait {
             self.waiting.push(Waiting {
                 client,
