@@ -78,10 +78,10 @@ impl Options {
             let mut value = |name| arguments.next().ok_or(BadUsage::Missing(name));
             match argument.to_str() {
                 Some("--run-root") => {
-                    run_root = Some(absolute("--run-root", value("--run-root")?)?)
+                    run_root = Some(absolute("--run-root", value("--run-root")?)?);
                 }
                 Some("--data-root") => {
-                    data_root = Some(absolute("--data-root", value("--data-root")?)?)
+                    data_root = Some(absolute("--data-root", value("--data-root")?)?);
                 }
                 Some("--foreground") => foreground = true,
                 Some("--idle-exit") => idle_exit = seconds(value("--idle-exit")?)?,
@@ -134,10 +134,8 @@ impl Options {
     #[must_use]
     pub fn engine(&self) -> String {
         let digest = Sha256::digest(self.run_root.as_os_str().as_bytes());
-        digest[..4]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        let number = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
+        format!("{number:08x}")
     }
 }
 

@@ -172,7 +172,7 @@ impl Poll {
         let mut events = Vec::with_capacity(64);
         let timeout = timeout.map(|duration| Timespec {
             tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(duration.subsec_nanos()).into(),
+            tv_nsec: i64::from(duration.subsec_nanos()),
         });
         match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}

@@ -18,6 +18,7 @@ pub const INPUT_BYTES: usize = 64 * 1024;
 
 /// A process, its streams and who is attached to them.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // each is a fact of its own
 pub struct Process {
     /// Which.
     pub target: Target,

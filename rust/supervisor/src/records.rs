@@ -114,7 +114,7 @@ impl Records {
                         .strip_prefix("exec-")
                         .and_then(|rest| rest.strip_suffix(".json"))
                     {
-                        Some(exec) if !exec.ends_with(".exit") => Id::parse(exec).ok(),
+                        Some(exec) if exec.strip_suffix(".exit").is_none() => Id::parse(exec).ok(),
                         _ => continue,
                     },
                 };
@@ -164,7 +164,7 @@ impl Records {
 /// Remove all records of a container but its state.
 fn remove_ends(directory: &Path) -> io::Result<()> {
     for name in list(directory)?.unwrap_or_default() {
-        if name == "exit.json" || name.starts_with("exec-") || name.ends_with(".new") {
+        if name == "exit.json" || name.starts_with("exec-") || name.strip_suffix(".new").is_some() {
             remove_file(&directory.join(name))?;
         }
     }

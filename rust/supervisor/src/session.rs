@@ -56,6 +56,7 @@ impl From<Errno> for Gone {
 
 /// An attached client.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // each is a fact of its own
 pub struct Session {
     /// The process.
     pub target: Target,

@@ -1,4 +1,4 @@
-//! Packets over SOCK_SEQPACKET sockets, with descriptors.
+//! Packets over `SOCK_SEQPACKET` sockets, with descriptors.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;

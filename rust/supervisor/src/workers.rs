@@ -15,7 +15,7 @@ type Job<T> = Box<dyn FnOnce() -> T + Send>;
 /// Where results arrive.
 #[derive(Debug)]
 pub struct Results<T> {
-    results: Receiver<T>,
+    receiver: Receiver<T>,
     sender: Sender<T>,
     event: Arc<OwnedFd>,
 }
@@ -26,7 +26,7 @@ impl<T: Send + 'static> Results<T> {
         let (sender, results) = channel();
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self {
-            results,
+            receiver: results,
             sender,
             event: Arc::new(event),
         })
@@ -41,7 +41,7 @@ impl<T: Send + 'static> Results<T> {
     pub fn take(&self) -> Vec<T> {
         // Nothing to read means that nothing has come since.
         let _ = rustix::io::read(&*self.event, &mut [0_u8; 8]);
-        self.results.try_iter().collect()
+        self.receiver.try_iter().collect()
     }
 
     /// Threads whose results arrive here.

@@ -180,7 +180,7 @@ impl<'a> Keeper<'a> {
     fn told(&mut self, message: Message, descriptors: Vec<OwnedFd>) {
         match message {
             Message::Deposit { target, pid, parts } => {
-                self.deposits.add(target, pid, parts, descriptors)
+                self.deposits.add(target, pid, parts, descriptors);
             }
             Message::Withdraw { target, parts } => self.deposits.withdraw(&target, &parts),
             Message::Bye => self.ending = Some(Instant::now() + FAREWELL),
@@ -287,7 +287,7 @@ impl<'a> Keeper<'a> {
         }
         let delay = match self.short_lives {
             0 | 1 => Duration::ZERO,
-            lives => SLOWEST.min(Duration::from_millis(10) * 2_u32.saturating_pow(lives)),
+            deaths => SLOWEST.min(Duration::from_millis(10) * 2_u32.saturating_pow(deaths)),
         };
         self.journal.say(format!(
             "supervisor {pid} {how} after {lived:.1?}; its {} processes run on, another takes over in {delay:?}",

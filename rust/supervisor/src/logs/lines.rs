@@ -102,7 +102,7 @@ mod tests {
         let mut entries = Vec::new();
         for chunk in chunks {
             lines.push(chunk, |line, complete| {
-                entries.push((line.to_vec(), complete))
+                entries.push((line.to_vec(), complete));
             });
         }
         (entries, lines.take())

@@ -192,6 +192,7 @@ pub struct NetworkRequest {
 /// A published port.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
+#[allow(clippy::struct_field_names)] // the protocol's names
 pub struct Port {
     /// `tcp` or `udp`.
     pub protocol: String,
@@ -204,6 +205,7 @@ pub struct Port {
 }
 
 /// What a client wants of a process's streams.
+#[allow(clippy::struct_excessive_bools)] // each is a fact of its own, as on the wire
 #[derive(Debug)]
 pub struct Attach {
     /// Which process.
@@ -223,6 +225,7 @@ pub struct Attach {
 }
 
 /// The same on the wire.
+#[allow(clippy::struct_excessive_bools)] // each is a fact of its own, as on the wire
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AttachFields {
@@ -330,6 +333,7 @@ pub struct Resize {
 /// Fields of `signal`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[allow(clippy::struct_field_names)] // the protocol's names
 pub struct Signal {
     /// The container.
     pub container: Id,

@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn a_directory_that_is_missing_is_replaced_by_memory() {
         let mut spill = Spill::new(Arc::from(Path::new("/nonexistent")), 1_000_000);
-        spill.push(&[7; 200_000]).unwrap();
+        spill.push(&vec![7; 200_000]).unwrap();
         assert_eq!(spill.front().unwrap()[0], 7);
     }
 }

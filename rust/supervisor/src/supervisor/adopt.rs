@@ -128,7 +128,7 @@ impl Supervisor {
                 opened
                     .inspect_err(|error| {
                         self.journal
-                            .say(format!("{target}: its log cannot be opened: {error}"))
+                            .say(format!("{target}: its log cannot be opened: {error}"));
                     })
                     .ok()
             });
@@ -137,7 +137,7 @@ impl Supervisor {
                 "the network of {target} cannot be taken over: {failure}"
             ));
         }
-        match self.supervise(target.clone(), state.pid, pidfd, false, ends, &state, log) {
+        match self.supervise(&target, state.pid, &pidfd, false, ends, &state, log) {
             Ok(key) => {
                 self.set_running(&target, key);
                 self.journal
@@ -158,7 +158,7 @@ impl Supervisor {
                 adopted
                     .inspect_err(|error| {
                         self.journal
-                            .say(format!("{target}: its control group {path}: {error}"))
+                            .say(format!("{target}: its control group {path}: {error}"));
                     })
                     .ok()
             });

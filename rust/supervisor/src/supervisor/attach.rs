@@ -152,7 +152,7 @@ impl Supervisor {
 
     /// Read what a client has sent. False if the session has ended thereby.
     fn read_session(&mut self, session: u32) -> bool {
-        let mut buffer = [0; TYPED_BYTES];
+        let mut buffer = vec![0; TYPED_BYTES];
         let Some(found) = self.sessions.get_mut(&session) else {
             return false;
         };

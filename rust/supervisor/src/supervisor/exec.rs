@@ -161,19 +161,16 @@ impl Supervisor {
             result,
         } = done;
         let answer = result.and_then(|executed| self.take_in_exec(&target, executed));
-        match &answer {
-            Ok(key) => {
-                if let Some(session) = session {
-                    self.join(session, *key);
-                }
+        if let Ok(key) = &answer {
+            if let Some(session) = session {
+                self.join(session, *key);
             }
-            Err(_) => {
-                // The client's connection is still the daemon's, which answers on it.
-                if let Some(session) = session {
-                    self.sessions.remove(&session);
-                }
-                self.forget_exec(&target);
+        } else {
+            // The client's connection is still the daemon's, which answers on it.
+            if let Some(session) = session {
+                self.sessions.remove(&session);
             }
+            self.forget_exec(&target);
         }
         let pid = answer
             .map(|key| json!({"pid": self.processes.get(&key).map_or(0, |process| process.pid)}));
@@ -202,7 +199,7 @@ impl Supervisor {
             self.journal
                 .say(format!("{target} cannot be recorded: {error}"));
         }
-        let key = self.supervise(target.clone(), pid, pidfd, true, ends, &state, None)?;
+        let key = self.supervise(target, pid, &pidfd, true, ends, &state, None)?;
         if let (Some(container), Some(exec)) =
             (self.containers.get_mut(&target.container), &target.exec)
             && !matches!(container.phase, Phase::Starting)

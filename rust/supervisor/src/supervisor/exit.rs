@@ -61,23 +61,21 @@ impl Supervisor {
                 .filter(|stat| stat.ticks == process.ticks)?
                 .ended()
         };
-        match told.as_ref().ok().copied().flatten().or_else(zombie) {
-            Some(how) => self.end(key, Some(how)),
-            // It has been reaped, and the kernel is too old to tell: the keeper does, or nobody can.
-            None => {
-                let interest = if told.is_ok() && !ready.hangup {
-                    Interest::HANGUP
-                } else {
-                    Interest::NONE
-                };
-                process.deadline = process.deadline.or(Some(Instant::now() + HEARSAY));
-                if let Err(error) = pidfd.set(interest) {
-                    self.journal.say(format!(
-                        "{}: its end cannot be waited for: {error}",
-                        process.target
-                    ));
-                }
-            }
+        if let Some(how) = told.as_ref().ok().copied().flatten().or_else(zombie) {
+            return self.end(key, Some(how));
+        }
+        // It has been reaped, and the kernel is too old to tell: the keeper does, or nobody can.
+        let interest = if told.is_ok() && !ready.hangup {
+            Interest::HANGUP
+        } else {
+            Interest::NONE
+        };
+        process.deadline = process.deadline.or(Some(Instant::now() + HEARSAY));
+        if let Err(error) = pidfd.set(interest) {
+            self.journal.say(format!(
+                "{}: its end cannot be waited for: {error}",
+                process.target
+            ));
         }
     }
 
@@ -306,7 +304,7 @@ pub fn empty(cgroup: &Cgroup) -> io::Result<()> {
             Err(error)
                 if error.kind() == io::ErrorKind::ResourceBusy && begun.elapsed() < KILLED =>
             {
-                cgroup.kill()?
+                cgroup.kill()?;
             }
             result => return result,
         }

@@ -300,7 +300,10 @@ impl Supervisor {
     /// Without a keeper we inherit the orphans of containers that share the host's PID namespace.
     pub(super) fn reap_orphans(&mut self) {
         // A process that a worker is just starting is not known here yet, and must not be reaped.
-        while self.under_way == 0 {
+        if self.under_way > 0 {
+            return;
+        }
+        loop {
             let Ok(Some((pid, _))) = peek_zombie() else {
                 return;
             };

@@ -32,9 +32,9 @@ impl Supervisor {
     #[allow(clippy::too_many_arguments)] // each is another thing, and nothing else has them together
     pub(super) fn supervise(
         &mut self,
-        target: Target,
+        target: &Target,
         pid: i32,
-        pidfd: OwnedFd,
+        pidfd: &OwnedFd,
         child: bool,
         ends: Ends,
         state: &State,
@@ -51,7 +51,7 @@ impl Supervisor {
             }
             Err(error) => {
                 // It may have ended by itself; either way it is reaped here, as it is known nowhere else.
-                let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+                let _ = pidfd_send_signal(pidfd, Signal::KILL);
                 if child {
                     let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
                 }

@@ -212,7 +212,7 @@ impl Supervisor {
             container.network = state.network.clone();
             container.reservations = reservations;
         }
-        let key = self.supervise(target, pid, pidfd, true, ends, &state, log)?;
+        let key = self.supervise(&target, pid, &pidfd, true, ends, &state, log)?;
         if let Some(container) = self.containers.get_mut(id) {
             container.phase = Phase::Running(key);
         }
@@ -242,7 +242,11 @@ impl Job {
             })
         });
         let log = log.transpose()?;
-        let other = self.other.as_ref().map(|fd| fd.try_clone()).transpose();
+        let other = self
+            .other
+            .as_ref()
+            .map(rustix::fd::OwnedFd::try_clone)
+            .transpose();
         let other =
             other.map_err(|error| Failure::new(Kind::Unavailable, format!("start: {error}")))?;
         let connection = self.network.connect(id, &start.network, other)?;
@@ -265,7 +269,7 @@ impl Job {
             network: record,
             ..State::default()
         };
-        match self.launch(start, &spec, namespace, filter, &state) {
+        match self.launch(start, &spec, namespace.as_ref(), filter, &state) {
             Ok((launched, ends)) => {
                 let state = State {
                     started_at: clock::now(),
@@ -290,7 +294,7 @@ impl Job {
         &self,
         start: &Start,
         spec: &Spec,
-        namespace: Option<OwnedFd>,
+        namespace: Option<&OwnedFd>,
         seccomp: Option<Arc<knarr_runtime::seccomp::Program>>,
         state: &State,
     ) -> Result<(Launched, Ends), Failure> {
@@ -318,7 +322,7 @@ impl Job {
         let mut launched = launch(LaunchRequest {
             user: start.user.as_deref(),
             seccomp,
-            netns: namespace.as_ref().map(AsFd::as_fd),
+            netns: namespace.map(AsFd::as_fd),
             init,
             ..LaunchRequest::new(id.as_str(), spec, &start.bundle, rootfs, stdio)
         })?;
@@ -405,13 +409,13 @@ pub fn streams(terminal: bool, size: Option<Size>, stdin: bool) -> std::io::Resu
         (None, File::open("/dev/null")?.into())
     };
     let ((stdout, out), (stderr, err)) = (pipe()?, pipe()?);
-    let stdio = Stdio::Pipes {
+    let given = Stdio::Pipes {
         stdin: theirs,
         stdout: out,
         stderr: err,
     };
     Ok((
-        stdio,
+        given,
         Ends {
             stdin,
             stdout: Some(stdout),
