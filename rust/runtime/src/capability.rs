@@ -46,7 +46,7 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// CAP_SYS_ADMIN's number.
+/// The number of `CAP_SYS_ADMIN`.
 pub const SYS_ADMIN: u32 = 21;
 
 /// The number of a capability, with or without its `CAP_`.

@@ -86,7 +86,7 @@ fn foreign(pid: i32) -> Result<i32, LaunchError> {
         let theirs = fs::metadata(format!("/proc/{pid}/ns/{name}"));
         match (own, theirs) {
             (Ok(own), Ok(theirs)) if (own.dev(), own.ino()) != (theirs.dev(), theirs.ino()) => {
-                flags |= flag
+                flags |= flag;
             }
             (Ok(_), Err(_)) => return Err(not_running(pid)),
             // A kernel without that kind of namespace.
@@ -97,6 +97,7 @@ fn foreign(pid: i32) -> Result<i32, LaunchError> {
 }
 
 /// Run it; returns when the program has been executed.
+#[allow(clippy::needless_pass_by_value)] // the caller's copies of the descriptors are to be closed here
 pub fn exec(request: ExecRequest<'_>) -> Result<Launched, LaunchError> {
     let process = request.process;
     let root =

@@ -80,9 +80,8 @@ pub fn map_ids(pid: i32, spec: &Spec) -> Result<(), LaunchError> {
         return Ok(());
     };
     let text = |maps: &[IdMapping]| -> String {
-        maps.iter()
-            .map(|map| format!("{} {} {}\n", map.container_id, map.host_id, map.size))
-            .collect()
+        let line = |map: &IdMapping| format!("{} {} {}", map.container_id, map.host_id, map.size);
+        maps.iter().map(line).collect::<Vec<_>>().join("\n")
     };
     if linux.uid_mappings.is_empty() || linux.gid_mappings.is_empty() {
         return Err(LaunchError::new(

@@ -166,6 +166,7 @@ pub fn launch(request: LaunchRequest<'_>) -> Result<Launched, LaunchError> {
 
 /// Clone a container's first process; [`Launching::finish`] waits for it. With `gate` it waits for
 /// the function that is given there.
+#[allow(clippy::needless_pass_by_value)] // the caller's copies of the descriptors are to be closed here
 pub fn begin(request: LaunchRequest<'_>, gate: bool) -> Result<Launching, LaunchError> {
     let spec = request.spec;
     let linux = spec.linux.as_ref();
@@ -270,30 +271,27 @@ pub(crate) fn identify(
     user: Option<&str>,
     process: &Process,
 ) -> Result<Identity, LaunchError> {
-    match user {
-        Some(user) => {
-            let mut identity = user::resolve(root, user)?;
-            for group in &process.user.additional_gids {
-                if !identity.groups.contains(group) {
-                    identity.groups.push(*group);
-                }
+    if let Some(user) = user {
+        let mut identity = user::resolve(root, user)?;
+        for group in &process.user.additional_gids {
+            if !identity.groups.contains(group) {
+                identity.groups.push(*group);
             }
-            Ok(identity)
         }
-        None => {
-            let has_home = process.env.iter().any(|entry| entry.starts_with("HOME="));
-            let home = if has_home {
-                String::new()
-            } else {
-                user::home(root, process.user.uid)?
-            };
-            Ok(Identity {
-                uid: process.user.uid,
-                gid: process.user.gid,
-                groups: process.user.additional_gids.clone(),
-                home,
-            })
-        }
+        Ok(identity)
+    } else {
+        let has_home = process.env.iter().any(|entry| entry.starts_with("HOME="));
+        let home = if has_home {
+            String::new()
+        } else {
+            user::home(root, process.user.uid)?
+        };
+        Ok(Identity {
+            uid: process.user.uid,
+            gid: process.user.gid,
+            groups: process.user.additional_gids.clone(),
+            home,
+        })
     }
 }
 

@@ -1,5 +1,11 @@
 //! OCI runtime specification to plan to Steps: seccomp, capabilities, control groups, exec, state.
 
+// Reasoned exceptions:
+#![allow(clippy::items_after_statements)] // a constant stands where the call that needs it is
+#![allow(clippy::similar_names)] // uid and gid, major and minor are the field's names
+#![allow(clippy::many_single_char_names)] // bytes of a word
+#![allow(clippy::struct_excessive_bools)] // facts are facts
+
 pub mod capability;
 pub mod cgroup;
 pub mod cli;

@@ -145,7 +145,8 @@ unsafe fn perform(operation: Operation, args: &[u64; 6], channel: i64, number: u
                 tries += 1;
             }
         }
-        Operation::Jump => 0,
+        // The latter is done by the caller, which has the slots.
+        Operation::Jump | Operation::CloseOthers => 0,
         Operation::Store => {
             // SAFETY: argument 0 is an address in the data.
             unsafe { (args[0] as *mut u32).write_unaligned(args[1] as u32) };
@@ -175,8 +176,6 @@ unsafe fn perform(operation: Operation, args: &[u64; 6], channel: i64, number: u
             args[2].cast_signed() as i32,
         ),
         Operation::Exit => exit(args[0]),
-        // Done by the caller, which has the slots.
-        Operation::CloseOthers => 0,
         // SAFETY: argument 0 is an address in the data.
         Operation::Load => i64::from(unsafe { (args[0] as *const i32).read_unaligned() }),
     }

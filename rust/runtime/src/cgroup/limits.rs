@@ -217,48 +217,55 @@ fn unified(
     Ok(())
 }
 
+fn version1_memory(
+    setter: &Setter<'_>,
+    memory: &Memory,
+    warnings: &mut Vec<String>,
+) -> Result<(), LaunchError> {
+    if let Some(value) = memory.limit.filter(|value| *value != 0) {
+        setter.set("memory", "memory.limit_in_bytes", &value.to_string())?;
+    }
+    if let Some(value) = memory.swap.filter(|value| *value != 0) {
+        if memory
+            .limit
+            .is_some_and(|memory| value > 0 && memory > value)
+        {
+            return Err(LaunchError::new(
+                Kind::InvalidArgument,
+                format!("memory and swap together ({value}) are limited to less than memory alone"),
+            ));
+        }
+        // Kernels without swap accounting lack the file.
+        optional(
+            setter.set("memory", "memory.memsw.limit_in_bytes", &value.to_string()),
+            warnings,
+        )?;
+    }
+    if let Some(value) = memory.reservation.filter(|value| *value != 0) {
+        setter.set("memory", "memory.soft_limit_in_bytes", &value.to_string())?;
+    }
+    if let Some(value) = memory.swappiness {
+        if value > 100 {
+            return Err(LaunchError::new(
+                Kind::InvalidArgument,
+                format!("memory swappiness {value} is not between 0 and 100"),
+            ));
+        }
+        setter.set("memory", "memory.swappiness", &value.to_string())?;
+    }
+    if memory.disable_oom_killer == Some(true) {
+        setter.set("memory", "memory.oom_control", "1")?;
+    }
+    Ok(())
+}
+
 fn version1(
     setter: &Setter<'_>,
     resources: &Resources,
     warnings: &mut Vec<String>,
 ) -> Result<(), LaunchError> {
     if let Some(memory) = &resources.memory {
-        if let Some(value) = memory.limit.filter(|value| *value != 0) {
-            setter.set("memory", "memory.limit_in_bytes", &value.to_string())?;
-        }
-        if let Some(value) = memory.swap.filter(|value| *value != 0) {
-            if memory
-                .limit
-                .is_some_and(|memory| value > 0 && memory > value)
-            {
-                return Err(LaunchError::new(
-                    Kind::InvalidArgument,
-                    format!(
-                        "memory and swap together ({value}) are limited to less than memory alone"
-                    ),
-                ));
-            }
-            // Kernels without swap accounting lack the file.
-            optional(
-                setter.set("memory", "memory.memsw.limit_in_bytes", &value.to_string()),
-                warnings,
-            )?;
-        }
-        if let Some(value) = memory.reservation.filter(|value| *value != 0) {
-            setter.set("memory", "memory.soft_limit_in_bytes", &value.to_string())?;
-        }
-        if let Some(value) = memory.swappiness {
-            if value > 100 {
-                return Err(LaunchError::new(
-                    Kind::InvalidArgument,
-                    format!("memory swappiness {value} is not between 0 and 100"),
-                ));
-            }
-            setter.set("memory", "memory.swappiness", &value.to_string())?;
-        }
-        if memory.disable_oom_killer == Some(true) {
-            setter.set("memory", "memory.oom_control", "1")?;
-        }
+        version1_memory(setter, memory, warnings)?;
     }
     if let Some(cpu) = &resources.cpu {
         if let Some(shares) = cpu.shares.filter(|shares| *shares != 0) {

@@ -65,7 +65,7 @@ fn process(args: &Args, rest: &[OsString], state: &State) -> Result<Process, Lau
         .map(|word| {
             word.to_str()
                 .map(str::to_owned)
-                .ok_or_else(|| wrong(format!("argument {word:?} is no UTF-8")))
+                .ok_or_else(|| wrong(format!("argument {} is no UTF-8", word.display())))
         })
         .collect::<Result<_, _>>()?;
     if let Some(cwd) = args.get("cwd") {

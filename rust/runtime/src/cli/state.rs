@@ -58,7 +58,10 @@ pub fn check_id(id: &OsStr) -> Result<&str, LaunchError> {
         .ok_or_else(|| {
             LaunchError::new(
                 Kind::InvalidArgument,
-                format!("invalid container ID {id:?}: letters, digits and _+-. only, at most 255"),
+                format!(
+                    "invalid container ID \"{}\": letters, digits and _+-. only, at most 255",
+                    id.display()
+                ),
             )
         })
 }

@@ -19,6 +19,8 @@ mod mounts;
 pub mod options;
 mod paths;
 mod setup;
+#[cfg(test)]
+mod tests;
 mod words;
 mod writer;
 
@@ -116,7 +118,7 @@ pub struct Facts {
     pub gate: bool,
     /// Whether a session keyring is made.
     pub keyring: bool,
-    /// Whether the host's root is left by pivot_root (else by moving over it).
+    /// Whether the host's root is left by `pivot_root(2)` (else by moving over it).
     pub pivot: bool,
     /// Whether the process waits on a FIFO for `start`.
     pub fifo: bool,
@@ -226,8 +228,11 @@ fn check_process(process: &Process) -> Result<(), LaunchError> {
     Ok(())
 }
 
-/// The namespaces a specification asks for: (new ones, those joined).
-pub fn namespaces(spec: &Spec) -> Result<(u64, Vec<(i32, &str)>), LaunchError> {
+/// Namespaces: flags of new ones, and (flag, path) of those that are joined.
+pub type Namespaces<'a> = (u64, Vec<(i32, &'a str)>);
+
+/// The namespaces a specification asks for.
+pub fn namespaces(spec: &Spec) -> Result<Namespaces<'_>, LaunchError> {
     let mut fresh = 0u64;
     let mut joined = Vec::new();
     for namespace in spec.linux.iter().flat_map(|linux| &linux.namespaces) {

@@ -156,11 +156,17 @@ pub fn prepare(
                 .copied()
                 .flatten()
                 .unwrap_or(true);
+            // A tmpfs that was filled beforehand becomes read-only like any other, a bind is already.
+            let late = if options.copy_up {
+                options.own.set & RDONLY
+            } else {
+                0
+            };
             prepared.mounts.push(Ready {
                 mount: bound,
                 directory,
                 below: Vec::new(),
-                late: 0,
+                late,
             });
             continue;
         }

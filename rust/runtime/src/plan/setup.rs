@@ -115,24 +115,7 @@ pub fn begin(
         out_of_memory_score(writer, score);
     }
 
-    for kind in [
-        libc::CLONE_NEWIPC,
-        libc::CLONE_NEWUTS,
-        libc::CLONE_NEWNET,
-        libc::CLONE_NEWCGROUP,
-        libc::CLONE_NEWTIME,
-    ] {
-        if let Some(namespace) = writer.input(Input::Namespace(kind)) {
-            writer.about(Context::Doing(match kind {
-                libc::CLONE_NEWIPC => "join the IPC namespace",
-                libc::CLONE_NEWUTS => "join the UTS namespace",
-                libc::CLONE_NEWNET => "join the network namespace",
-                libc::CLONE_NEWCGROUP => "join the control group namespace",
-                _ => "join the time namespace",
-            }));
-            writer.call(libc::SYS_setns, &[namespace, Arg::int(kind.into())]);
-        }
-    }
+    join(writer);
     if facts.gate {
         writer.about(Context::Doing("wait for the runtime"));
         writer.note(note::GATE, None);
@@ -156,19 +139,50 @@ pub fn begin(
         ));
     }
     if facts.keyring {
-        writer.about(Context::Doing("make a session keyring"));
-        check_text("container ID", &facts.id)?;
-        let name = writer.builder.string(&format!("_ses.{}", facts.id));
-        const JOIN_SESSION_KEYRING: u64 = 1;
-        let step = Step::call(libc::SYS_keyctl, &[Arg::Value(JOIN_SESSION_KEYRING), name]);
-        // Kernels without keys, filters that forbid them and exhausted quotas cost no container.
-        writer.builder.push(step.tolerating(&[
-            libc::ENOSYS,
-            libc::EPERM,
-            libc::EDQUOT,
-            libc::EACCES,
-        ]));
+        keyring(writer, &facts.id)?;
     }
+    separate(writer, spec);
+    Ok(())
+}
+
+/// Join the namespaces that were given.
+fn join(writer: &mut Writer) {
+    for kind in [
+        libc::CLONE_NEWIPC,
+        libc::CLONE_NEWUTS,
+        libc::CLONE_NEWNET,
+        libc::CLONE_NEWCGROUP,
+        libc::CLONE_NEWTIME,
+    ] {
+        if let Some(namespace) = writer.input(Input::Namespace(kind)) {
+            writer.about(Context::Doing(match kind {
+                libc::CLONE_NEWIPC => "join the IPC namespace",
+                libc::CLONE_NEWUTS => "join the UTS namespace",
+                libc::CLONE_NEWNET => "join the network namespace",
+                libc::CLONE_NEWCGROUP => "join the control group namespace",
+                _ => "join the time namespace",
+            }));
+            writer.call(libc::SYS_setns, &[namespace, Arg::int(kind.into())]);
+        }
+    }
+}
+
+/// A session keyring of the container's own.
+fn keyring(writer: &mut Writer, id: &str) -> Result<(), LaunchError> {
+    writer.about(Context::Doing("make a session keyring"));
+    check_text("container ID", id)?;
+    let name = writer.builder.string(&format!("_ses.{id}"));
+    const JOIN_SESSION_KEYRING: u64 = 1;
+    let step = Step::call(libc::SYS_keyctl, &[Arg::Value(JOIN_SESSION_KEYRING), name]);
+    // Kernels without keys, filters that forbid them and exhausted quotas cost no container.
+    writer
+        .builder
+        .push(step.tolerating(&[libc::ENOSYS, libc::EPERM, libc::EDQUOT, libc::EACCES]));
+    Ok(())
+}
+
+/// Make the mount tree this process's own.
+fn separate(writer: &mut Writer, spec: &Spec) {
     writer.about(Context::Doing("separate the mount tree from the host's"));
     let propagation = spec
         .linux
@@ -193,7 +207,6 @@ pub fn begin(
         libc::SYS_mount_setattr,
         &[here, root, recursive, attr, Arg::Value(32)],
     );
-    Ok(())
 }
 
 /// Write this process's out-of-memory score. Lowering it needs a capability that nested engines lack.

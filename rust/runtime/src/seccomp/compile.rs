@@ -329,7 +329,7 @@ fn ranges(
     verdicts: &Verdicts,
     first: u32,
     young: Option<(u32, Verdict)>,
-    default: Verdict,
+    default: &Verdict,
 ) -> Vec<(u32, Verdict)> {
     let mut ranges: Vec<(u32, Verdict)> = vec![(first, default.clone())];
     let mut push = |from: u32, verdict: Verdict| match ranges.last_mut() {
@@ -373,7 +373,7 @@ fn one(
                 Verdict::Always(ERRNO | libc::ENOSYS.cast_unsigned()),
             )
         });
-    let found = ranges(&verdicts, first, young, Verdict::Always(default));
+    let found = ranges(&verdicts, first, young, &Verdict::Always(default));
     let borrowed: Vec<(u32, &Verdict)> = found
         .iter()
         .map(|(from, verdict)| (*from, verdict))

@@ -130,7 +130,7 @@ mod tests {
         let cases = [
             ("execve", Arch::X86_64, Some(59)),
             ("execve", Arch::X86, Some(11)),
-            ("execve", Arch::X32, Some(520 | X32_BIT)),
+            ("execve", Arch::X32, Some(0x4000_0208)),
             ("execve", Arch::Aarch64, Some(221)),
             ("socketcall", Arch::X86_64, None),
             ("mseal", Arch::Arm, Some(462)),

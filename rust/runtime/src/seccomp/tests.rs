@@ -169,8 +169,8 @@ fn architectures_are_kept_apart() {
     assert_eq!(run(&code, Arch::X86_64.audit(), 59, none), ALLOW);
     assert_eq!(run(&code, Arch::X86.audit(), 11, none), ALLOW);
     assert_eq!(run(&code, Arch::X86.audit(), 59, none), EPERM);
-    assert_eq!(run(&code, Arch::X32.audit(), X32_BIT | 520, none), ALLOW);
-    assert_eq!(run(&code, Arch::X32.audit(), X32_BIT | 59, none), EPERM);
+    assert_eq!(run(&code, Arch::X32.audit(), X32_BIT + 520, none), ALLOW);
+    assert_eq!(run(&code, Arch::X32.audit(), X32_BIT + 59, none), EPERM);
     assert_eq!(
         run(&code, Arch::Aarch64.audit(), 221, none),
         0,
@@ -185,7 +185,7 @@ fn architectures_are_kept_apart() {
     only.architectures = vec!["SCMP_ARCH_X86_64".to_owned()];
     let code = compile(&only).expect("compiles");
     assert_eq!(
-        run(&code, Arch::X86_64.audit(), X32_BIT | 520, none),
+        run(&code, Arch::X86_64.audit(), X32_BIT + 520, none),
         0,
         "x32 that is not listed"
     );
