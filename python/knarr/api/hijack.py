@@ -211,7 +211,7 @@ class Front(asyncio.Protocol):
         wanted = Wanted(stdout=stdout, stderr=stderr)
         async for batch in self._engine.containers.logs(container_id, wanted, on=False):
             for entry in batch:
-                data = entry.text.encode()
+                data = entry.text.encode(errors="replace")
                 self._transport.write(data if terminal else frame(entry.stream, data))
             # asyncio tells aiohttp when it may go on writing, and not us
             while self._transport.get_write_buffer_size() and not self._transport.is_closing():  # noqa: ASYNC110

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from knarr.engine.containers.logs import Entry
 
-__all__ = ["MULTIPLEXED", "RAW", "frame", "json_stream", "log_stream", "stream"]
+__all__ = ["MULTIPLEXED", "RAW", "frame", "gone", "json_stream", "log_stream", "stream"]
 
 RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
@@ -27,6 +27,11 @@ _NUMBERS = {"stdout": 1, "stderr": 2}
 def frame(stream_name: str, data: bytes) -> bytes:
     """One frame of a multiplexed stream."""
     return struct.pack(">BxxxL", _NUMBERS[stream_name], len(data)) + data
+
+
+def gone(request: web.Request) -> bool:
+    """Whether the client has hung up: nobody tells a handler, which may have nothing to write for hours."""
+    return request.transport is None or request.transport.is_closing()
 
 
 async def stream(request: web.Request, content_type: str) -> web.StreamResponse:
@@ -59,7 +64,7 @@ async def log_stream(
             if timestamps and fresh[entry.stream]:
                 text = f"{entry.time} {text}"
             fresh[entry.stream] = entry.text.endswith("\n")
-            data = text.encode(errors="surrogateescape")
+            data = text.encode(errors="replace")
             out += data if terminal else frame(entry.stream, data)
         if out:
             await response.write(bytes(out))

@@ -100,10 +100,19 @@ class Database:
             run("PRAGMA wal_autocheckpoint=0")  # it would wait for the disk in the middle of a start
             run("PRAGMA cache_size=-4000")
             self._migrate()
+            self._sync_directory()
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise Unavailable(f"{path}: cannot open the database of records: {error}") from error
             raise Corrupt(f"{path}: not a usable database ({error}); move it away to start with none") from error
+
+    def _sync_directory(self) -> None:
+        """Make the names of the database's files durable, once."""
+        descriptor = os.open(os.path.dirname(self.path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _migrate(self) -> None:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
@@ -159,12 +168,20 @@ class Database:
         with self._lock:
             if self._depth:
                 raise RuntimeError("durable() inside another transaction would not be durable")
-            self._connection.execute("PRAGMA synchronous=FULL")
-            try:
-                with self.transaction():
-                    yield
-            finally:
-                self._connection.execute("PRAGMA synchronous=NORMAL")
+            with self.transaction():
+                yield
+        self._sync()
+
+    def _sync(self) -> None:
+        """Wait until the write-ahead log is on the disk, with the lock free for others.
+
+        It is what synchronous=FULL does at the end of a commit (sqlite.org/pragma.html), there with the lock held.
+        """
+        descriptor = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database. Waits for the disk: for threads.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["routes"]
 
+PATIENCE = 15.0  # seconds between looks whether a client that waits is still there
 PRUNE_FILTERS = {"until", "label", "label!"}
 
 
@@ -81,8 +82,10 @@ def routes(engine: Engine) -> list[web.RouteDef]:
                 return reply.reply({"StatusCode": ended.result().code})
             # The headers go out at once: a client that has them knows that no end can escape it.
             response = await streams.stream(request, "application/json")
-            result = await ended
-            answer = {"StatusCode": result.code}
+            while not (await asyncio.wait({ended}, timeout=PATIENCE))[0]:
+                if streams.gone(request):
+                    return response
+            answer = {"StatusCode": ended.result().code}
             await response.write(json.dumps(answer).encode() + b"\n")
             await response.write_eof()
             return response
@@ -118,7 +121,8 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             tail=int(tail) if tail.isascii() and tail.isdigit() else -1,
         )
         container = containers.get(_name(request))
-        batches = containers.logs(container.record.id, wanted, on=reply.flag(query, "follow"))
+        on = reply.flag(query, "follow")
+        batches = containers.logs(container.record.id, wanted, on=on, wanted_still=lambda: not streams.gone(request))
         return await streams.log_stream(
             request, batches, terminal=container.record.config["Tty"], timestamps=reply.flag(query, "timestamps")
         )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["routes"]
 
+PATIENCE = 15.0  # seconds between looks whether a listener is still there
 EVENT_FILTERS = {
     "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret",
     "service", "type", "volume",
@@ -70,7 +71,10 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     async def events(request: web.Request) -> web.StreamResponse:
         filters = reply.filters(request.query, EVENT_FILTERS)
         since, until = (parse_time(request.query.get(name, "")) for name in ("since", "until"))
-        return await streams.json_stream(request, _events(engine, since, until, _matcher(filters)))
+        wanted = _matcher(filters)
+        return await streams.json_stream(
+            request, _events(engine, since, until, wanted, lambda: not streams.gone(request))
+        )
 
     async def auth(_: web.Request) -> web.StreamResponse:
         return reply.reply({"message": "logging in through the daemon is not supported by knarr: use knarr login"}, 501)
@@ -85,7 +89,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
 
 async def _events(
-    engine: Engine, since: int, until: int, wanted: Callable[[Event], bool]
+    engine: Engine, since: int, until: int, wanted: Callable[[Event], bool], wanted_still: Callable[[], bool]
 ) -> AsyncIterator[dict[str, Any]]:
     bus = engine.events
     listener = bus.join()
@@ -95,14 +99,14 @@ async def _events(
             for event in bus.past(since, until or time.time_ns(), wanted):
                 last = event["timeNano"]
                 yield event
-        while True:
-            left = (until - time.time_ns()) / 1e9 if until else None
-            if left is not None and left <= 0:
+        while wanted_still():
+            left = (until - time.time_ns()) / 1e9 if until else PATIENCE
+            if left <= 0:
                 return
             try:
-                event = await asyncio.wait_for(listener.get(), left)
+                event = await asyncio.wait_for(listener.get(), min(left, PATIENCE))
             except asyncio.TimeoutError:
-                return
+                continue
             if event["timeNano"] > last and wanted(event) and not (until and event["timeNano"] > until):
                 yield event
     finally:

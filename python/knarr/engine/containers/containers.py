@@ -182,8 +182,10 @@ class Containers:
 
     # --- looking
 
-    def logs(self, name: str, wanted: logs.Wanted, *, on: bool) -> AsyncIterator[list[logs.Entry]]:
-        """Its log, in batches."""
+    def logs(
+        self, name: str, wanted: logs.Wanted, *, on: bool, wanted_still: Callable[[], bool] = lambda: True
+    ) -> AsyncIterator[list[logs.Entry]]:
+        """Its log, in batches; with `on` as it is written, while it runs and is wanted still."""
         container = self.get(name)
         record = container.record
         if record.host["LogConfig"].get("Type") == "none":
@@ -191,7 +193,11 @@ class Containers:
         path = f"{self._context.directory(record.id)}/{record.id}-json.log"
 
         def running() -> bool:
-            return not container.removing and (record.state.running or record.state.status == "restarting")
+            return (
+                wanted_still()
+                and not container.removing
+                and (record.state.running or record.state.status == "restarting")
+            )
 
         return logs.follow(path, wanted, running, on=on)
 

@@ -80,7 +80,11 @@ class Creation:
                     merge.merge(config, image.config.get("config") or {})
                 record = self._record(container_id, name, config, host, image)
                 record.state.networks = self._endpoints(record, asked.networks)
-                record.mounts = mounts.resolve(config, host, self._sources(host))
+                sources = self._sources(host)
+                if host["Binds"] or host["Mounts"]:  # these look at the host's files, which may be slow ones
+                    record.mounts = await asyncio.to_thread(mounts.resolve, config, host, sources)
+                else:
+                    record.mounts = mounts.resolve(config, host, sources)
                 await self._prepare(record, list(image.lower) if image else [])
                 context.records.insert(record)
         except BaseException:

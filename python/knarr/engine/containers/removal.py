@@ -72,7 +72,11 @@ class Removal:
     async def _clean(self, container: Container, *, volumes: bool) -> None:
         context, record = self._context, container.record
         context.supervisor.tell("forget", container=record.id)
-        moved = await asyncio.to_thread(self._move_away, record.id)
+        moved = ""
+        try:
+            moved = await asyncio.to_thread(self._move_away, record.id)
+        except OSError as error:
+            log.warning("the files of container %s stay until the next start: %s", record.id, error)
         work = asyncio.get_running_loop().run_in_executor(None, self._delete, record.id, moved)
         self._deleting.add(work)
         work.add_done_callback(self._deleting.discard)

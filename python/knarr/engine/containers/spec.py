@@ -6,6 +6,7 @@ record. The system call profile is not in it: it is resolved and cached by itsel
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +150,8 @@ def _mounts(record: ContainerRecord, around: Surroundings) -> list[dict[str, Any
         {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": _NO_DEVICES},
     ]
     if host["IpcMode"] == "host":
-        found[-1] = _bind("/dev/mqueue", "/dev/mqueue", [*_NO_DEVICES, "rbind", "rprivate"])
+        if os.path.isdir("/dev/mqueue"):  # not every host has it mounted
+            found[-1] = _bind("/dev/mqueue", "/dev/mqueue", [*_NO_DEVICES, "rbind", "rprivate"])
         found.append(_bind("/dev/shm", "/dev/shm", [*_NO_DEVICES, "rbind", "rprivate"]))  # noqa: S108
     elif host["IpcMode"] != "none":
         found.append(
