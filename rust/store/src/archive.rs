@@ -14,7 +14,7 @@ use crate::error::{Context, StoreError};
 use crate::input::{Input, ReaderInput};
 use crate::layer::{LayerError, LayerProblem, clean, parent};
 use crate::limits::Limits;
-use crate::pipeline::{COMPRESSED, Outlet, PLAIN_BUFFER, conduit, decode};
+use crate::pipeline::{COMPRESSED, Decode, Outlet, PLAIN_BUFFER, Stop, conduit};
 use crate::store::Store;
 use crate::tar::{Entry, EntryKind, Reader, TarError};
 
@@ -119,32 +119,34 @@ fn read_contents(path: &Path, directory: &Path, limits: &Limits) -> Result<Conte
             limits,
         );
     }
-    let (mut compressed, from_file) = conduit(COMPRESSED);
+    let (compressed, from_file) = conduit(COMPRESSED);
     let (plain, from_decode) = conduit(PLAIN_BUFFER);
+    let wrap = |source| StoreError::Stream {
+        path: path.to_owned(),
+        source,
+    };
+    let decode = Decode {
+        gzip: None,
+        limits,
+        hasher: None,
+        wrap,
+    };
     thread::scope(|scope| {
-        scope.spawn(move || {
-            if let Err(error) = feed(file, path, &mut compressed) {
-                // Where nobody hears it, the one that closed has an error of its own.
-                let _told = compressed.fail(error);
-            }
-        });
-        let wrap = |source| StoreError::Stream {
-            path: path.to_owned(),
-            source,
-        };
-        scope.spawn(move || decode(from_file, plain, None, limits, None, wrap));
+        scope.spawn(|| compressed.run(|outlet| feed(file, path, outlet)));
+        scope.spawn(|| plain.run(|outlet| decode.run(from_file, outlet)));
         Contents::read(from_decode, path, directory, limits)
     })
 }
 
-fn feed(mut file: File, path: &Path, outlet: &mut Outlet) -> Result<(), StoreError> {
-    while let Ok(mut buffer) = outlet.buffer() {
+fn feed(mut file: File, path: &Path, outlet: &mut Outlet) -> Result<(), Stop> {
+    loop {
+        let mut buffer = outlet.buffer()?;
         let count = read(&mut file, &mut buffer, path)?;
-        if count == 0 || outlet.send(buffer, 0, count).is_err() {
-            break;
+        if count == 0 {
+            return Ok(());
         }
+        outlet.send(buffer, 0, count)?;
     }
-    Ok(())
 }
 
 impl Contents {

@@ -23,7 +23,7 @@ impl Store {
         path: &Path,
         destination: &Path,
     ) -> Result<bool, StoreError> {
-        let union = Union::open(lower).at("cannot open a layer of", destination)?;
+        let union = Union::of(lower);
         let found = union
             .resolve(path.as_os_str().as_bytes())
             .at("cannot look up", path)?;

@@ -19,6 +19,7 @@ mod copy_up;
 mod decode;
 mod digest;
 mod error;
+mod fetch;
 mod input;
 mod layer;
 mod limits;

@@ -52,6 +52,26 @@ pub(crate) struct Inlet {
 /// The other end is gone, for a reason that it reports itself.
 pub(crate) struct Closed;
 
+/// Why a thread of the pipeline ends early.
+pub(crate) enum Stop {
+    /// Nobody takes what it makes.
+    Closed,
+    /// Something to tell the other end.
+    Failed(StoreError),
+}
+
+impl From<Closed> for Stop {
+    fn from(_: Closed) -> Self {
+        Self::Closed
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// A channel of buffers of one size.
 pub(crate) fn conduit(size: usize) -> (Outlet, Inlet) {
     let (forward_in, forward_out) = sync_channel(DEPTH);
@@ -91,8 +111,17 @@ impl Outlet {
             .map_err(|_| Closed)
     }
 
-    pub(crate) fn fail(&self, error: StoreError) -> Result<(), Closed> {
-        self.forward.send(Err(error)).map_err(|_| Closed)
+    /// Runs a thread's work; its error goes to the other end.
+    pub(crate) fn run<T>(mut self, work: impl FnOnce(&mut Self) -> Result<T, Stop>) -> Option<T> {
+        match work(&mut self) {
+            Ok(value) => Some(value),
+            Err(Stop::Closed) => None,
+            Err(Stop::Failed(error)) => {
+                // Where nobody hears it, the one that closed has an error of its own.
+                let _told = self.forward.send(Err(error));
+                None
+            }
+        }
     }
 }
 
@@ -143,83 +172,64 @@ pub(crate) fn decoder_for(
     })
 }
 
-/// The middle of the pipeline: everything from `input`, decoded, to `outlet`; the digest of what came out, where a hasher
-/// was given and all went well; otherwise the other end closed or was told of the error. `wrap` says whose stream it is.
-pub(crate) fn decode(
-    mut input: Inlet,
-    mut outlet: Outlet,
-    gzip: Option<DecoderFactory>,
-    limits: &Limits,
-    hasher: Option<Hasher>,
-    wrap: impl Fn(DecodeError) -> StoreError,
-) -> Option<Digest> {
-    match decode_all(&mut input, &mut outlet, gzip, limits, hasher, wrap) {
-        Ok(Ok(digest)) => digest,
-        Ok(Err(error)) => {
-            // Where nobody hears it, the one that closed has an error of its own.
-            let _told = outlet.fail(error);
-            None
-        }
-        Err(Closed) => None,
-    }
+/// The middle of the pipeline: how a stream is decoded.
+pub(crate) struct Decode<'a, W> {
+    /// Another gzip decoder than the built-in one.
+    pub(crate) gzip: Option<DecoderFactory>,
+    pub(crate) limits: &'a Limits,
+    /// Hashes what comes out.
+    pub(crate) hasher: Option<Hasher>,
+    /// Says whose stream it is.
+    pub(crate) wrap: W,
 }
 
-fn decode_all(
-    input: &mut Inlet,
-    outlet: &mut Outlet,
-    gzip: Option<DecoderFactory>,
-    limits: &Limits,
-    mut hasher: Option<Hasher>,
-    wrong: impl Fn(DecodeError) -> StoreError,
-) -> Result<Result<Option<Digest>, StoreError>, Closed> {
-    let start = match input.fill() {
-        Ok(start) => start,
-        Err(error) => return Ok(Err(error)),
-    };
-    let mut decoder = match decoder_for(start, gzip) {
-        Ok(decoder) => decoder,
-        Err(error) => return Ok(Err(wrong(error))),
-    };
-    let mut hash = |bytes: &[u8]| hasher.iter_mut().for_each(|hasher| hasher.update(bytes));
-    let (mut compressed, mut plain) = (0_u64, 0_u64);
-    let mut buffer = outlet.buffer()?;
-    let (mut start, mut end) = (0, 0);
-    loop {
-        let data = match input.fill() {
-            Ok(data) => data,
-            Err(error) => return Ok(Err(error)),
-        };
-        let last = data.is_empty();
-        let step = match decoder.decode(data, last, &mut buffer, end) {
-            Ok(step) => step,
-            Err(error) => return Ok(Err(wrong(error))),
-        };
-        input.consume(step.consumed);
-        end += step.produced;
-        compressed += step.consumed as u64;
-        plain += step.produced as u64;
-        let limit = limits.unpacked_for(compressed);
-        if plain > limit {
-            return Ok(Err(wrong(DecodeError::TooLarge { compressed, limit })));
-        }
-        if end == buffer.len() {
-            hash(&buffer[start..end]);
-            let mut next = outlet.buffer()?;
-            next[..HISTORY].copy_from_slice(&buffer[end - HISTORY..end]);
-            outlet.send(std::mem::replace(&mut buffer, next), start, end)?;
-            (start, end) = (HISTORY, HISTORY);
-        } else if last && step.produced == 0 {
-            if let Err(error) = decoder.finish() {
-                return Ok(Err(wrong(error)));
+impl<W: Fn(DecodeError) -> StoreError> Decode<'_, W> {
+    /// Everything from `input`, decoded, to `outlet`; the digest of what came out, where there is a hasher.
+    pub(crate) fn run(
+        mut self,
+        mut input: Inlet,
+        outlet: &mut Outlet,
+    ) -> Result<Option<Digest>, Stop> {
+        let mut decoder = decoder_for(input.fill()?, self.gzip).map_err(&self.wrap)?;
+        let (mut compressed, mut plain) = (0_u64, 0_u64);
+        let mut buffer = outlet.buffer()?;
+        let (mut start, mut end) = (0, 0);
+        loop {
+            let data = input.fill()?;
+            let last = data.is_empty();
+            let step = decoder
+                .decode(data, last, &mut buffer, end)
+                .map_err(&self.wrap)?;
+            input.consume(step.consumed);
+            end += step.produced;
+            compressed += step.consumed as u64;
+            plain += step.produced as u64;
+            let limit = self.limits.unpacked_for(compressed);
+            if plain > limit {
+                return Err((self.wrap)(DecodeError::TooLarge { compressed, limit }).into());
             }
-            hash(&buffer[start..end]);
-            outlet.send(buffer, start, end)?;
-            return Ok(Ok(hasher.map(Hasher::finish)));
-        } else if step.consumed == 0 && step.produced == 0 {
-            return Ok(Err(wrong(DecodeError::Malformed(
-                "compressed",
-                "its decoder makes no progress".into(),
-            ))));
+            if end == buffer.len() {
+                self.hash(&buffer[start..end]);
+                let mut next = outlet.buffer()?;
+                next[..HISTORY].copy_from_slice(&buffer[end - HISTORY..end]);
+                outlet.send(std::mem::replace(&mut buffer, next), start, end)?;
+                (start, end) = (HISTORY, HISTORY);
+            } else if last && step.produced == 0 {
+                decoder.finish().map_err(&self.wrap)?;
+                self.hash(&buffer[start..end]);
+                outlet.send(buffer, start, end)?;
+                return Ok(self.hasher.map(Hasher::finish));
+            } else if step.consumed == 0 && step.produced == 0 {
+                let stuck =
+                    DecodeError::Malformed("compressed", "its decoder makes no progress".into());
+                return Err((self.wrap)(stuck).into());
+            }
+        }
+    }
+
+    fn hash(&mut self, bytes: &[u8]) {
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fgetxattr, fstat, open, openat, readlinkat};
 use rustix::io::Errno;
@@ -17,9 +17,10 @@ use crate::layer::{is_whiteout, join, parent};
 /// The kernel's own limit for one path.
 const SYMLINKS: usize = 40;
 
-/// Directories of snapshots, the top-most first.
+/// Directories of snapshots, the top-most first. Opened when they are asked: an image may have more layers than a process
+/// descriptors.
 pub(crate) struct Union {
-    layers: Vec<OwnedFd>,
+    layers: Vec<PathBuf>,
 }
 
 /// An object in the merged view, open as a path only.
@@ -37,15 +38,14 @@ impl Found {
 }
 
 impl Union {
-    /// Opens the layers.
-    pub(crate) fn open<P: AsRef<Path>>(layers: impl IntoIterator<Item = P>) -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let layers = layers
-            .into_iter()
-            .map(|layer| open(layer.as_ref(), flags, Mode::empty()));
-        Ok(Self {
-            layers: layers.collect::<Result<_, _>>()?,
-        })
+    /// Of these layers.
+    pub(crate) fn of<P: AsRef<Path>>(layers: impl IntoIterator<Item = P>) -> Self {
+        Self {
+            layers: layers
+                .into_iter()
+                .map(|layer| layer.as_ref().to_owned())
+                .collect(),
+        }
     }
 
     /// What the clean path is, without following symbolic links anywhere in it.
@@ -156,9 +156,9 @@ enum Look {
     Lower,
 }
 
-fn look(layer: &OwnedFd, path: &[u8]) -> io::Result<Look> {
+fn look(layer: &Path, path: &[u8]) -> io::Result<Look> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut here = openat(layer, c".", flags, Mode::empty())?;
+    let mut here = open(layer, flags | OFlags::DIRECTORY, Mode::empty())?;
     let mut stat = fstat(&here)?;
     let mut opaque = is_opaque(&here)?;
     for name in path

@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use crate::blob::{BlobWriter, Verified, read};
+use crate::blob::Verified;
 use crate::decode::DecoderFactory;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Classified, Context, ErrorKind, StoreError};
+use crate::fetch::Fetch;
 use crate::layer::{self, Applied};
 use crate::limits::Limits;
-use crate::pipeline::{COMPRESSED, Closed, Outlet, PLAIN_BUFFER, conduit, decode};
+use crate::pipeline::{COMPRESSED, Decode, PLAIN_BUFFER, conduit};
 use crate::progress::{LayerProgress, Phase, Progress};
 use crate::source::LayerSource;
 use crate::store::Store;
@@ -328,31 +329,38 @@ impl<'a> Unpacking<'a> {
             applied: Applied::default(),
             published: false,
         };
-        let (mut compressed, from_fetch) = conduit(COMPRESSED);
+        let (compressed, from_fetch) = conduit(COMPRESSED);
         let (plain, from_decode) = conduit(PLAIN_BUFFER);
-        let (limits, gzip) = (self.limits, self.options.gzip);
+        let source = self.options.source;
+        let fetch = Fetch {
+            store: self.store,
+            layer,
+            source,
+            progress: &task.progress,
+            afresh,
+        };
+        let wrap = |source| StoreError::Decode {
+            digest: layer.digest,
+            source,
+        };
+        let hasher = Some(Hasher::new());
+        let decode = Decode {
+            gzip: self.options.gzip,
+            limits: self.limits,
+            hasher,
+            wrap,
+        };
         let (verified, digest, applied) = thread::scope(|scope| {
-            let fetching = scope.spawn(move || match self.fetch(task, &mut compressed, afresh) {
-                Ok(Ok(verified)) => verified,
-                Ok(Err(error)) => {
-                    // Where nobody hears it, the one that closed has an error of its own.
-                    let _told = compressed.fail(error);
-                    None
-                }
-                Err(Closed) => None,
-            });
-            let wrap = |source| StoreError::Decode {
-                digest: layer.digest,
-                source,
-            };
-            let decoding = scope
-                .spawn(move || decode(from_fetch, plain, gzip, limits, Some(Hasher::new()), wrap));
-            let applied = layer::apply(from_decode, &draft.path, limits);
+            let fetching =
+                scope.spawn(|| compressed.run(|outlet| fetch.run(outlet, || self.check())));
+            let decoding = scope.spawn(|| plain.run(|outlet| decode.run(from_fetch, outlet)));
+            let applied = layer::apply(from_decode, &draft.path, self.limits);
             (fetching.join(), decoding.join(), applied)
         });
         draft.applied =
             applied.map_err(|source| StoreError::of_layer(layer.digest, &draft.path, source))?;
-        let (Ok(verified), Ok(Some(found))) = (verified, digest) else {
+        // Who read the stream to its end heard of every failure before it.
+        let (Ok(Some(verified)), Ok(Some(Some(found)))) = (verified, digest) else {
             return Err(StoreError::Cancelled);
         };
         if found != layer.diff_id {
@@ -371,87 +379,5 @@ impl<'a> Unpacking<'a> {
         } else {
             self.progress.check()
         }
-    }
-
-    /// The head of the pipeline: the blob from wherever it is. The outer error is the closed channel's.
-    fn fetch(
-        &self,
-        task: &Task<'_>,
-        outlet: &mut Outlet,
-        afresh: bool,
-    ) -> Result<Result<Option<Verified>, StoreError>, Closed> {
-        /// Returns an inner error.
-        macro_rules! attempt {
-            ($result:expr) => {
-                match $result {
-                    Ok(value) => value,
-                    Err(error) => return Ok(Err(error)),
-                }
-            };
-        }
-        let Layer { digest, size, .. } = task.layer;
-        if attempt!(self.store.blob_size(digest)).is_some() {
-            task.progress.enter(Phase::Extracting, *size);
-            let path = self.store.blob_path(digest);
-            let mut file = attempt!(fs::File::open(&path).at("cannot open", &path));
-            loop {
-                attempt!(self.check());
-                let mut buffer = outlet.buffer()?;
-                let count = attempt!(read(&mut file, &mut buffer, &path));
-                if count == 0 {
-                    return Ok(Ok(None));
-                }
-                task.progress.advance(count as u64);
-                outlet.send(buffer, 0, count)?;
-            }
-        }
-        task.progress.enter(Phase::Downloading, *size);
-        let mut writer = attempt!(BlobWriter::begin(self.store, *digest));
-        if afresh {
-            attempt!(writer.restart());
-        }
-        loop {
-            attempt!(self.check());
-            let mut buffer = outlet.buffer()?;
-            let count = attempt!(writer.replay(&mut buffer));
-            if count == 0 {
-                break;
-            }
-            task.progress.advance(count as u64);
-            outlet.send(buffer, 0, count)?;
-        }
-        if writer.offset() < *size {
-            let Some(source) = self.options.source else {
-                return Ok(Err(StoreError::BlobMissing(*digest)));
-            };
-            let mut stream = attempt!(source.open(digest, *size, writer.offset()));
-            // One byte more than announced is enough to know.
-            while writer.offset() <= *size {
-                attempt!(self.check());
-                let mut buffer = outlet.buffer()?;
-                let count = attempt!(stream.read(&mut buffer));
-                if count == 0 {
-                    break;
-                }
-                attempt!(writer.write(&buffer[..count]));
-                task.progress.advance(count as u64);
-                outlet.send(buffer, 0, count)?;
-            }
-        }
-        let found = writer.offset();
-        if found != *size {
-            if found > *size {
-                attempt!(writer.restart());
-            }
-            return Ok(Err(StoreError::WrongSize {
-                digest: *digest,
-                expected: *size,
-                found,
-            }));
-        }
-        let verified = attempt!(writer.verify());
-        task.progress.enter(Phase::Downloaded, *size);
-        task.progress.advance(*size);
-        Ok(Ok(Some(verified)))
     }
 }

@@ -33,13 +33,10 @@ pub(crate) fn fix_up(layer: &Path, applied: &Applied, below: &[PathBuf]) -> Resu
     let root = open(layer, flags, Mode::empty())
         .doing("open the layer's directory")
         .map_err(at(b""))?;
-    let lower = Union::open(below).map_err(|source| {
-        at(b"")(LayerProblem::Io {
-            doing: "open the lower layers",
-            source,
-        })
-    })?;
-    let fixer = Fixer { root, lower };
+    let fixer = Fixer {
+        root,
+        lower: Union::of(below),
+    };
     for path in &applied.whiteouts {
         fixer.whiteout(path).map_err(at(path))?;
     }

@@ -1,0 +1,111 @@
+//! The head of the pipeline: a blob's bytes from the store, from what an earlier attempt left, or from a source.
+
+use std::fs::File;
+
+use crate::blob::{BlobWriter, Verified, read};
+use crate::error::{Context, StoreError};
+use crate::pipeline::{Outlet, Stop};
+use crate::progress::{LayerProgress, Phase};
+use crate::source::LayerSource;
+use crate::store::Store;
+use crate::unpack::Layer;
+
+/// One blob that is wanted.
+pub(crate) struct Fetch<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) layer: &'a Layer,
+    pub(crate) source: Option<&'a dyn LayerSource>,
+    pub(crate) progress: &'a LayerProgress,
+    /// Forget what an earlier attempt left.
+    pub(crate) afresh: bool,
+}
+
+impl Fetch<'_> {
+    /// Sends all bytes; the blob that was completed, where the store did not have it. `check` is asked before each buffer.
+    pub(crate) fn run(
+        &self,
+        outlet: &mut Outlet,
+        check: impl Fn() -> Result<(), StoreError>,
+    ) -> Result<Option<Verified>, Stop> {
+        if self.store.blob_size(&self.layer.digest)?.is_some() {
+            self.read_stored(outlet, check)?;
+            return Ok(None);
+        }
+        self.progress.enter(Phase::Downloading, self.layer.size);
+        let mut writer = BlobWriter::begin(self.store, self.layer.digest)?;
+        if self.afresh {
+            writer.restart()?;
+        }
+        self.pump(outlet, &check, |buffer| writer.replay(buffer))?;
+        if writer.offset() < self.layer.size {
+            self.download(&mut writer, outlet, &check)?;
+        }
+        let found = writer.offset();
+        if found != self.layer.size {
+            if found > self.layer.size {
+                writer.restart()?;
+            }
+            let (digest, expected) = (self.layer.digest, self.layer.size);
+            return Err(StoreError::WrongSize {
+                digest,
+                expected,
+                found,
+            }
+            .into());
+        }
+        let verified = writer.verify()?;
+        self.progress.enter(Phase::Downloaded, self.layer.size);
+        self.progress.advance(self.layer.size);
+        Ok(Some(verified))
+    }
+
+    fn read_stored(
+        &self,
+        outlet: &mut Outlet,
+        check: impl Fn() -> Result<(), StoreError>,
+    ) -> Result<(), Stop> {
+        self.progress.enter(Phase::Extracting, self.layer.size);
+        let path = self.store.blob_path(&self.layer.digest);
+        let mut file = File::open(&path).at("cannot open", &path)?;
+        self.pump(outlet, &check, |buffer| read(&mut file, buffer, &path))
+    }
+
+    fn download(
+        &self,
+        writer: &mut BlobWriter<'_>,
+        outlet: &mut Outlet,
+        check: &dyn Fn() -> Result<(), StoreError>,
+    ) -> Result<(), Stop> {
+        let Layer { digest, size, .. } = self.layer;
+        let source = self.source.ok_or(StoreError::BlobMissing(*digest))?;
+        let mut stream = source.open(digest, *size, writer.offset())?;
+        self.pump(outlet, check, |buffer| {
+            // Bytes beyond what was announced: a few are enough to know.
+            if writer.offset() > *size {
+                return Ok(0);
+            }
+            let count = stream.read(buffer)?;
+            writer.write(&buffer[..count])?;
+            Ok(count)
+        })
+    }
+
+    /// Sends what `fill` puts into buffers until it has no more.
+    fn pump(
+        &self,
+        outlet: &mut Outlet,
+        check: &dyn Fn() -> Result<(), StoreError>,
+        mut fill: impl FnMut(&mut [u8]) -> Result<usize, StoreError>,
+    ) -> Result<(), Stop> {
+        loop {
+            check()?;
+            let mut buffer = outlet.buffer()?;
+            let count = fill(&mut buffer)?;
+            if count == 0 {
+                return Ok(());
+            }
+            self.progress.advance(count as u64);
+            outlet.send(buffer, 0, count)?;
+        }
+    }
+}
