@@ -10,17 +10,15 @@ import contextlib
 import http.client
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import sysconfig
-import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-SCRIPTS = Path(sysconfig.get_path("scripts"))
+from tests.conftest import SCRIPTS, new_engine
+
+__all__ = ["SCRIPTS", "Connection", "Docker", "Knarr", "docker", "exec_true", "lifecycle", "resident"]
 
 
 class Connection(http.client.HTTPConnection):
@@ -80,74 +78,31 @@ class Knarr:
     """An engine of the bench's own, on roots of its own."""
 
     def __init__(self, data_root: Path | None = None) -> None:
-        self.base = Path(tempfile.mkdtemp(prefix="knarr-bench-", dir="/var/tmp"))
-        self.data_root = data_root or self.base / "data"
-        self.run_root = self.base / "run"
-        self.run_root.mkdir()
-        self.socket = str(self.run_root / "knarr.sock")
-        self.env = {
-            **os.environ,
-            "KNARR_HOST": f"unix://{self.socket}",
-            "KNARR_DATA_ROOT": str(self.data_root),
-            "KNARR_RUN_ROOT": str(self.run_root),
-        }
-        ready, write = os.pipe()
-        with (self.base / "log").open("wb") as log:
-            self.daemon = subprocess.Popen(
-                [
-                    SCRIPTS / "knarr",
-                    "daemon",
-                    "--data-root",
-                    self.data_root,
-                    "--run-root",
-                    self.run_root,
-                    "--host",
-                    f"unix://{self.socket}",
-                    "--ready-fd",
-                    str(write),
-                ],
-                pass_fds=[write],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self.env,
-            )
-        os.close(write)
-        with os.fdopen(ready, "rb") as pipe:
-            if not pipe.read(1):
-                raise RuntimeError("the daemon did not start: " + (self.base / "log").read_text()[-2000:])
+        self.engine = new_engine()
+        self.engine.elsewhere = data_root
+        self.engine.start()
+        self.run_root = self.engine.run_root
+        self.socket = str(self.engine.socket)
+        self.env = self.engine.env
 
     def knarr(self, *arguments: str) -> str:
-        command = [str(SCRIPTS / "knarr"), *arguments]
-        return subprocess.run(
-            command, env=self.env, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
-        ).stdout
+        return str(self.engine.run(*arguments).stdout)
 
     def connect(self) -> Connection:
         return Connection(self.socket)
 
+    @property
+    def daemon(self) -> int:
+        """The daemon's process ID."""
+        assert self.engine.process is not None
+        return int(self.engine.process.pid)
+
     def supervisors(self) -> list[int]:
         """The keeper's and the supervisor's process IDs."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError, ValueError):
-                command = (entry / "cmdline").read_bytes().split(b"\0")
-                if command[0].endswith(b"knarr-supervisor") and os.fsencode(self.run_root) in command:
-                    found.append(int(entry.name))
-        return found
+        return list(self.engine.supervisor_pids())
 
     def close(self) -> None:
-        names = self.knarr("ps", "-aq").split()
-        for start in range(0, len(names), 100):
-            self.knarr("rm", "-f", *names[start : start + 100])
-        self.daemon.terminate()
-        self.daemon.wait()
-        for _ in range(2):
-            for pid in self.supervisors():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, 15)
-            time.sleep(0.2)
-        shutil.rmtree(self.base, ignore_errors=True)
+        self.engine.stop()
 
 
 class Docker:

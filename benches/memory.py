@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 
-from tests.conftest import busybox_archive
-
 from benches.engines import Knarr, resident
 from benches.measure import Row
+from tests.conftest import busybox_archive
 
 CONTAINERS = 50
 
@@ -32,7 +31,7 @@ def rows() -> list[Row]:
             start()
         time.sleep(1)
         each = (sum(resident(pid)[0] for pid in knarr.supervisors()) - before) / CONTAINERS
-        daemon = resident(knarr.daemon.pid)[0]
+        daemon = resident(knarr.daemon)[0]
     finally:
         knarr.close()
     return [

@@ -58,7 +58,7 @@ def knarr_pull(image: str) -> float:
             elapsed = time.perf_counter() - begin
             if process.returncode:
                 raise RuntimeError(f"knarr pull: exit {process.returncode}")
-            PEAKS.append(peak_cli + sum(resident(pid)[1] for pid in [knarr.daemon.pid, *knarr.supervisors()]))
+            PEAKS.append(peak_cli + sum(resident(pid)[1] for pid in [knarr.daemon, *knarr.supervisors()]))
         finally:
             knarr.close()
     return elapsed

@@ -13,10 +13,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.conftest import busybox_archive, busybox_layer
-
 from benches.engines import SCRIPTS, Docker, Knarr, docker, exec_true, lifecycle
 from benches.measure import Row, Timer, in_turn
+from tests.conftest import busybox_archive, busybox_layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -74,10 +74,11 @@ class Engine:
     base: Path
     process: subprocess.Popen | None = None
     extra_env: dict[str, str] = field(default_factory=dict)
+    elsewhere: Path | None = None  # a data root that is not below `base`
 
     @property
     def data_root(self) -> Path:
-        return self.base / "data"
+        return self.elsewhere or self.base / "data"
 
     @property
     def run_root(self) -> Path:
