@@ -4,6 +4,7 @@ import json
 import time
 
 import pytest
+
 from tests.api.http_client import Api, frames, read_all, read_head
 from tests.conftest import wait_until
 

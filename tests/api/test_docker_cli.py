@@ -10,6 +10,7 @@ import time
 import uuid
 
 import pytest
+
 from tests.conftest import busybox_archive, push, wait_until
 
 

@@ -5,6 +5,7 @@ import uuid
 
 import docker
 import pytest
+
 from tests.conftest import busybox_archive, push, tar_of, wait_until
 
 

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote
 
 import pytest
+
 from tests.conftest import tar_of, wait_until
 from tests.image_files import Layout, files, simple, upload
 

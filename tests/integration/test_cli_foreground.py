@@ -8,6 +8,7 @@ import time
 import uuid
 
 import pytest
+
 from tests.conftest import SCRIPTS, wait_until
 
 KNARR = SCRIPTS / "knarr"

@@ -13,6 +13,7 @@ import time
 import uuid
 
 import pytest
+
 from tests.conftest import SCRIPTS, busybox_archive, push
 
 

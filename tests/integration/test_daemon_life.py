@@ -8,6 +8,7 @@ import subprocess
 import time
 
 import pytest
+
 from tests.api.http_client import Api
 from tests.conftest import SCRIPTS, new_engine, wait_until
 

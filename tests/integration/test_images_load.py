@@ -9,11 +9,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
+
+from knarr.errors import Corrupt, InvalidArgument, KnarrError, NotFound, Unavailable
 from tests.conftest import tar_of
 from tests.image_files import LAYER, Layout, digest, files, pieces_of, saved, simple
 from tests.integration.images_place import Place
-
-from knarr.errors import Corrupt, InvalidArgument, KnarrError, NotFound, Unavailable
 
 
 @pytest.fixture

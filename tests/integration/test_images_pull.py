@@ -12,12 +12,12 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from tests.conftest import running_registry, wait_until
-from tests.image_files import MANIFEST, Layout, digest, files, upload
-from tests.integration.images_place import Place
 
 from knarr.credentials import ANONYMOUS, Credential
 from knarr.errors import Corrupt, InvalidArgument, NotFound, Unauthorized, Unavailable
+from tests.conftest import running_registry, wait_until
+from tests.image_files import MANIFEST, Layout, digest, files, upload
+from tests.integration.images_place import Place
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import sys
 import time
 
 import pytest
-from tests.image_files import Layout, files, pieces_of, simple, upload
-from tests.integration.images_place import Place
 
 from knarr.engine.images import embedded
 from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound
+from tests.image_files import Layout, files, pieces_of, simple, upload
+from tests.integration.images_place import Place
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import docker
 import pytest
+
 from tests.conftest import wait_until
 
 CONTROLLERS = [path for path in Path("/sys/fs/cgroup").iterdir() if path.is_dir()]

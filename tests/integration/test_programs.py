@@ -6,6 +6,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
 from tests.conftest import ARCHITECTURE, free_port, new_engine, oci_archive, wait_until
 
 APT = Path("/etc/apt")

@@ -7,13 +7,13 @@ import random
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.image_files import Layout, digest, files
 
 from knarr.engine.images.archive import Archive
 from knarr.engine.images.config import read_config
 from knarr.engine.images.manifest import parse
 from knarr.errors import KnarrError
 from knarr.types import Reference
+from tests.image_files import Layout, digest, files
 
 LAYOUT = Layout()
 ENTRY = LAYOUT.image([files(a="1"), files(b="2")], created="2024-01-01T00:00:00Z", config={

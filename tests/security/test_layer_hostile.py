@@ -8,6 +8,8 @@ import tarfile
 import threading
 
 import pytest
+
+from knarr import _core, errors
 from tests.layers import (
     Member,
     apply,
@@ -20,8 +22,6 @@ from tests.layers import (
     symlink,
     unpack,
 )
-
-from knarr import _core, errors
 
 CHAR = tarfile.CHRTYPE
 

@@ -10,7 +10,17 @@ import pytest
 
 from knarr import _core, errors
 from tests.layers import Member, archive, describe
-from tests.security.registry_server import MANIFEST, OCI_MANIFEST, Answer, Server, certificate, digest, head, manifest_answer, ranged
+from tests.security.registry_server import (
+    MANIFEST,
+    OCI_MANIFEST,
+    Answer,
+    Server,
+    certificate,
+    digest,
+    head,
+    manifest_answer,
+    ranged,
+)
 
 BLOB = os.urandom(3_000_000)
 

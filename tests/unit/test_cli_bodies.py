@@ -16,6 +16,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from tests.unit.cli_body_cases import CASES, ENVIRONMENT, FILES, essence, verb
 
 RECORDED = Path(__file__).parent / "data" / "cli_bodies.json"

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.unit.test_cli_bodies import Recorder
 
 import knarr
+from tests.unit.test_cli_bodies import Recorder
 
 HEAVY = {
     "click",

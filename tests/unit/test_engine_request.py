@@ -1,7 +1,6 @@
 """What a request for a container may hold: everything else is refused, by the field's name."""
 
 import pytest
-from tests.unit.engine_records import config, host
 
 from knarr.api.wire.containers import create_request, parse_time, status_text
 from knarr.engine.containers import detach, merge, signals
@@ -10,6 +9,7 @@ from knarr.engine.containers.names import FIRST, SECOND, random_name
 from knarr.engine.containers.request import check, log_limits, parse_port, security
 from knarr.errors import InvalidArgument, KnarrError, Unsupported
 from knarr.store.containers import State
+from tests.unit.engine_records import config, host
 
 
 @pytest.mark.parametrize(

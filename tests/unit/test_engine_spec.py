@@ -1,13 +1,13 @@
 """Composing the OCI specification: what a request comes to, field by field."""
 
 import pytest
-from tests.unit.engine_records import ID, config, host, record
 
 from knarr.engine.containers import mounts as resolving
 from knarr.engine.containers.capabilities import available, capabilities
 from knarr.engine.containers.policy import CAPABILITIES, DEFAULT_CAPABILITIES
 from knarr.engine.containers.spec import Surroundings, compose
 from knarr.errors import InvalidArgument, PermissionDenied
+from tests.unit.engine_records import ID, config, host, record
 
 AROUND = Surroundings("deadbeef", "/run/x", "/data/volumes", [], 0)
 

@@ -5,9 +5,9 @@ import stat
 import tarfile
 
 import pytest
-from tests.layers import Member, apply, archive, directory, hard_link, overlay, symlink, tree, unpack, xattrs
 
 from knarr import _core
+from tests.layers import Member, apply, archive, directory, hard_link, overlay, symlink, tree, unpack, xattrs
 
 FIFO, CHAR, BLOCK = tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE
 

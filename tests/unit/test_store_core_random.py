@@ -9,9 +9,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from tests.layers import overlay, tree, unpack
 
 from knarr import _core
+from tests.layers import overlay, tree, unpack
 
 NAMES = ["a", "bb", "ünï", "with space", "new\nline", "x" * 120, "y" * 255, ".hidden", "-dash", "*"]
 

@@ -11,9 +11,9 @@ import tarfile
 import time
 
 import pytest
-from tests.layers import Member, archive, describe, digest, directory, hard_link, symlink, tree, unpack, xattrs
 
 from knarr import _core, errors
+from tests.layers import Member, archive, describe, digest, directory, hard_link, symlink, tree, unpack, xattrs
 
 
 @pytest.fixture
