@@ -211,7 +211,11 @@ class Lifecycle:
             await self._kill(container, container.next_exit())
 
     async def _signal(self, container: Container, number: int) -> None:
-        await self._context.supervisor.call("signal", container=container.record.id, signal=number)
+        supervisor = self._context.supervisor
+        try:
+            await supervisor.call("signal", container=container.record.id, signal=number)
+        except SupervisorLost:  # once more, of the next one: a signal that comes twice does no harm here
+            await supervisor.call("signal", container=container.record.id, signal=number)
 
     def _stopped_by_hand(self, container: Container) -> None:
         if not container.record.state.manually_stopped:
