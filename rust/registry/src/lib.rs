@@ -22,6 +22,8 @@ mod auth;
 mod challenge;
 mod error;
 mod exchange;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod http;
 mod manifest;
 mod refusal;

@@ -15,4 +15,6 @@ mod url;
 pub(crate) use body::Body;
 pub(crate) use client::{Client, Request, Response};
 pub(crate) use connection::{Cancel, Trouble};
+#[cfg(fuzzing)]
+pub(crate) use head::Head;
 pub(crate) use url::{Url, encode_query};
