@@ -16,20 +16,68 @@ from typing import Any
 
 import pytest
 
-APPLETS = (
-    "sh true false ls cat id sleep mount ps env echo pwd stat touch mkdir hostname head grep umask kill "
-    "readlink test wc tr sort dd ln rm chmod nc stty tty umount mknod sync seq tail df"
-).split()
+APPLETS = [
+    "sh",
+    "true",
+    "false",
+    "ls",
+    "cat",
+    "id",
+    "sleep",
+    "mount",
+    "ps",
+    "env",
+    "echo",
+    "pwd",
+    "stat",
+    "touch",
+    "mkdir",
+    "hostname",
+    "head",
+    "grep",
+    "umask",
+    "kill",
+    "readlink",
+    "test",
+    "wc",
+    "tr",
+    "sort",
+    "dd",
+    "ln",
+    "rm",
+    "chmod",
+    "nc",
+    "stty",
+    "tty",
+    "umount",
+    "mknod",
+    "sync",
+    "seq",
+    "tail",
+    "df",
+]
 
 # The parent of the tests' control groups: one for each run, so that runs do not meet.
 PARENT = f"knarr-runtime-test-{os.getpid()}"
 OURS = os.environ.get("KNARR_RUNTIME") or os.path.join(sysconfig.get_path("scripts"), "knarr-runtime")
 DOCKER_CAPABILITIES = [
     f"CAP_{name}"
-    for name in (
-        "AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE NET_RAW SETFCAP SETGID SETPCAP "
-        "SETUID SYS_CHROOT"
-    ).split()
+    for name in [
+        "AUDIT_WRITE",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "MKNOD",
+        "NET_BIND_SERVICE",
+        "NET_RAW",
+        "SETFCAP",
+        "SETGID",
+        "SETPCAP",
+        "SETUID",
+        "SYS_CHROOT",
+    ]
 ]
 
 
@@ -49,22 +97,49 @@ def base_spec() -> dict[str, Any]:
         "hostname": "box",
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
-            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+            {
+                "destination": "/dev",
+                "type": "tmpfs",
+                "source": "tmpfs",
+                "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+            },
             {
                 "destination": "/dev/pts",
                 "type": "devpts",
                 "source": "devpts",
                 "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
             },
-            {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]},
-            {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
+            {
+                "destination": "/dev/shm",
+                "type": "tmpfs",
+                "source": "shm",
+                "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+            },
+            {
+                "destination": "/dev/mqueue",
+                "type": "mqueue",
+                "source": "mqueue",
+                "options": ["nosuid", "noexec", "nodev"],
+            },
             {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
-            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]},
+            {
+                "destination": "/sys/fs/cgroup",
+                "type": "cgroup",
+                "source": "cgroup",
+                "options": ["nosuid", "noexec", "nodev", "relatime", "ro"],
+            },
         ],
         "linux": {
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
             "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
-            "maskedPaths": ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/scsi", "/sys/firmware"],
+            "maskedPaths": [
+                "/proc/acpi",
+                "/proc/kcore",
+                "/proc/keys",
+                "/proc/timer_list",
+                "/proc/scsi",
+                "/sys/firmware",
+            ],
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
         },
     }
@@ -95,7 +170,9 @@ class Bundle:
 
     def call(self, verb: str, *words: str, check: bool = False, **options: Any) -> subprocess.CompletedProcess[str]:
         options.setdefault("stdin", subprocess.DEVNULL)
-        done = subprocess.run([self.runtime, "--root", self.state, verb, *words], capture_output=True, text=True, timeout=30, **options)
+        done = subprocess.run(
+            [self.runtime, "--root", self.state, verb, *words], capture_output=True, text=True, timeout=30, **options
+        )
         if check and done.returncode != 0:
             pytest.fail(f"{verb} {words}: {done.returncode}: {done.stderr or done.stdout}")
         return done
@@ -123,7 +200,10 @@ class Bundle:
         log = (self.path / "output").open("wb")
         done = subprocess.run(
             [self.runtime, "--root", self.state, "run", "-b", self.path, "-d", "--pid-file", file, self.id],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=30,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            timeout=30,
         )
         if done.returncode != 0:
             pytest.fail((self.path / "output").read_text())

@@ -56,7 +56,11 @@ def test_standard_mounts_have_their_options(bundle):
 
 
 def test_standard_devices_are_there(bundle):
-    text = bundle.output("sh", "-c", "cd /dev; stat -c '%n %F %t:%T %a' null zero full random urandom tty; for x in fd stdin stdout stderr ptmx; do readlink $x; done")
+    text = bundle.output(
+        "sh",
+        "-c",
+        "cd /dev; stat -c '%n %F %t:%T %a' null zero full random urandom tty; for x in fd stdin stdout stderr ptmx; do readlink $x; done",
+    )
     assert text.splitlines() == [
         "null character special file 1:3 666",
         "zero character special file 1:5 666",
@@ -64,7 +68,11 @@ def test_standard_devices_are_there(bundle):
         "random character special file 1:8 666",
         "urandom character special file 1:9 666",
         "tty character special file 5:0 666",
-        "/proc/self/fd", "/proc/self/fd/0", "/proc/self/fd/1", "/proc/self/fd/2", "pts/ptmx",
+        "/proc/self/fd",
+        "/proc/self/fd/0",
+        "/proc/self/fd/1",
+        "/proc/self/fd/2",
+        "pts/ptmx",
     ]
 
 
@@ -119,7 +127,10 @@ def test_umask_and_working_directory(bundle):
 
 def test_limits(bundle):
     hard = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 4096)
-    bundle.spec["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 77, "hard": hard}, {"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]
+    bundle.spec["process"]["rlimits"] = [
+        {"type": "RLIMIT_NOFILE", "soft": 77, "hard": hard},
+        {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+    ]
     assert bundle.output("sh", "-c", "ulimit -n; ulimit -Hn; ulimit -c") == f"77\n{hard}\n0\n"
 
 
@@ -182,7 +193,9 @@ def test_bind_mounts(bundle, tmp_path):
 
 def test_a_recursive_read_only_bind(bundle, tmp_path):
     if "runc" in bundle.runtime:
-        version = subprocess.run([bundle.runtime, "--version"], capture_output=True, text=True, check=True).stdout.split()[2]
+        version = subprocess.run(
+            [bundle.runtime, "--version"], capture_output=True, text=True, check=True
+        ).stdout.split()[2]
         if tuple(map(int, version.split("+")[0].split(".")[:2])) < (1, 1):
             pytest.fail(f"runc {version} is too old to compare with")
     source = tmp_path / "source"
@@ -220,7 +233,12 @@ def test_mounts_on_the_host_reach_slaves_only(bundle, tmp_path):
 
 
 def test_tmpfs_options(bundle):
-    bundle.mount("/scratch", type="tmpfs", source="tmpfs", options=["nosuid", "noexec", "size=1m", "mode=1770", "uid=1000", "gid=100"])
+    bundle.mount(
+        "/scratch",
+        type="tmpfs",
+        source="tmpfs",
+        options=["nosuid", "noexec", "size=1m", "mode=1770", "uid=1000", "gid=100"],
+    )
     assert bundle.output("stat", "-c", "%a %u %g", "/scratch") == "1770 1000 100\n"
 
 
@@ -238,7 +256,9 @@ def test_a_tmpfs_with_what_was_there(bundle):
 
 
 def test_extra_devices(bundle):
-    bundle.spec["linux"]["devices"] = [{"type": "c", "path": "/dev/kmsg2", "major": 1, "minor": 11, "fileMode": 0o640, "uid": 1000, "gid": 100}]
+    bundle.spec["linux"]["devices"] = [
+        {"type": "c", "path": "/dev/kmsg2", "major": 1, "minor": 11, "fileMode": 0o640, "uid": 1000, "gid": 100}
+    ]
     assert bundle.output("stat", "-c", "%F %t:%T %a %u %g", "/dev/kmsg2") == "character special file 1:b 640 1000 100\n"
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -32,7 +33,9 @@ def until(condition, what, patience=10.0):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -15 $$; exit 3", 3)])
+@pytest.mark.parametrize(
+    ("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -15 $$; exit 3", 3)]
+)
 def test_exit_codes(bundle, script, code):
     # PID 1 takes no signal that it has no handler for: SIGKILL and SIGTERM from inside are ignored.
     expected = {"kill -9 $$": 0}.get(script, code)
@@ -43,7 +46,14 @@ def test_create_start_kill_delete(bundle):
     bundle.spec["process"]["args"] = ["sleep", "60"]
     bundle.save()
     log = (bundle.path / "output").open("wb")
-    subprocess.run([bundle.runtime, "--root", bundle.state, "create", "-b", bundle.path, bundle.id], stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True, timeout=30)
+    subprocess.run(
+        [bundle.runtime, "--root", bundle.state, "create", "-b", bundle.path, bundle.id],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        check=True,
+        timeout=30,
+    )
     status = bundle.status()
     assert status["status"] == "created"
     assert status["id"] == bundle.id
@@ -65,7 +75,14 @@ def test_a_container_that_was_never_started_is_deleted(bundle):
     bundle.spec["process"]["args"] = ["true"]
     bundle.save()
     log = (bundle.path / "output").open("wb")
-    subprocess.run([bundle.runtime, "--root", bundle.state, "create", "-b", bundle.path, bundle.id], stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True, timeout=30)
+    subprocess.run(
+        [bundle.runtime, "--root", bundle.state, "create", "-b", bundle.path, bundle.id],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        check=True,
+        timeout=30,
+    )
     pid = bundle.status()["pid"]
     bundle.call("delete", bundle.id, check=True)
     assert not os.path.exists(f"/proc/{pid}/exe")
@@ -82,7 +99,12 @@ def test_two_containers_of_one_name(bundle):
 def test_signals_are_passed_on(bundle):
     bundle.spec["process"]["args"] = ["sh", "-c", "trap 'echo got; exit 9' USR1; echo up; while :; do sleep 0.05; done"]
     bundle.save()
-    process = subprocess.Popen([bundle.runtime, "--root", bundle.state, "run", "-b", bundle.path, bundle.id], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [bundle.runtime, "--root", bundle.state, "run", "-b", bundle.path, bundle.id],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout.readline() == "up\n"
     process.send_signal(signal.SIGUSR1)
     assert process.communicate(timeout=10)[0] == "got\n"
@@ -91,14 +113,26 @@ def test_signals_are_passed_on(bundle):
 
 def test_exec_takes_its_flags(bundle):
     bundle.start("sleep", "60")
-    done = bundle.exec("sh", "-c", "id -u; id -g; pwd; echo $COLOUR; exit 5", flags=["--user", "1000:100", "--cwd", "/tmp", "--env", "COLOUR=red"])
+    done = bundle.exec(
+        "sh",
+        "-c",
+        "id -u; id -g; pwd; echo $COLOUR; exit 5",
+        flags=["--user", "1000:100", "--cwd", "/tmp", "--env", "COLOUR=red"],
+    )
     assert (done.stdout, done.returncode) == ("1000\n100\n/tmp\nred\n", 5)
 
 
 def test_exec_is_inside(bundle):
     bundle.start("sleep", "60")
-    done = bundle.exec("sh", "-c", "ps | grep -c '[s]leep 60'; hostname; cat /proc/self/cgroup; grep Cap /proc/self/status; ls /proc/self/fd")
-    inside, groups = done.stdout, [line for line in done.stdout.splitlines() if ":memory:" in line or line.startswith("0::")]
+    done = bundle.exec(
+        "sh",
+        "-c",
+        "ps | grep -c '[s]leep 60'; hostname; cat /proc/self/cgroup; grep Cap /proc/self/status; ls /proc/self/fd",
+    )
+    inside, groups = (
+        done.stdout,
+        [line for line in done.stdout.splitlines() if ":memory:" in line or line.startswith("0::")],
+    )
     assert inside.startswith("1\nbox\n")
     assert any(line.endswith(":/") for line in groups), groups
     assert "CapEff:\t00000000a80425fb" in inside
@@ -107,7 +141,12 @@ def test_exec_is_inside(bundle):
 def test_exec_of_a_process_file(ours, tmp_path):
     bundle = ours
     bundle.start("sleep", "60")
-    process = {"args": ["sh", "-c", "id -u; umask"], "cwd": "/", "user": {"uid": 42, "gid": 42, "umask": 63}, "env": ["PATH=/bin"]}
+    process = {
+        "args": ["sh", "-c", "id -u; umask"],
+        "cwd": "/",
+        "user": {"uid": 42, "gid": 42, "umask": 63},
+        "env": ["PATH=/bin"],
+    }
     (tmp_path / "process.json").write_text(json.dumps(process))
     done = bundle.exec(flags=["--process", str(tmp_path / "process.json")])
     assert done.stdout == "42\n0077\n", done.stderr
@@ -116,7 +155,9 @@ def test_exec_of_a_process_file(ours, tmp_path):
 def test_many_execs_at_once(bundle):
     bundle.start("sleep", "60")
     codes = []
-    threads = [threading.Thread(target=lambda: codes.append(bundle.exec("sh", "-c", "exit 3").returncode)) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: codes.append(bundle.exec("sh", "-c", "exit 3").returncode)) for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -170,10 +211,12 @@ def test_a_network_namespace_by_path(bundle):
 
 
 def test_a_shared_pid_namespace_leaves_nobody(bundle):
-    bundle.spec["linux"]["namespaces"] = [entry for entry in bundle.spec["linux"]["namespaces"] if entry["type"] != "pid"]
+    bundle.spec["linux"]["namespaces"] = [
+        entry for entry in bundle.spec["linux"]["namespaces"] if entry["type"] != "pid"
+    ]
     pid = bundle.start("sh", "-c", "sleep 61 & sleep 62; true")
     children = f"/proc/{pid}/task/{pid}/children"
-    until(lambda: len(open(children).read().split()) == 2, "both")
+    until(lambda: len(Path(children).read_text().split()) == 2, "both")
     bundle.delete()
     left = subprocess.run(["pgrep", "-f", "^sleep 6[12]$"], capture_output=True, text=True)
     assert left.stdout == ""
@@ -182,10 +225,14 @@ def test_a_shared_pid_namespace_leaves_nobody(bundle):
 def test_hooks_run_in_their_order(bundle, tmp_path):
     trace = tmp_path / "trace"
     script = tmp_path / "hook"
-    script.write_text(f'#!/bin/sh\nread -r state\necho "$1 $(echo "$state" | grep -o \'"status": *"[a-z]*"\' | tr -d \' \')" >> {trace}\n')
+    script.write_text(
+        f'#!/bin/sh\nread -r state\necho "$1 $(echo "$state" | grep -o \'"status": *"[a-z]*"\' | tr -d \' \')" >> {trace}\n'
+    )
     script.chmod(0o755)
+
     def hook(name):
         return [{"path": str(script), "args": ["hook", name], "env": ["PATH=/bin:/usr/bin"]}]
+
     bundle.spec["hooks"] = {name: hook(name) for name in ("prestart", "createRuntime", "poststart", "poststop")}
     done = bundle.run("true")
     assert done.returncode == 0, done.stderr
@@ -219,7 +266,9 @@ def test_commands_that_are_not_there(ours, command, code, words):
 
 def test_a_small_init(ours):
     ours.spec["annotations"] = {"knarr.init": "true"}
-    done = ours.run("sh", "-c", "echo $$; cat /proc/1/cmdline | tr '\\0' ' '; (sleep 0.1 &) ; sleep 0.3; ps | grep -c sleep; exit 6")
+    done = ours.run(
+        "sh", "-c", "echo $$; cat /proc/1/cmdline | tr '\\0' ' '; (sleep 0.1 &) ; sleep 0.3; ps | grep -c sleep; exit 6"
+    )
     assert done.returncode == 6
     lines = done.stdout.splitlines()
     assert lines[0] == "2"
@@ -237,7 +286,12 @@ def test_a_small_init_forwards_signals(ours):
 def test_a_limit_that_may_not_be_raised_is_a_warning(ours, limit):
     ours.spec["process"]["rlimits"] = [{"type": limit, "soft": 1 << 40, "hard": 1 << 40}]
     done = ours.run("sh", "-c", "echo ran")
-    status = int(next(line for line in open("/proc/self/status") if line.startswith("CapEff")).split()[1], 16)
+    status = int(
+        next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff")).split()[
+            1
+        ],
+        16,
+    )
     if status >> 24 & 1 and limit == "RLIMIT_NPROC":
         assert done.returncode == 0
     elif not status >> 24 & 1:

@@ -77,7 +77,9 @@ def test_a_mount_point_below_a_volume(bundle, outside, tmp_path):
     assert "/data/next/made" in done.stderr
 
 
-@pytest.mark.parametrize("path", ["/proc/self/fd/3", "/proc/self/fd/7", "/proc/self/fd/10", "/proc/1/cwd/../../..", "/proc/self/root/../.."])
+@pytest.mark.parametrize(
+    "path", ["/proc/self/fd/3", "/proc/self/fd/7", "/proc/self/fd/10", "/proc/1/cwd/../../..", "/proc/self/root/../.."]
+)
 def test_a_working_directory_outside(bundle, path):
     # CVE-2024-21626: a descriptor of the runtime's as working directory.
     bundle.spec["process"]["cwd"] = path
@@ -123,7 +125,13 @@ def test_a_descriptor_of_the_runtimes_program_stays_read_only(bundle):
     script = "exec 9< /proc/1/exe; (echo broken > /proc/self/fd/9) 2>&1; (echo broken > /proc/1/exe) 2>&1; dd if=/dev/zero of=/proc/self/fd/9 count=1 2>&1"
     done = bundle.run("sh", "-c", script)
     assert Path(bundle.runtime).read_bytes() == before
-    assert done.stdout.count("ermission denied") + done.stdout.count("not permitted") + done.stdout.count("busy") + done.stdout.count("nonexistent") >= 3
+    assert (
+        done.stdout.count("ermission denied")
+        + done.stdout.count("not permitted")
+        + done.stdout.count("busy")
+        + done.stdout.count("nonexistent")
+        >= 3
+    )
 
 
 def test_a_null_device_that_is_none(bundle):
@@ -140,8 +148,14 @@ def test_a_console_that_leads_elsewhere(bundle, outside, tmp_path):
     # CVE-2025-52565: /dev/console and /dev/pts/N as links while the terminal is put there.
     import socket
 
-    bundle.spec["mounts"] = [mount for mount in bundle.spec["mounts"] if mount["destination"] not in ("/dev", "/dev/shm", "/dev/mqueue")]
-    for name, target in {"console": str(outside / "secret"), "pts": str(outside), "ptmx": str(outside / "secret")}.items():
+    bundle.spec["mounts"] = [
+        mount for mount in bundle.spec["mounts"] if mount["destination"] not in ("/dev", "/dev/shm", "/dev/mqueue")
+    ]
+    for name, target in {
+        "console": str(outside / "secret"),
+        "pts": str(outside),
+        "ptmx": str(outside / "secret"),
+    }.items():
         (bundle.rootfs / "dev" / name).symlink_to(target)
     bundle.spec["process"]["terminal"] = True
     bundle.spec["process"]["args"] = ["sh", "-c", "echo written > /dev/console"]
@@ -169,7 +183,10 @@ def test_parameters_that_lead_elsewhere(bundle, tmp_path):
     assert target.read_text() == "unwritten"
 
 
-@pytest.mark.parametrize("name", ["net/../kernel/core_pattern", "net.ipv4/../../kernel/core_pattern", "kernel.core_pattern", "net//x", "", "../x"])
+@pytest.mark.parametrize(
+    "name",
+    ["net/../kernel/core_pattern", "net.ipv4/../../kernel/core_pattern", "kernel.core_pattern", "net//x", "", "../x"],
+)
 def test_parameters_that_are_not_the_containers(bundle, name):
     before = Path("/proc/sys/kernel/core_pattern").read_text()
     bundle.spec["linux"]["sysctl"] = {name: "evil"}
@@ -235,7 +252,10 @@ def break_filter(spec):
 
 
 def break_exec_by_filter(spec):
-    spec["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["execve"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5}]}
+    spec["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["execve"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5}],
+    }
 
 
 def break_command(spec):
@@ -246,7 +266,11 @@ def break_hook(spec):
     spec["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "sleep 20"], "timeout": 1}]}
 
 
-@pytest.mark.parametrize("injure", [value for name, value in sorted(globals().items()) if name.startswith("break_")], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "injure",
+    [value for name, value in sorted(globals().items()) if name.startswith("break_")],
+    ids=lambda f: f.__name__,
+)
 def test_a_start_that_fails_leaves_nothing(bundle, injure):
     injure(bundle.spec)
     bundle.save()
@@ -255,7 +279,9 @@ def test_a_start_that_fails_leaves_nothing(bundle, injure):
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert bundle.leftovers() == []
     words = [bundle.runtime, "--root", bundle.state, "create", "-b", bundle.path, bundle.id]
-    created = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=30)
+    created = subprocess.run(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=30
+    )
     if created.returncode != 0:
         assert bundle.leftovers() == []
 
@@ -264,8 +290,10 @@ def test_a_killed_runtime_leaves_no_process_and_can_be_swept(bundle):
     bundle.spec["process"]["args"] = ["sleep", "63"]
     bundle.save()
     words = [bundle.runtime, "--root", bundle.state, "create", "-b", bundle.path, bundle.id]
-    for milliseconds in range(0, 16):
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for milliseconds in range(16):
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         time.sleep(milliseconds / 2000)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -280,6 +308,14 @@ def test_nobody_inside_sees_the_host(bundle, outside):
     text = bundle.output("sh", "-c", f"ls {outside} 2>&1; cat /proc/self/mountinfo; ls /proc/1/root/")
     assert "secret" not in text
     assert all(line.split()[4].startswith("/") for line in text.splitlines() if " - " in line)
-    host = {line.split()[4] for line in open("/proc/self/mountinfo")} - {"/", "/proc", "/sys", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"}
+    host = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()} - {
+        "/",
+        "/proc",
+        "/sys",
+        "/dev",
+        "/dev/pts",
+        "/dev/shm",
+        "/dev/mqueue",
+    }
     inside = {line.split()[4] for line in text.splitlines() if " - " in line}
     assert not (host & inside) - {place for place in host if place.startswith(("/sys/fs/cgroup", "/proc/"))}

@@ -171,8 +171,9 @@ pub fn remove(home: &Home, state: &State) -> Result<(), LaunchError> {
                 ),
             )
         };
-        if state.pid != 0 && !group.processes().map_err(failed)?.is_empty() {
-            // Without a PID namespace of its own, the others outlive the first process.
+        if !group.processes().map_err(failed)?.is_empty() {
+            // Without a PID namespace of its own, others outlive the first process; and a runtime
+            // that was killed may have recorded none at all.
             group.kill().map_err(failed)?;
         }
         group.remove().map_err(failed)?;
