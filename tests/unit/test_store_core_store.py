@@ -5,6 +5,8 @@ import io
 import os
 import random
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tarfile
@@ -13,7 +15,19 @@ import time
 import pytest
 
 from knarr import _core, errors
-from tests.layers import Member, archive, describe, digest, directory, hard_link, symlink, tree, unpack, xattrs
+from tests.layers import (
+    Member,
+    archive,
+    describe,
+    digest,
+    directory,
+    hard_link,
+    small_file_system,
+    symlink,
+    tree,
+    unpack,
+    xattrs,
+)
 
 
 @pytest.fixture
@@ -222,6 +236,78 @@ def test_progress_tells_and_cancels(store):
         store.remove_snapshot(layer[4])
     with pytest.raises(errors.Unavailable, match="cancelled"):
         store.unpack(layers, progress)
+
+
+def test_a_data_root_passes_nothing_on(tmp_path):
+    """Below a directory with the set-group-ID bit and a default access list, an image's files have what the image says."""
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    os.chown(parent, 7, 8)
+    parent.chmod(0o2777)
+    nobody = 0xFFFFFFFF
+    entries = [(1, 7, nobody), (2, 7, 9), (4, 7, nobody), (0x10, 7, nobody), (0x20, 5, nobody)]
+    os.setxattr(
+        parent,
+        "system.posix_acl_default",
+        struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries),
+    )
+    store = _core.Store(str(parent / "root"))
+    root = unpack(store, archive(directory("d"), Member("d/f", b"x"), Member("i/f", b"x"))).paths[0]
+    for path in [root, root / "d", root / "d/f", root / "i", root / "i/f"]:
+        status = path.stat()
+        assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (0, 0, 0o755 if path.is_dir() else 0o644), (
+            path
+        )
+        assert xattrs(path) == {}
+
+
+def test_a_mount_is_neither_counted_nor_deleted(store, tmp_path):
+    container = tmp_path / "root/containers/x"
+    (container / "upper/mounted").mkdir(parents=True)
+    with small_file_system(container / "upper/mounted/here", 1 << 20) as point:
+        (point / "precious").write_bytes(b"x" * 100_000)
+        assert store.usage(str(container))[1] == 4
+        with pytest.raises(errors.Conflict, match='something is mounted on its directory "here"; unmount it first'):
+            store.remove_tree(str(container))
+        [moved] = (tmp_path / "root/tmp").iterdir()
+        precious = moved / "upper/mounted/here/precious"
+        assert precious.read_bytes() == b"x" * 100_000
+        moved.rename(container)
+    store.remove_tree(str(container))
+    assert os.listdir(tmp_path / "root/tmp") == []
+
+
+def test_encrypted_layers_are_unsupported(store):
+    _, [layer] = describe(archive())
+    with pytest.raises(errors.Unsupported, match=r"media type .*encrypted"):
+        store.unpack([(*layer[:2], layer[2] + "+encrypted", *layer[3:])], _core.Progress())
+
+
+INTERRUPTED = """
+import sys
+from knarr import _core
+from tests.layers import archive, describe
+_, layers = describe(archive())
+registry = _core.Registry(sys.argv[2], scheme="http")
+print("begin", flush=True)
+_core.Store(sys.argv[1]).unpack(layers, _core.Progress(), registry, "some/where")
+"""
+
+
+def test_ctrl_c_ends_a_pull_that_stalls(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "root"), host]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout.readline() == b"begin\n"
+            silent.accept()
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            _, messages = process.communicate(timeout=20)
+            assert messages.endswith(b"KeyboardInterrupt\n")
+            assert time.monotonic() - began < 5
+    assert os.listdir(tmp_path / "root/tmp") == []
 
 
 WORK = """

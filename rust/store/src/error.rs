@@ -130,6 +130,14 @@ pub enum StoreError {
         /// The most that is allowed.
         limit: usize,
     },
+    /// A layer of a kind that cannot be unpacked.
+    #[error("layer {digest} has the media type {media_type:?}, which is not supported")]
+    MediaType {
+        /// The layer's blob.
+        digest: Digest,
+        /// Its media type.
+        media_type: String,
+    },
     /// A chain ID that does not follow from the diff IDs.
     #[error("layer {layer} has the chain ID {chain_id}, which should be {expected}")]
     WrongChain {
@@ -186,6 +194,7 @@ pub fn kind_of_io(error: &io::Error) -> ErrorKind {
     match error.kind() {
         io::ErrorKind::NotFound => ErrorKind::NotFound,
         io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+        io::ErrorKind::ResourceBusy => ErrorKind::Conflict,
         io::ErrorKind::StorageFull
         | io::ErrorKind::QuotaExceeded
         | io::ErrorKind::ReadOnlyFilesystem
@@ -227,6 +236,7 @@ impl Classified for StoreError {
             | Self::WrongChain { .. }
             | Self::Outside { .. }
             | Self::NotFile(_) => ErrorKind::InvalidArgument,
+            Self::MediaType { .. } => ErrorKind::Unsupported,
             Self::BlobMissing(_) => ErrorKind::NotFound,
             Self::WrongDigest { .. } | Self::WrongSize { .. } | Self::TooManyLayers { .. } => {
                 ErrorKind::Corrupt

@@ -11,8 +11,6 @@ pub struct Limits {
     pub extension: u64,
     /// Bytes of paths remembered while a layer is applied: directories, and links to lower layers.
     pub remembered: usize,
-    /// Bytes of one extended attribute's value (the kernel's own limit).
-    pub xattr: usize,
     /// Pieces of one sparse file.
     pub sparse_pieces: usize,
     /// Unpacked bytes of one layer, whatever its size.
@@ -32,7 +30,6 @@ impl Default for Limits {
             path: 4096,
             extension: 1 << 20,
             remembered: 64 << 20,
-            xattr: 64 << 10,
             sparse_pieces: 1 << 20,
             unpacked: 1 << 40,
             ratio: 1100,

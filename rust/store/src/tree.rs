@@ -7,7 +7,10 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2, statat,
+    unlinkat,
+};
 use rustix::io::Errno;
 
 const OPEN: usize = 32;
@@ -27,6 +30,8 @@ pub(crate) enum Visit<'a> {
     Enter(BorrowedFd<'a>, &'a CString, &'a Stat),
     /// A directory after its content.
     Leave(BorrowedFd<'a>, &'a CString),
+    /// A directory on which something is mounted: the walk stays out of it.
+    Mount(&'a CString),
 }
 
 /// Goes through all that is below a directory; the directory itself is not visited.
@@ -54,6 +59,10 @@ pub(crate) fn walk(
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             let below = match open_below(directory, &name) {
                 Err(Errno::NOENT) => continue,
+                Err(Errno::XDEV) => {
+                    visit(Visit::Mount(&name))?;
+                    continue;
+                }
                 other => other?,
             };
             let below = Level::open(below, name)?;
@@ -91,7 +100,8 @@ impl Level {
     fn reopen(&mut self, below: &Self) -> io::Result<BorrowedFd<'_>> {
         if self.descriptor.is_none() {
             let from = below.descriptor.as_ref().ok_or(Errno::BADF)?;
-            let parent = open_below(from.as_fd(), c"..")?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let parent = openat(from, c"..", flags, Mode::empty())?;
             let stat = fstat(&parent)?;
             if (stat.st_dev, stat.st_ino) != self.identity {
                 return Err(io::Error::other(
@@ -105,11 +115,13 @@ impl Level {
 }
 
 fn open_below(directory: BorrowedFd<'_>, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
-    openat(
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat2(
         directory,
         name,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        flags,
         Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_XDEV,
     )
 }
 
@@ -132,6 +144,10 @@ pub(crate) fn remove_at(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
         }
         Visit::Enter(directory, name, _) => gone(unlinkat(directory, name, AtFlags::empty())),
         Visit::Leave(directory, name) => gone(unlinkat(directory, name, AtFlags::REMOVEDIR)),
+        Visit::Mount(name) => Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            format!("something is mounted on its directory {name:?}; unmount it first"),
+        )),
     })?;
     gone(unlinkat(parent, name, AtFlags::REMOVEDIR))
 }

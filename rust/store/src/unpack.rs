@@ -6,7 +6,6 @@
 //! complete blobs and complete snapshots, each with all that are below it.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,7 +33,7 @@ pub struct Layer {
     pub digest: Digest,
     /// The blob's size in bytes.
     pub size: u64,
-    /// The descriptor's media type. The stream's first bytes decide.
+    /// The descriptor's media type. The compression is told by the stream's first bytes.
     pub media_type: String,
     /// The digest of the unpacked tar archive.
     pub diff_id: Digest,
@@ -213,6 +212,10 @@ fn check_chain(layers: &[Layer], limits: &Limits) -> Result<(), StoreError> {
     }
     let mut parent: Option<Digest> = None;
     for layer in layers {
+        if layer.media_type.ends_with("+encrypted") {
+            let (digest, media_type) = (layer.digest, layer.media_type.clone());
+            return Err(StoreError::MediaType { digest, media_type });
+        }
         let expected = parent.map_or(layer.diff_id, |parent| {
             Digest::of(format!("{parent} {}", layer.diff_id).as_bytes())
         });
@@ -319,16 +322,14 @@ impl<'a> Unpacking<'a> {
     ) -> Result<(Draft<'a>, Option<Verified>), StoreError> {
         let layer = task.layer;
         let path = self.store.temporary("layer");
-        fs::DirBuilder::new()
-            .mode(0o755)
-            .create(&path)
-            .at("cannot create", &path)?;
+        fs::create_dir(&path).at("cannot create", &path)?;
         let mut draft = Draft {
             store: self.store,
             path,
             applied: Applied::default(),
             published: false,
         };
+        layer::own(&draft.path).at("cannot prepare", &draft.path)?;
         let (compressed, from_fetch) = conduit(COMPRESSED);
         let (plain, from_decode) = conduit(PLAIN_BUFFER);
         let source = self.options.source;

@@ -4,13 +4,14 @@
 //! root. fchmod is needed where the mode has bits that openat does not give.
 
 use std::fs;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, RawMode, Uid, chmodat, chownat, fchmod, fchown,
-    ftruncate, futimens, linkat, makedev, mkdirat, mknodat, open, openat, statat, symlinkat,
-    utimensat,
+    fremovexattr, ftruncate, futimens, linkat, makedev, mkdirat, mknodat, open, openat, statat,
+    symlinkat, utimensat,
 };
 use rustix::io::{Errno, pwrite, write};
 
@@ -69,8 +70,27 @@ pub fn apply(input: impl Input, directory: &Path, limits: &Limits) -> Result<App
     Ok(applied)
 }
 
+/// Makes a new directory one that passes nothing on to what is created in it: a data root may be in a directory with the
+/// set-group-ID bit or a default access list.
+pub(crate) fn own(directory: &Path) -> io::Result<()> {
+    let opened = open(
+        directory,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    for name in [c"system.posix_acl_default", c"system.posix_acl_access"] {
+        match fremovexattr(&opened, name) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    fchown(&opened, Some(user), Some(group))?;
+    Ok(fchmod(&opened, Mode::from_raw_mode(0o755))?)
+}
+
 /// The process's umask, which the kernel tells without changing it only here.
-fn umask() -> std::io::Result<u32> {
+fn umask() -> io::Result<u32> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
     // A kernel too old for the line is one where every mode is set once more.

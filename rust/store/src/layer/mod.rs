@@ -27,6 +27,7 @@ mod path;
 
 use std::io;
 
+pub(crate) use apply::own;
 pub use apply::{Applied, apply};
 pub(crate) use directories::{is_whiteout, open_directory};
 pub(crate) use fixup::{copy, copy_attributes, fix_up};
