@@ -184,7 +184,9 @@ impl<'a> Keeper<'a> {
             }
             Message::Withdraw { target, parts } => self.deposits.withdraw(&target, &parts),
             Message::Bye => self.ending = Some(Instant::now() + FAREWELL),
-            Message::Ready | Message::Welcome { .. } | Message::Exited { .. } | Message::End => {
+            // A supervisor that has started us has now told everything.
+            Message::Ready => {}
+            Message::Welcome { .. } | Message::Exited { .. } | Message::End => {
                 self.journal
                     .say("the supervisor said what only a keeper says");
             }

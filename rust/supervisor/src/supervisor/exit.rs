@@ -173,12 +173,6 @@ impl Supervisor {
         if process.drained() {
             processes.remove(&key);
         }
-        for session in sessions {
-            if let Some(found) = self.sessions.get_mut(&session) {
-                found.process = None;
-            }
-            self.finish_session(session);
-        }
         self.tell_keeper(
             &Message::Withdraw {
                 target: target.clone(),
@@ -186,18 +180,24 @@ impl Supervisor {
             },
             &[],
         );
-        let Some(container) = self.containers.get_mut(&target.container) else {
-            return;
-        };
-        match &target.exec {
-            Some(exec) => {
-                container
-                    .execs
-                    .insert(exec.clone(), ExecPhase::Exited(exit.clone()));
+        if let Some(container) = self.containers.get_mut(&target.container) {
+            match &target.exec {
+                Some(exec) => {
+                    container
+                        .execs
+                        .insert(exec.clone(), ExecPhase::Exited(exit.clone()));
+                }
+                None => container.phase = Phase::Exited(exit.clone()),
             }
-            None => container.phase = Phase::Exited(exit.clone()),
+            // Before clients see the end: the first that many ask then is the exit code.
+            self.publish(Event::Exit(&target, &exit));
         }
-        self.publish(Event::Exit(&target, &exit));
+        for session in sessions {
+            if let Some(found) = self.sessions.get_mut(&session) {
+                found.process = None;
+            }
+            self.finish_session(session);
+        }
         if target.exec.is_none() {
             self.tear_down(&target.container);
         }
