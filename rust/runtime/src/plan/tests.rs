@@ -225,41 +225,41 @@ fn what_cannot_be_is_refused() {
     type Injury = fn(&mut Spec);
     let cases: [(&str, Injury); 9] = [
         ("process.args", |spec| {
-            spec.process.as_mut().expect("process").args.clear()
+            spec.process.as_mut().expect("process").args.clear();
         }),
         ("NUL", |spec| {
             spec.process
                 .as_mut()
                 .expect("process")
                 .args
-                .push("a\0b".to_owned())
+                .push("a\0b".to_owned());
         }),
         ("not an absolute path", |spec| {
-            "work".clone_into(&mut spec.process.as_mut().expect("process").cwd)
+            "work".clone_into(&mut spec.process.as_mut().expect("process").cwd);
         }),
         ("mount namespace", |spec| {
             spec.linux
                 .as_mut()
                 .expect("linux")
                 .namespaces
-                .retain(|one| one.kind != "mount")
+                .retain(|one| one.kind != "mount");
         }),
         ("UTS namespace", |spec| {
             spec.linux
                 .as_mut()
                 .expect("linux")
                 .namespaces
-                .retain(|one| one.kind != "uts")
+                .retain(|one| one.kind != "uts");
         }),
         ("listed twice", |spec| {
             spec.linux
                 .as_mut()
                 .expect("linux")
                 .namespaces
-                .push(namespace("pid"))
+                .push(namespace("pid"));
         }),
         ("the root itself", |spec| {
-            "/.".clone_into(&mut spec.mounts[0].destination)
+            "/.".clone_into(&mut spec.mounts[0].destination);
         }),
         ("not separate", |spec| {
             spec.linux
@@ -269,7 +269,7 @@ fn what_cannot_be_is_refused() {
                 .insert("kernel.panic".to_owned(), "1".to_owned());
         }),
         ("intelRdt", |spec| {
-            spec.linux.as_mut().expect("linux").intel_rdt = Some(serde_json::Value::Null)
+            spec.linux.as_mut().expect("linux").intel_rdt = Some(serde_json::Value::Null);
         }),
     ];
     for (words, injure) in cases {

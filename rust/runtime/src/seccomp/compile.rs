@@ -243,29 +243,96 @@ fn condition(arg: &SyscallArg) -> Result<Vec<Instruction>, LaunchError> {
     })
 }
 
+/// One rule: its conditions, and what happens where they hold.
+type Rule = (Vec<SyscallArg>, u32);
+
+/// The value that a rule compares one argument with, if that is all it does: (index, value).
+fn plain_value((conditions, _): &Rule) -> Option<(u32, u64)> {
+    match conditions.as_slice() {
+        [only] if only.op == "SCMP_CMP_EQ" => Some((only.index, only.value)),
+        _ => None,
+    }
+}
+
+/// How many rules from the first on compare the same argument with single values for the same
+/// action: their code loads it once.
+fn alike(rules: &[Rule]) -> usize {
+    /// Values within a short jump of their common return.
+    const MOST: usize = 200;
+    let Some((index, value)) = rules.first().and_then(plain_value) else {
+        return 1;
+    };
+    let same = |rule: &&Rule| {
+        rule.1 == rules[0].1
+            && plain_value(rule)
+                .is_some_and(|(other, number)| other == index && number >> 32 == value >> 32)
+    };
+    rules.iter().take(MOST).take_while(same).count().max(1)
+}
+
+/// The code of rules that are alike; it falls through where none holds.
+fn one_of(rules: &[Rule]) -> Vec<Instruction> {
+    let values: Vec<(u32, u64)> = rules.iter().filter_map(plain_value).collect();
+    let Some(&(index, first)) = values.first() else {
+        return Vec::new();
+    };
+    let near = |distance: usize| u8::try_from(distance).unwrap_or(254);
+    let count = values.len();
+    let high = Instruction {
+        code: EQUAL,
+        yes: 0,
+        no: near(count + 2),
+        k: (first >> 32) as u32,
+    };
+    let mut code = vec![op(LOAD, 20 + index * 8), high, op(LOAD, 16 + index * 8)];
+    for (at, (_, value)) in values.iter().enumerate() {
+        let last = at + 1 == count;
+        let low = (value & 0xffff_ffff) as u32;
+        code.push(Instruction {
+            code: EQUAL,
+            yes: near(count - at - 1),
+            no: u8::from(last),
+            k: low,
+        });
+    }
+    code.push(op(RETURN, rules[0].1));
+    code
+}
+
+/// The code of one rule; it falls through where a condition does not hold.
+fn all_of((conditions, action): &Rule) -> Result<Vec<Instruction>, LaunchError> {
+    let mut rule = Vec::new();
+    for arg in conditions {
+        rule.extend(condition(arg)?);
+    }
+    rule.push(op(RETURN, *action));
+    let length = rule.len();
+    for (at, instruction) in rule.iter_mut().enumerate() {
+        // Six conditions take 36 instructions: always within a short jump.
+        let after = u8::try_from(length - at - 1).unwrap_or(254);
+        for jump in [&mut instruction.yes, &mut instruction.no] {
+            if *jump == 255 {
+                *jump = after;
+            }
+        }
+    }
+    Ok(rule)
+}
+
 /// The code of a verdict: it ends in a return on every way.
 fn code(verdict: &Verdict, default: u32) -> Result<Vec<Instruction>, LaunchError> {
     match verdict {
         Verdict::Always(action) => Ok(vec![op(RETURN, *action)]),
         Verdict::Depending(rules) => {
             let mut code = Vec::new();
-            for (conditions, action) in rules {
-                let mut rule = Vec::new();
-                for arg in conditions {
-                    rule.extend(condition(arg)?);
+            let mut rest = rules.as_slice();
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(alike(rest));
+                match now {
+                    [only] => code.extend(all_of(only)?),
+                    _ => code.extend(one_of(now)),
                 }
-                rule.push(op(RETURN, *action));
-                let length = rule.len();
-                for (at, instruction) in rule.iter_mut().enumerate() {
-                    // Six conditions take 36 instructions: always within a short jump.
-                    let after = u8::try_from(length - at - 1).unwrap_or(254);
-                    for jump in [&mut instruction.yes, &mut instruction.no] {
-                        if *jump == 255 {
-                            *jump = after;
-                        }
-                    }
-                }
-                code.extend(rule);
+                rest = later;
             }
             code.push(op(RETURN, default));
             Ok(code)
