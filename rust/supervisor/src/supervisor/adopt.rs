@@ -18,6 +18,9 @@ use crate::procfs::Stat;
 use crate::protocol::Target;
 use crate::records::{Found, State};
 
+/// A process's descriptor, its streams, and what reserves its ports.
+type Pieces = (OwnedFd, Ends, Vec<OwnedFd>);
+
 impl Supervisor {
     /// Take over. Fails only where the records cannot be read at all.
     pub(super) fn adopt(
@@ -37,23 +40,25 @@ impl Supervisor {
             self.journal.say(complaint);
         }
         let mut survivors = Survivors::default();
-        for Found {
-            target,
-            state,
-            exit,
-        } in &found
-        {
-            if target.exec.is_none() && exit.is_none() && state.pid != 0 {
+        let mut sorted = Vec::new();
+        for found in found {
+            let Found {
+                target,
+                state,
+                exit,
+            } = &found;
+            let deposit = deposits.remove(target);
+            let runs = exit.is_none() && state.pid != 0;
+            let pieces = if runs { pieces(state, deposit) } else { None };
+            if target.exec.is_none() && pieces.is_some() {
                 survivors.links.extend(state.network.link.clone());
-                if !state.network.ports.is_empty() {
-                    survivors.owners.insert(target.container.to_string());
-                }
+                survivors.owners.insert(target.container.to_string());
             }
+            sorted.push((found, pieces));
         }
         self.network.spare(survivors);
-        for found in found {
-            let deposit = deposits.remove(&found.target);
-            self.adopt_one(found, deposit, ended);
+        for (found, pieces) in sorted {
+            self.adopt_one(found, pieces, ended);
         }
         for (target, _) in deposits {
             self.journal.say(format!(
@@ -70,7 +75,7 @@ impl Supervisor {
         Ok(())
     }
 
-    fn adopt_one(&mut self, found: Found, deposit: Option<Deposit>, ended: &HashMap<i32, Ended>) {
+    fn adopt_one(&mut self, found: Found, pieces: Option<Pieces>, ended: &HashMap<i32, Ended>) {
         let Found {
             target,
             state,
@@ -87,7 +92,7 @@ impl Supervisor {
         if state.pid == 0 {
             return self.undo_start(&target);
         }
-        let Some((pidfd, ends, reservations)) = pieces(&state, deposit) else {
+        let Some((pidfd, ends, reservations)) = pieces else {
             let told = ended.get(&state.pid).copied();
             let zombie = || {
                 Stat::of(state.pid)
@@ -238,7 +243,7 @@ impl Supervisor {
 }
 
 /// The descriptors of a process: deposited ones, or what can be had without; None where it has gone.
-fn pieces(state: &State, deposit: Option<Deposit>) -> Option<(OwnedFd, Ends, Vec<OwnedFd>)> {
+fn pieces(state: &State, deposit: Option<Deposit>) -> Option<Pieces> {
     let (mut pidfd, mut ends, mut ports) = (None, Ends::default(), Vec::new());
     for (part, descriptor) in deposit.map(|(_, parts)| parts).unwrap_or_default() {
         match part {
