@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ from tests.conftest import wait_until
 PROGRAM = os.environ.get("KNARR_SUPERVISOR") or f"{sysconfig.get_path('scripts')}/knarr-supervisor"
 CAPABILITIES = [
     f"CAP_{name}"
-    for name in "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE".split()
+    for name in ["CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"]
 ]
 
 
@@ -210,10 +211,8 @@ class Supervisor:
 
 def kill(pid: int) -> None:
     if pid > 1:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 def make_busybox(root: Path) -> None:
@@ -231,7 +230,7 @@ def process(args, terminal: bool = False) -> dict:
     sets = ("bounding", "effective", "permitted")
     return {
         "terminal": terminal, "user": {"uid": 0, "gid": 0}, "args": list(args), "cwd": "/",
-        "env": ["PATH=/bin", "TERM=xterm"], "capabilities": {name: CAPABILITIES for name in sets}, "noNewPrivileges": False,
+        "env": ["PATH=/bin", "TERM=xterm"], "capabilities": dict.fromkeys(sets, CAPABILITIES), "noNewPrivileges": False,
     }
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import wait_until
 from tests.integration.supervisor_harness import Attached, Refused, Supervisor, process, unframed
 
 
