@@ -255,9 +255,9 @@ def make_bundle(base: Path, runtime: str) -> Bundle:
 
 
 def remove_groups() -> None:
-    """Remove the tests' parent group where nothing is in it any more."""
+    """Remove the tests' parent group where nothing is in it any more: what a failed test left is its own matter."""
     for place in (Path("/sys/fs/cgroup") / PARENT, *Path("/sys/fs/cgroup").glob(f"*/{PARENT}")):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             place.rmdir()
 
 

@@ -30,7 +30,7 @@ int main(void) {
     for (unsigned at = 0; at < sizeof persona / sizeof *persona; at++) { probe(SYS_personality, persona[at]); syscall(SYS_personality, 0L); }
     long null_calls[] = {SYS_mount, SYS_umount2, SYS_swapon, SYS_reboot, SYS_sethostname, SYS_init_module, SYS_delete_module,
         SYS_keyctl, SYS_add_key, SYS_request_key, SYS_bpf, SYS_perf_event_open, SYS_kexec_load, SYS_open_by_handle_at, SYS_setns,
-        SYS_ptrace, SYS_process_vm_readv, SYS_userfaultfd, SYS_move_pages, SYS_clock_settime, SYS_settimeofday, SYS_acct,
+        SYS_process_vm_readv, SYS_userfaultfd, SYS_move_pages, SYS_clock_settime, SYS_settimeofday, SYS_acct,
         SYS_iopl, SYS_ioperm, SYS_quotactl, SYS_lookup_dcookie, SYS_clone3, SYS_chroot, SYS_mknod, SYS_statx, SYS_openat2,
         SYS_io_uring_setup, SYS_fsopen, SYS_open_tree, SYS_move_mount, SYS_pidfd_open, SYS_epoll_wait, SYS_getrandom, SYS_uselib,
         SYS_nfsservctl, SYS_vmsplice, SYS_pivot_root, SYS__sysctl, SYS_sysfs, SYS_ustat, SYS_name_to_handle_at, SYS_kcmp};
@@ -93,8 +93,11 @@ def outcomes(runtime: str, base: Path, probe: Path, profile: dict, **process) ->
     shutil.copy2(probe, bundle.rootfs / "bin/probe")
     bundle.spec["linux"]["seccomp"] = resolved(profile, process.pop("capabilities", DOCKER_CAPABILITIES))
     bundle.spec["process"].update(process)
-    text = bundle.output("probe")
-    remove_groups()
+    try:
+        text = bundle.output("probe")
+    finally:
+        bundle.delete()
+        remove_groups()
     return {
         (int(number), int(first)): int(error) for number, first, error in (line.split() for line in text.splitlines())
     }
@@ -149,8 +152,11 @@ def test_actions(tmp_path, probe, runtime, rule, outcome):
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [{"names": ["personality"], **rule}],
     }
-    done = bundle.run("sh", "-c", "probe > /out; echo $?")
-    remove_groups()
+    try:
+        done = bundle.run("sh", "-c", "probe > /out; echo $?")
+    finally:
+        bundle.delete()
+        remove_groups()
     if outcome == "killed":
         assert done.stdout.strip() == "159", done.stderr
     else:
