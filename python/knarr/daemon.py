@@ -86,7 +86,8 @@ async def _serve(config: Config, ready_fd: int | None) -> None:
 @contextlib.asynccontextmanager
 async def _listening(engine: Engine):  # type: ignore[no-untyped-def]  # noqa: ANN202
     """The API on its socket."""
-    runner = web.AppRunner(create_app(engine), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    busy: set[asyncio.BaseProtocol] = set()
+    runner = web.AppRunner(create_app(engine, busy), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     inner = runner.server
     assert inner is not None
@@ -95,7 +96,7 @@ async def _listening(engine: Engine):  # type: ignore[no-untyped-def]  # noqa: A
     path = engine.config.socket_path
     listener = _bind(path)
     server = await asyncio.get_running_loop().create_unix_server(
-        lambda: Front(engine, inner(), tasks, versions), sock=listener, backlog=BACKLOG
+        lambda: Front(engine, inner(), tasks, versions, busy), sock=listener, backlog=BACKLOG
     )
     try:
         yield

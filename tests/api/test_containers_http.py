@@ -190,6 +190,19 @@ def test_a_refused_attach_leaves_the_connection_usable(api):
     assert "200" in read_head(sock)[0]
 
 
+def test_a_body_that_looks_like_an_attach_is_a_body(api):
+    """What comes within a request's body is not read as a request, however it is cut."""
+    body = b"POST /containers/x/attach HTTP/1.1\r\nHost: x\r\n\r\n"
+    sock = api.raw(b"POST /volumes/create HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
+    time.sleep(0.1)
+    sock.sendall(body)
+    status, _, rest = read_head(sock)
+    assert "400" in status
+    assert b"invalid JSON" in rest
+    sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert "200" in read_head(sock)[0]
+
+
 def start_exec(api, exec_id, body=b'{"Detach":false}'):
     sock = api.raw(
         b"POST /exec/%s/start HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: %d\r\n\r\n%s"

@@ -18,9 +18,11 @@ from yarl import URL
 
 from knarr._core import __version__
 from knarr.api import errors
+from knarr.api.hijack import idle
 from knarr.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterator
 
     from knarr.engine.engine import Engine
@@ -113,9 +115,9 @@ def _refuse(message: str) -> web.UrlMappingMatchInfo:
     return web.UrlMappingMatchInfo({}, web.UrlDispatcher().add_route("*", "/", refuse))
 
 
-def create_app(engine: Engine) -> web.Application:
-    """The application that serves an engine."""
-    app = web.Application(middlewares=[errors.middleware], client_max_size=BODY_LIMIT)
+def create_app(engine: Engine, busy: set[asyncio.BaseProtocol]) -> web.Application:
+    """The application that serves an engine; what busy is, api/hijack.py says."""
+    app = web.Application(middlewares=[idle(busy), errors.middleware], client_max_size=BODY_LIMIT)
     routes: list[web.RouteDef] = []
     for noun in NOUNS:
         routes += importlib.import_module(f"knarr.api.routes.{noun}").routes(engine)

@@ -4,8 +4,9 @@ After the answer's headers the connection is no HTTP any more, and Python does n
 the supervisor, with whatever was read from it already. aiohttp gives a connection away only without those bytes, so
 these two requests are recognised by their first line and read here; everything else passes through to aiohttp.
 
-A connection is in one of three states: passing through; collecting a request of ours; or ours, and not read
-from any more.
+A connection is in one of four states: idle; busy with a request of aiohttp's, whose body is not looked into; collecting
+a request of ours; or ours, and not read from any more. `busy` holds the aiohttp protocols of the second kind: an entry
+is made with the first bytes of a request, and taken away by `idle`, a middleware, when the request was handled.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
+from aiohttp import web
+
 from knarr.api import reply
 from knarr.api.errors import status_of
 from knarr.api.streams import MULTIPLEXED, RAW, frame
@@ -29,11 +32,15 @@ from knarr.engine.containers.logs import Wanted
 from knarr.errors import InvalidArgument, KnarrError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+
+    from aiohttp.typedefs import Middleware
 
     from knarr.engine.engine import Engine
 
-__all__ = ["Front"]
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+__all__ = ["Front", "Versions", "idle"]
 
 log = logging.getLogger("knarr.api")
 
@@ -63,12 +70,18 @@ class Front(asyncio.Protocol):
     """Stands before aiohttp's protocol of one connection."""
 
     def __init__(
-        self, engine: Engine, inner: asyncio.Protocol, tasks: set[asyncio.Task[None]], versions: Versions
+        self,
+        engine: Engine,
+        inner: asyncio.Protocol,
+        tasks: set[asyncio.Task[None]],
+        versions: Versions,
+        busy: set[asyncio.BaseProtocol],
     ) -> None:
         self._engine = engine
         self._inner = inner
         self._tasks = tasks
         self._versions = versions
+        self._busy = busy
         self._transport: asyncio.Transport
         self._buffer = b""
         self._taken = False
@@ -79,6 +92,7 @@ class Front(asyncio.Protocol):
         self._inner.connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._busy.discard(self._inner)
         self._inner.connection_lost(error)
 
     def pause_writing(self) -> None:
@@ -91,10 +105,13 @@ class Front(asyncio.Protocol):
         return None if self._taken else self._inner.eof_received()
 
     def data_received(self, data: bytes) -> None:
+        if self._inner in self._busy:
+            self._inner.data_received(data)
+            return
         if self._buffer:
             self._buffer += data
         elif not data.startswith(b"POST "):
-            self._inner.data_received(data)
+            self._pass_on(data)
             return
         else:
             self._buffer = data
@@ -102,9 +119,13 @@ class Front(asyncio.Protocol):
             return  # the first line is still on its way
         if not _OURS.match(self._buffer):
             whole, self._buffer = self._buffer, b""
-            self._inner.data_received(whole)
+            self._pass_on(whole)
             return
         self._collect()
+
+    def _pass_on(self, data: bytes) -> None:
+        self._busy.add(self._inner)
+        self._inner.data_received(data)
 
     def _collect(self) -> None:
         head, separator, rest = self._buffer.partition(b"\r\n\r\n")
@@ -252,6 +273,19 @@ class Front(asyncio.Protocol):
     def _write_error(self, error: KnarrError, *, multiplexed: bool) -> None:
         text = f"{error}\r\n".encode()
         self._transport.write(frame("stderr", text) if multiplexed else text)
+
+
+def idle(busy: set[asyncio.BaseProtocol]) -> Middleware:
+    """The middleware that says when aiohttp has done with a request."""
+
+    @web.middleware
+    async def leave(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        finally:
+            busy.discard(request.protocol)
+
+    return leave
 
 
 class Versions:
