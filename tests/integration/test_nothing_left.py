@@ -20,11 +20,6 @@ def engine_id(engine) -> str:
 def traces(engine) -> dict[str, object]:
     """Everything of an engine that is global on the host, and its own files."""
     name = engine_id(engine)
-    namespaces = {
-        os.readlink(f"/proc/{pid}/ns/net")
-        for pid in os.listdir("/proc")
-        if pid.isdigit() and os.path.exists(f"/proc/{pid}/ns/net")
-    }
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
     ruleset = subprocess.run(
         ["nft", "list", "table", "inet", f"knarr-{name}"], capture_output=True, text=True, check=False
@@ -36,11 +31,23 @@ def traces(engine) -> dict[str, object]:
             line.split(":")[1].strip().split("@")[0] for line in links.splitlines() if f"kv{name[:5]}" in line
         ),
         "elements": ruleset.count(" : ") if ruleset else 0,
-        "namespaces of processes": len(namespaces),
         "container directories": sorted(path.name for path in (engine.data_root / "containers").glob("*")),
         "run directories": sorted(path.name for path in (engine.run_root / "containers").glob("*")),
         "temporary": sorted(path.name for path in (engine.data_root / "tmp").glob("*")),
     }
+
+
+def at_rest(engine) -> dict[str, object]:
+    """The traces of an engine without containers, once the last removal is through."""
+
+    def empty():
+        now = traces(engine)
+        return (
+            not any(now[key] for key in ("mounts", "cgroups", "container directories", "run directories", "temporary"))
+            and now
+        )
+
+    return wait_until(empty, 15, 0.1, "the end of the last removal")
 
 
 def settled(engine, before) -> None:
@@ -68,7 +75,7 @@ def descriptors(pid: int) -> int:
 @pytest.mark.parametrize("network", ["none", "bridge"])
 def test_short_lived_containers_leave_nothing(busybox, network):
     busybox.run("run", "--rm", "--network", network, "busybox", "true")
-    before = traces(busybox)
+    before = at_rest(busybox)
     pids = [*busybox.supervisor_pids(), busybox.process.pid]
     open_before = {pid: descriptors(pid) for pid in pids}
     for _ in range(30):
@@ -93,7 +100,7 @@ def test_short_lived_containers_leave_nothing(busybox, network):
 
 def test_failed_starts_leave_nothing(busybox):
     busybox.run("run", "--rm", "busybox", "true")
-    before = traces(busybox)
+    before = at_rest(busybox)
     for arguments in (
         ["busybox", "no-such-program"],
         ["-u", "nobody-there", "busybox", "true"],
@@ -112,7 +119,7 @@ def test_failed_starts_leave_nothing(busybox):
 @pytest.mark.timeout(600)
 def test_a_thousand_containers_leave_nothing(busybox):
     busybox.run("run", "--rm", "busybox", "true")
-    before = traces(busybox)
+    before = at_rest(busybox)
     client = docker.DockerClient(base_url=busybox.host)
     for number in range(1000):
         client.containers.run("busybox", "true", remove=True, network_mode="none" if number % 2 else "bridge")
