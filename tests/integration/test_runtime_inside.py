@@ -9,12 +9,17 @@ import subprocess
 
 import pytest
 
-from tests.integration.runtime_bundle import BOTH, bundle_of
+from tests.integration.runtime_bundle import BOTH, OURS, bundle_of
 
 
 @pytest.fixture(params=BOTH)
 def bundle(request, tmp_path):
     yield from bundle_of(tmp_path, request.param)
+
+
+@pytest.fixture
+def ours(tmp_path):
+    yield from bundle_of(tmp_path, OURS)
 
 
 def status(text: str) -> dict[str, str]:
@@ -294,7 +299,8 @@ def test_namespaces_are_new(bundle):
     assert [a == b for a, b in zip(mine, theirs, strict=True)] == [False] * 6 + [True]
 
 
-def test_a_user_namespace(bundle):
+def in_user_namespace(bundle):
+    """Root inside is 100000 outside, and owns its files."""
     bundle.spec["linux"]["namespaces"].append({"type": "user"})
     maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
     bundle.spec["linux"]["uidMappings"] = bundle.spec["linux"]["gidMappings"] = maps
@@ -303,6 +309,43 @@ def test_a_user_namespace(bundle):
     for above in bundle.path.parents:
         if above != above.parent and above.stat().st_uid == 0 and not above.stat().st_mode & 0o001:
             above.chmod(above.stat().st_mode | 0o011)
+
+
+def test_a_user_namespace(bundle):
+    in_user_namespace(bundle)
     text = bundle.output("sh", "-c", "cat /proc/self/uid_map; id -u; touch /made; : > /dev/null; hostname")
     assert text.split() == ["0", "100000", "65536", "0", "box"]
     assert (bundle.rootfs / "made").stat().st_uid == 100000
+
+
+def test_a_user_namespace_in_a_given_network(bundle):
+    in_user_namespace(bundle)
+    holder = subprocess.Popen(["unshare", "-n", "sh", "-c", "echo up; exec sleep 60"], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout.readline() == b"up\n"
+        for namespace in bundle.spec["linux"]["namespaces"]:
+            if namespace["type"] == "network":
+                namespace["path"] = f"/proc/{holder.pid}/ns/net"
+        # A sysfs shows the network, and is its owner's to mount.
+        bundle.spec["mounts"] = [
+            mount for mount in bundle.spec["mounts"] if not mount["destination"].startswith("/sys")
+        ]
+        inside = bundle.output("readlink", "/proc/self/ns/net").strip()
+        assert inside == os.readlink(f"/proc/{holder.pid}/ns/net")
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_scheduling(ours):
+    ours.spec["process"]["ioPriority"] = {"class": "IOPRIO_CLASS_IDLE", "priority": 3}
+    ours.spec["process"]["scheduler"] = {"policy": "SCHED_BATCH", "nice": 5}
+    ours.spec["linux"]["personality"] = {"domain": "LINUX32"}
+    pid = ours.start("sleep", "60")
+    assert os.sched_getscheduler(pid) == os.SCHED_BATCH
+    assert os.getpriority(os.PRIO_PROCESS, pid) == 5
+    assert subprocess.run(["ionice", "-p", str(pid)], capture_output=True, text=True, check=True).stdout.startswith(
+        "idle"
+    )
+    with open(f"/proc/{pid}/personality") as file:
+        assert int(file.read(), 16) == 8

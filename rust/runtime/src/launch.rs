@@ -227,7 +227,7 @@ fn start(
     let facts = Facts {
         process,
         id: request.id.to_owned(),
-        inputs: inputs.kinds(request),
+        inputs: inputs.kinds(request, user_namespace),
         directories: inputs.directories.clone(),
         hierarchies: cgroup
             .hierarchies()
@@ -245,7 +245,7 @@ fn start(
         namespaces: plan.namespaces,
         cgroup: entry.unified(),
     };
-    let around = inputs.join_before(user_namespace)?;
+    let around = inputs.join_before(request, user_namespace)?;
     let child = child::spawn(&mut plan.program, &descriptors, &args);
     drop(around);
     let child = child.map_err(|error| {

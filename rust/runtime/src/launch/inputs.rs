@@ -183,18 +183,18 @@ impl Inputs {
     }
 
     /// What the plan gets, in order.
-    pub fn kinds(&self, request: &LaunchRequest<'_>) -> Vec<Input> {
+    pub fn kinds(&self, request: &LaunchRequest<'_>, user_namespace: bool) -> Vec<Input> {
         let mut kinds: Vec<Input> = self
             .opened
             .iter()
             .map(|(input, _)| *input)
-            .filter(|input| !matches!(input, Input::Namespace(libc::CLONE_NEWPID)))
+            .filter(|input| !is_parents(*input, user_namespace))
             .collect();
         kinds.push(Input::Rootfs);
         if matches!(request.stdio, Stdio::Pipes { .. }) {
             kinds.extend((0..3).map(Input::Stdio));
         }
-        if request.netns.is_some() {
+        if request.netns.is_some() && !user_namespace {
             kinds.push(Input::Namespace(libc::CLONE_NEWNET));
         }
         if request.fifo.is_some() {
@@ -237,15 +237,36 @@ impl Inputs {
             .collect()
     }
 
-    /// Namespaces that this thread must be in when it clones: a PID namespace holds for children
-    /// only, and a child in a new user namespace could join nothing any more.
-    pub fn join_before(&self, _user_namespace: bool) -> Result<Option<Around>, LaunchError> {
-        for (input, namespace) in &self.opened {
-            if *input == Input::Namespace(libc::CLONE_NEWPID) {
-                return Around::enter(namespace.as_fd(), libc::CLONE_NEWPID).map(Some);
-            }
-        }
-        Ok(None)
+    /// Enter the namespaces that this thread must be in when it clones.
+    pub fn join_before(
+        &self,
+        request: &LaunchRequest<'_>,
+        user_namespace: bool,
+    ) -> Result<Vec<Around>, LaunchError> {
+        let opened = self
+            .opened
+            .iter()
+            .map(|(input, file)| (*input, file.as_fd()));
+        let given = request
+            .netns
+            .map(|netns| (Input::Namespace(libc::CLONE_NEWNET), netns));
+        opened
+            .chain(given)
+            .filter(|(input, _)| is_parents(*input, user_namespace))
+            .filter_map(|(input, file)| match input {
+                Input::Namespace(kind) => Some(Around::enter(file, kind)),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+/// Whether an input is a namespace that the parent joins for the moment of the clone: a PID
+/// namespace holds for children only, and a child in a new user namespace may join no other.
+const fn is_parents(input: Input, user_namespace: bool) -> bool {
+    match input {
+        Input::Namespace(kind) => user_namespace || kind == libc::CLONE_NEWPID,
+        _ => false,
     }
 }
 
@@ -270,7 +291,15 @@ impl Around {
                 ),
             )
         };
-        let home = File::open("/proc/thread-self/ns/pid")
+        let file = match kind {
+            libc::CLONE_NEWPID => "pid",
+            libc::CLONE_NEWNET => "net",
+            libc::CLONE_NEWIPC => "ipc",
+            libc::CLONE_NEWUTS => "uts",
+            libc::CLONE_NEWCGROUP => "cgroup",
+            _ => "time",
+        };
+        let home = File::open(format!("/proc/thread-self/ns/{file}"))
             .map_err(failed)?
             .into();
         join_namespace(namespace, kind).map_err(failed)?;

@@ -5,7 +5,7 @@ use knarr_sys::step::{Arg, Operation, Step};
 use super::mounts::{Prepared, clean};
 use super::words::Context;
 use super::writer::{BENEATH, Input, Writer};
-use super::{Descriptors, Facts, ProcessFacts, identity, note, setup};
+use super::{Descriptors, Facts, ProcessFacts, identity, note, scheduling, setup};
 use crate::error::{Kind, LaunchError};
 use crate::spec::Process;
 
@@ -217,6 +217,7 @@ pub fn settings(
         let step = writer.write(Arg::Slot(slot), &text);
         writer.builder.push(step);
     }
+    scheduling::settings(writer, process)?;
     identity::limits(writer, process, facts, warnings)?;
     writer.about(Context::Doing("set the file mode creation mask"));
     let mask = process.user.umask.unwrap_or(0o022);

@@ -18,6 +18,7 @@ mod identity;
 mod mounts;
 pub mod options;
 mod paths;
+mod scheduling;
 mod setup;
 #[cfg(test)]
 mod tests;
@@ -215,6 +216,12 @@ fn check_process(process: &Process) -> Result<(), LaunchError> {
     for text in process.args.iter().chain(&process.env) {
         check_text("process argument or environment", text)?;
     }
+    if process.exec_cpu_affinity.is_some() {
+        return Err(LaunchError::new(
+            Kind::Unsupported,
+            "process.execCPUAffinity is not supported: limit the container by linux.resources.cpu.cpus",
+        ));
+    }
     check_text("working directory", &process.cwd)?;
     if !process.cwd.starts_with('/') {
         return Err(LaunchError::new(
@@ -315,6 +322,7 @@ pub fn container(spec: &Spec, facts: &Facts) -> Result<Plan, LaunchError> {
     setup::names(&mut writer, spec);
     paths::hide(&mut writer, spec, &prepared, root)?;
     setup::seal_root(&mut writer, spec, root);
+    setup::personality(&mut writer, spec)?;
     finish::process(
         &mut writer,
         process,

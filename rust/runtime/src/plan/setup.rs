@@ -37,6 +37,11 @@ pub fn check(spec: &Spec, fresh: u64) -> Result<(), LaunchError> {
             "linux.netDevices is not supported: leave it out",
         ));
     }
+    if !linux.time_offsets.is_empty() {
+        return Err(unsupported(
+            "linux.timeOffsets is not supported: leave it out",
+        ));
+    }
     if !spec.hostname.is_empty() || !spec.domainname.is_empty() {
         let own = linux
             .namespaces
@@ -207,6 +212,31 @@ fn separate(writer: &mut Writer, spec: &Spec) {
         libc::SYS_mount_setattr,
         &[here, root, recursive, attr, Arg::Value(32)],
     );
+}
+
+/// The execution domain.
+pub fn personality(writer: &mut Writer, spec: &Spec) -> Result<(), LaunchError> {
+    const LINUX32: u64 = 8;
+    let Some(personality) = spec
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.personality.as_ref())
+    else {
+        return Ok(());
+    };
+    let domain = match personality.domain.as_str() {
+        "LINUX" => 0,
+        "LINUX32" => LINUX32,
+        other => {
+            return Err(LaunchError::new(
+                Kind::InvalidArgument,
+                format!("linux.personality {other:?} is neither LINUX nor LINUX32"),
+            ));
+        }
+    };
+    writer.about(Context::Doing("set linux.personality"));
+    writer.call(libc::SYS_personality, &[Arg::Value(domain)]);
+    Ok(())
 }
 
 /// Write this process's out-of-memory score. Lowering it needs a capability that nested engines lack.
