@@ -233,7 +233,7 @@ def test_killed_at_any_moment_nothing_is_lost(supervisor, seed):
     for container in known:
         client.call("forget", container=container)
     wait_until(lambda: not cgroups(tried), what="the removal of control groups")
-    assert not list(supervisor.run_root.glob("containers/*/state.json"))
+    wait_until(lambda: not list(supervisor.run_root.glob("containers/*/state.json")), what="the removal of records")
     assert not list(supervisor.run_root.glob("containers/*/exit.json"))
 
 
@@ -326,8 +326,11 @@ def test_short_containers_leave_nothing_behind(supervisor, client, count):
     nothing = {"mounts": [], "links": [], "groups": []}
     wait_until(lambda: left_behind(supervisor, all_containers) == nothing, what="the removal of everything")
     wait_until(lambda: [descriptors(pid) for pid in pids] <= open_before, what="the closing of descriptors")
-    files = [path.name for path in supervisor.run_root.rglob("*") if path.is_file() and path.name != "config.json"]
-    assert sorted(files) == sorted(["supervisor.log", "supervisor.lock", "state.json", "exit.json"])
+
+    def files() -> list[str]:
+        return sorted(path.name for path in supervisor.run_root.rglob("*") if path.is_file() and path.name != "config.json")
+
+    wait_until(lambda: files() == ["exit.json", "state.json", "supervisor.lock", "supervisor.log"], what="the removal of records")
     assert not Path(f"/proc/{pids[0]}/task/{pids[0]}/children").read_text().split()
 
 

@@ -62,7 +62,7 @@ def test_an_exit_is_repeated_until_it_is_forgotten(supervisor, client):
     later.call("forget", container=container)
     later.call("forget", container=container)
     assert not (supervisor.run_root / "containers" / container / "exit.json").exists()
-    assert not (supervisor.run_root / "containers" / container / "state.json").exists()
+    wait_until(lambda: not (supervisor.run_root / "containers" / container / "state.json").exists(), what="the removal of the record")
     assert supervisor.client().call("hello")["containers"] == []
 
 

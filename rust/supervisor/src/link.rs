@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::poll::{Interest, Watched};
 use crate::protocol::Target;
-use crate::wire::{self, PACKET_BYTES, Received};
+use crate::wire::{self, Received};
+
+/// The longest message: two IDs and some words.
+const MESSAGE_BYTES: usize = 4096;
 
 /// What a deposited descriptor is.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
@@ -160,7 +163,7 @@ impl Link {
 
 /// The next message of a socket.
 pub fn receive(socket: impl AsFd) -> io::Result<Option<(Message, Vec<OwnedFd>)>> {
-    let mut buffer = vec![0; PACKET_BYTES];
+    let mut buffer = vec![0; MESSAGE_BYTES];
     match wire::receive(socket, &mut buffer)? {
         Received::Packet(length, descriptors) => Ok(Some((
             serde_json::from_slice(&buffer[..length])?,

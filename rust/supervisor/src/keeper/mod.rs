@@ -29,13 +29,14 @@ use deposits::Deposits;
 use endpoint::Endpoint;
 use supervised::Supervised;
 
-/// What the keeper listens to besides its children.
-pub const SIGNALS: [i32; 4] = [SIGCHLD, SIGTERM, SIGINT, SIGHUP];
+/// What the keeper is told of by signals.
+const SIGNALS: [i32; 4] = [SIGCHLD, SIGTERM, SIGINT, SIGHUP];
+/// Signals that end a process that does not listen to them.
+pub const REQUESTS: [i32; 3] = [SIGTERM, SIGINT, SIGHUP];
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
-/// A child has ended.
-pub const SIGCHLD: i32 = 17;
+const SIGCHLD: i32 = 17;
 
 /// How soon a request to end must be repeated where containers run.
 const TWICE: Duration = Duration::from_secs(10);

@@ -88,12 +88,17 @@ impl Supervisor {
             self.clients.remove(&key);
             return;
         }
-        let mut buffer = vec![0; PACKET_BYTES];
+        let mut buffer = std::mem::take(&mut self.packet);
+        self.serve_client(key, &mut buffer);
+        self.packet = buffer;
+    }
+
+    fn serve_client(&mut self, key: u32, buffer: &mut [u8]) {
         for _ in 0..TURN {
             let Some(client) = self.clients.get(&key) else {
                 return;
             };
-            match wire::receive(&client.socket, &mut buffer) {
+            match wire::receive(&client.socket, buffer) {
                 Ok(Received::Packet(length, descriptors)) => match parse(&buffer[..length]) {
                     Ok(request) => self.requested(key, request, descriptors),
                     Err((id, failure)) => self.answer(key, id, &Err(failure)),

@@ -171,12 +171,10 @@ impl Supervisor {
         match read_signals(&self.signals) {
             Ok(signals) => {
                 for signal in signals {
-                    if signal != crate::keeper::SIGCHLD {
-                        self.journal.say(format!(
-                            "signal {signal} changes nothing: the keeper is process {}",
-                            self.keeper_pid
-                        ));
-                    }
+                    let keeper = self.keeper_pid;
+                    self.journal.say(format!(
+                        "signal {signal} changes nothing: the keeper is process {keeper}"
+                    ));
                 }
             }
             Err(error) => self.journal.say(format!("signals cannot be read: {error}")),

@@ -34,7 +34,7 @@ use knarr_sys::supervise::signals;
 
 use crate::exits::Exit;
 use crate::journal::Journal;
-use crate::keeper::SIGNALS;
+use crate::keeper::REQUESTS;
 use crate::link::Link;
 use crate::network::{Network, NetworkRecord};
 use crate::options::Options;
@@ -44,6 +44,7 @@ use crate::protocol::{Id, Start};
 use crate::records::Records;
 use crate::roles::inherited_socket;
 use crate::session::Session;
+use crate::wire::PACKET_BYTES;
 use crate::workers::{Pool, Results};
 use clients::Client;
 use exec::ExecDone;
@@ -148,6 +149,8 @@ struct Supervisor {
     lingering: BTreeMap<u32, Instant>,
     last_key: u32,
     buffer: Vec<u8>,
+    /// Requests are received here.
+    packet: Vec<u8>,
     scratch: Vec<u8>,
     spill_directory: Arc<Path>,
     idle_since: Option<Instant>,
@@ -185,7 +188,7 @@ impl Supervisor {
             records: Records::new(&options.run_root),
             network,
             filters: Arc::new(Filters::default()),
-            signals: watch(signals(&SIGNALS).map_err(failed)?, Token::Signals)?,
+            signals: watch(signals(&REQUESTS).map_err(failed)?, Token::Signals)?,
             listener: watch(handed.listener, Token::Listener)?,
             lock: handed.lock,
             link: Some(Link::new(watch(handed.socket, Token::Link)?)),
@@ -210,6 +213,7 @@ impl Supervisor {
             lingering: BTreeMap::new(),
             last_key: 0,
             buffer: vec![0; READ_BYTES],
+            packet: vec![0; PACKET_BYTES],
             scratch: Vec::new(),
             spill_directory: Arc::from(directory.as_path()),
             idle_since: None,
