@@ -31,7 +31,16 @@ def image():
     layers, parent = [], ""
     for blob, plain in zip(blobs, archives, strict=True):
         chain_id = digest(f"{parent} {digest(plain)}".encode()) if parent else digest(plain)
-        layers.append((blob, len(layout.blobs[blob]), "application/vnd.oci.image.layer.v1.tar+gzip", digest(plain), chain_id, parent))
+        layers.append(
+            (
+                blob,
+                len(layout.blobs[blob]),
+                "application/vnd.oci.image.layer.v1.tar+gzip",
+                digest(plain),
+                chain_id,
+                parent,
+            )
+        )
         parent = chain_id
     return layout, entry, layers
 
@@ -59,7 +68,7 @@ def test_what_is_not_there(registry, image):
     layout, entry, _ = image
     upload(layout, registry.host, "some/image", "1.0", entry)
     source = client(registry)
-    with pytest.raises(errors.NotFound, match="manifest for .*/some/image:2.0 not found: manifest unknown"):
+    with pytest.raises(errors.NotFound, match=r"manifest for .*/some/image:2.0 not found: manifest unknown"):
         source.manifest("some/image", "2.0")
     with pytest.raises(errors.NotFound, match="/no/image:1"):
         source.manifest("no/image", "1")
@@ -73,7 +82,10 @@ def test_a_password(image, tmp_path):
     with running_registry(f"auth: {{htpasswd: {{realm: here, path: {tmp_path}/htpasswd}}}}\n") as server:
         upload(layout, server.host, "a/b", "1", entry, "Basic " + base64.b64encode(b"ann:s3cret").decode())
         assert client(server, username="ann", password="s3cret").manifest("a/b", "1")[1] == MANIFEST
-        with pytest.raises(errors.Unauthorized, match="pull access denied for .*a/b, repository does not exist or may require 'docker login'"):
+        with pytest.raises(
+            errors.Unauthorized,
+            match=r"pull access denied for .*a/b, repository does not exist or may require 'docker login'",
+        ):
             client(server).manifest("a/b", "1")
         with pytest.raises(errors.Unauthorized, match="refused the credentials"):
             client(server, username="ann", password="wrong").manifest("a/b", "1")

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import re
-import socket
 import ssl
 import subprocess
 import threading
@@ -14,7 +13,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
+from typing_extensions import Self
+
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -76,7 +78,9 @@ class Talk:
 class Server:
     """`answer(asked)` gives an Answer, or a function of Talk that does what it likes and closes the connection."""
 
-    def __init__(self, answer: Callable[[Asked], Answer | Callable[[Talk], None]], tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, answer: Callable[[Asked], Answer | Callable[[Talk], None]], tls: ssl.SSLContext | None = None
+    ) -> None:
         self.asked: list[Asked] = []
         self.stopped = threading.Event()
         outer = self
@@ -86,7 +90,9 @@ class Server:
 
             def handle_one(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                asked = Asked(self.command, self.path, {name.lower(): value for name, value in self.headers.items()}, body)
+                asked = Asked(
+                    self.command, self.path, {name.lower(): value for name, value in self.headers.items()}, body
+                )
                 outer.asked.append(asked)
                 found = answer(asked)
                 if not isinstance(found, Answer):
@@ -103,7 +109,7 @@ class Server:
                 with contextlib.suppress(OSError):
                     self.wfile.write(found.body)
 
-            do_GET = do_POST = do_CONNECT = handle_one
+            do_GET = do_POST = do_CONNECT = handle_one  # noqa: N815 - the names that http.server looks for
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -122,7 +128,7 @@ class Server:
         self.url = f"{'https' if tls else 'http'}://{self.host}"
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         self.thread.start()
         return self
 
@@ -137,7 +143,9 @@ class Server:
 
 
 def manifest_answer(body: bytes = MANIFEST, media_type: str = OCI_MANIFEST, **headers: str) -> Answer:
-    return Answer(200, body, {"Content-Type": media_type, **{name.replace("_", "-"): value for name, value in headers.items()}})
+    return Answer(
+        200, body, {"Content-Type": media_type, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    )
 
 
 def ranged(asked: Asked, data: bytes) -> Answer:

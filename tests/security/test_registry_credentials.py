@@ -28,7 +28,11 @@ def guarded(server_of_tokens, token="t0ken", scope='scope="repository:a/b:pull"'
     def answer(asked):
         if asked.authorization != f"Bearer {token}":
             challenge = f'Bearer realm="{server_of_tokens()}",service="registry.test",{scope}'
-            return Answer(401, b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}', {"WWW-Authenticate": challenge})
+            return Answer(
+                401,
+                b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}',
+                {"WWW-Authenticate": challenge},
+            )
         return ranged(asked, blob) if "/blobs/" in asked.path else manifest_answer()
 
     return answer
@@ -42,14 +46,18 @@ def tokens(token="t0ken", **more):
 
 def test_an_anonymous_token_is_asked_for_once():
     blob = b"config"
-    with Server(tokens(expires_in=300)) as issuer, Server(guarded(lambda: issuer.url + "/token?x=1", blob=blob)) as server:
+    with (
+        Server(tokens(expires_in=300)) as issuer,
+        Server(guarded(lambda: issuer.url + "/token?x=1", blob=blob)) as server,
+    ):
         registry = client(server)
         for _ in range(3):
             assert registry.manifest("a/b", "latest")[0] == MANIFEST
         assert registry.blob("a/b", digest(blob), 100) == blob
         assert [asked.authorization for asked in server.asked] == [None, *["Bearer t0ken"] * 4]
         (asked,) = issuer.asked
-        assert asked.method == "GET" and asked.authorization is None
+        assert asked.method == "GET"
+        assert asked.authorization is None
         query = parse_qs(urlsplit(asked.target).query)
         assert query == {"x": ["1"], "service": ["registry.test"], "scope": ["repository:a/b:pull"]}
 
@@ -65,7 +73,12 @@ def test_each_repository_has_a_token_of_its_own():
 
 def test_a_token_that_is_no_longer_taken_is_replaced():
     current = ["one"]
-    with Server(lambda asked: tokens(current[0])(asked)) as issuer:
+
+    def issue(asked):
+        return tokens(current[0])(asked)
+
+    with Server(issue) as issuer:
+
         def answer(asked):
             return guarded(lambda: issuer.url, current[0])(asked)
 
@@ -80,7 +93,10 @@ def test_a_token_that_is_no_longer_taken_is_replaced():
 
 def test_a_token_that_is_never_taken_ends_the_pull():
     with Server(tokens("wrong")) as issuer, Server(guarded(lambda: issuer.url, "right")) as server:
-        with pytest.raises(errors.Unauthorized, match="pull access denied for .*a/b, repository does not exist or may require 'docker login'"):
+        with pytest.raises(
+            errors.Unauthorized,
+            match=r"pull access denied for .*a/b, repository does not exist or may require 'docker login'",
+        ):
             client(server).manifest("a/b", "1")
         assert len(issuer.asked) <= 2
 
@@ -94,10 +110,15 @@ def test_a_password_goes_to_the_token_server_and_not_to_the_registry():
 
 
 def test_an_identity_token_is_exchanged_by_post():
-    with Server(lambda _: Answer(200, b'{"access_token":"t0ken"}')) as issuer, Server(guarded(lambda: issuer.url)) as server:
+    with (
+        Server(lambda _: Answer(200, b'{"access_token":"t0ken"}')) as issuer,
+        Server(guarded(lambda: issuer.url)) as server,
+    ):
         client(server, username="<token>", password="refresh&me").manifest("a/b", "1")
         (asked,) = issuer.asked
-        assert asked.method == "POST" and asked.authorization is None and "?" not in asked.target
+        assert asked.method == "POST"
+        assert asked.authorization is None
+        assert "?" not in asked.target
         assert parse_qs(asked.body.decode()) == {
             "grant_type": ["refresh_token"], "client_id": ["knarr"], "refresh_token": ["refresh&me"],
             "service": ["registry.test"], "scope": ["repository:a/b:pull"],
@@ -128,12 +149,17 @@ def test_wrong_basic_credentials_are_named_as_such():
 
 @pytest.mark.parametrize("status", [400, 401, 403])
 def test_a_token_server_that_refuses_the_password(status):
-    with Server(lambda _: Answer(status, b'{"details":"incorrect username or password"}')) as issuer, Server(guarded(lambda: issuer.url)) as server:
-        with pytest.raises(errors.Unauthorized, match=f"{issuer.url}.* refused the credentials"):
-            client(server, username="ann", password="s3cret").manifest("a/b", "1")
+    with (
+        Server(lambda _: Answer(status, b'{"details":"incorrect username or password"}')) as issuer,
+        Server(guarded(lambda: issuer.url)) as server,
+        pytest.raises(errors.Unauthorized, match=rf"{issuer.url}.* refused the credentials"),
+    ):
+        client(server, username="ann", password="s3cret").manifest("a/b", "1")
 
 
-@pytest.mark.parametrize("realm", ["http://token.example/", "http://192.0.2.1/token", "ftp://x/", "http://u:p@127.0.0.1/", "nonsense", ""])
+@pytest.mark.parametrize(
+    "realm", ["http://token.example/", "http://192.0.2.1/token", "ftp://x/", "http://u:p@127.0.0.1/", "nonsense", ""]
+)
 def test_credentials_are_withheld_from_token_servers_that_anyone_can_listen_to(realm):
     with Server(guarded(lambda: realm)) as server:
         with pytest.raises(errors.PermissionDenied, match="were not sent to the token server"):
@@ -143,7 +169,10 @@ def test_credentials_are_withheld_from_token_servers_that_anyone_can_listen_to(r
 
 def test_a_registry_on_https_may_not_name_a_token_server_on_http_even_to_the_anonymous(tmp_path):
     tls, _ = certificate(tmp_path)
-    with Server(guarded(lambda: "http://192.0.2.1/token"), tls) as server, pytest.raises(errors.PermissionDenied, match="neither https nor"):
+    with (
+        Server(guarded(lambda: "http://192.0.2.1/token"), tls) as server,
+        pytest.raises(errors.PermissionDenied, match="neither https nor"),
+    ):
         client(server, insecure=True).manifest("a/b", "1")
 
 
@@ -151,7 +180,7 @@ def test_credentials_do_not_follow_a_redirect_of_the_token_server():
     with Server(tokens()) as thief, Server(lambda _: Answer(307, b"", {"Location": thief.url + "/steal"})) as issuer:
         with Server(guarded(lambda: issuer.url)) as server:
             for name, secret in [("ann", "s3cret"), ("<token>", "identity")]:
-                with pytest.raises(errors.PermissionDenied, match="redirect .* was refused"):
+                with pytest.raises(errors.PermissionDenied, match=r"redirect .* was refused"):
                     client(server, username=name, password=secret).manifest("a/b", "1")
         assert thief.asked == []
 
@@ -171,6 +200,7 @@ def test_what_is_no_token_is_refused(body):
 def test_a_redirected_blob_is_fetched_without_authorization(scheme):
     blob = b"layer" * 1000
     with Server(lambda asked: ranged(asked, blob)) as network, Server(tokens()) as issuer:
+
         def answer(asked):
             if scheme == "Basic" and asked.authorization != BASIC:
                 return Answer(401, b"", {"WWW-Authenticate": "Basic realm=x"})
@@ -188,6 +218,7 @@ def test_a_redirected_blob_is_fetched_without_authorization(scheme):
 
 def test_authorization_does_not_come_back_after_a_detour():
     with Server(lambda _: Answer(302, b"", {"Location": f"{server.url}/elsewhere"})) as network:
+
         def answer(asked):
             if asked.path == "/elsewhere":
                 return Answer(401, b"", {"WWW-Authenticate": "Basic realm=x"})
@@ -212,15 +243,18 @@ def test_a_redirect_on_the_registry_itself_keeps_authorization():
 
 
 def test_a_challenge_of_a_content_network_gets_no_answer():
-    with Server(lambda _: Answer(401, b"", {"WWW-Authenticate": f'Bearer realm="{thief.url}"'})) as network, Server(tokens()) as thief:
-        with Server(lambda _: Answer(307, b"", {"Location": network.url})) as server:
-            with pytest.raises(errors.Unavailable):
-                client(server, username="ann", password="s3cret", timeout=0.5).manifest("a", "1")
+    with (
+        Server(lambda _: Answer(401, b"", {"WWW-Authenticate": f'Bearer realm="{thief.url}"'})) as network,
+        Server(tokens()) as thief,
+    ):
+        with Server(lambda _: Answer(307, b"", {"Location": network.url})) as server, pytest.raises(errors.Unavailable):
+            client(server, username="ann", password="s3cret", timeout=0.5).manifest("a", "1")
         assert thief.asked == []
 
 
 def test_nothing_secret_is_in_a_message():
     with Server(lambda _: Answer(403, b"no")) as network:
+
         def answer(asked):
             return Answer(307, b"", {"Location": f"{network.url}/x?X-Amz-Signature=verysecret"})
 

@@ -50,7 +50,7 @@ def blob(answer, data=BLOB, limit=10_000_000, **options):
 # Manifests
 
 
-@pytest.mark.parametrize("answer, error, words", [
+@pytest.mark.parametrize(("answer", "error", "words"), [
     (Answer(200, b"<html>", {"Content-Type": "text/html; charset=utf-8"}), errors.Unavailable, "answered with text/html.*is it a registry"),
     (Answer(200, MANIFEST, {"Content-Type": "application/vnd.docker.distribution.manifest.v1+prettyjws"}), errors.Unsupported, "schema 1.*push it again"),
     (manifest_answer(b'{"schemaVersion":1}', "application/json"), errors.Unsupported, "schema 1"),
@@ -88,7 +88,7 @@ def test_a_manifest_by_digest_is_verified():
         manifest(lambda _: manifest_answer(docker_content_digest=digest(b"other")), digest(b"other"))
 
 
-@pytest.mark.parametrize("repository, reference", [
+@pytest.mark.parametrize(("repository", "reference"), [
     ("../etc", "1"), ("a/../b", "1"), ("A", "1"), ("a b", "1"), ("a\0b", "1"), ("a\r\nX: y", "1"), ("", "1"), ("a?x", "1"), ("a/" * 200 + "a", "1"),
     ("a", ""), ("a", "../x"), ("a", "x y"), ("a", "x\r\n"), ("a", "x" * 129), ("a", "sha256:12"), ("a", "md5:" + "0" * 32), ("a", "sha512:" + "0" * 128),
 ])  # fmt: skip
@@ -118,10 +118,22 @@ def test_what_is_not_http_is_unavailable(raw):
 
 
 def test_chunked_answers_and_answers_until_the_end_are_read():
-    chunks = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + f"5;x=y\r\n{MANIFEST[:5].decode()}\r\n{len(MANIFEST) - 5:X}\r\n".encode() + MANIFEST[5:] + b"\r\n0\r\nTrailer: x\r\n\r\n"
+    chunks = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + f"5;x=y\r\n{MANIFEST[:5].decode()}\r\n{len(MANIFEST) - 5:X}\r\n".encode()
+        + MANIFEST[5:]
+        + b"\r\n0\r\nTrailer: x\r\n\r\n"
+    )
     assert manifest(lambda _: lambda talk: talk.send(chunks))[0] == MANIFEST
     assert manifest(lambda _: lambda talk: talk.send(b"HTTP/1.0 200 OK\r\n\r\n" + MANIFEST))[0] == MANIFEST
-    assert manifest(lambda _: lambda talk: talk.send(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + head(len(MANIFEST)) + MANIFEST))[0] == MANIFEST
+    assert (
+        manifest(
+            lambda _: (
+                lambda talk: talk.send(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + head(len(MANIFEST)) + MANIFEST)
+            )
+        )[0]
+        == MANIFEST
+    )
 
 
 def test_a_connection_closed_while_idle_is_made_again():
@@ -152,9 +164,13 @@ def test_connections_are_used_again():
 
 def test_a_manifest_that_never_comes():
     began = time.monotonic()
-    with Server(lambda _: lambda talk: talk.stall()) as server:
-        with pytest.raises(errors.Unavailable, match=f"{server.host}/a/b:latest: {server.host} is unavailable: no byte came for"):
-            client(server, timeout=0.3).manifest("a/b", "latest")
+    with (
+        Server(lambda _: lambda talk: talk.stall()) as server,
+        pytest.raises(
+            errors.Unavailable, match=f"{server.host}/a/b:latest: {server.host} is unavailable: no byte came for"
+        ),
+    ):
+        client(server, timeout=0.3).manifest("a/b", "latest")
     assert time.monotonic() - began < 5
 
 
@@ -188,7 +204,7 @@ def test_a_small_blob_is_bounded_and_verified():
         blob(lambda asked: ranged(asked, b"x" * 100))
     with pytest.raises(errors.Corrupt, match="more than the 1000 bytes"):
         blob(lambda asked: ranged(asked, BLOB), limit=1000)
-    with pytest.raises(errors.NotFound, match="blob .*/a/b@sha256:.* not found: blob unknown"):
+    with pytest.raises(errors.NotFound, match=r"blob .*/a/b@sha256:.* not found: blob unknown"):
         blob(lambda _: Answer(404, b'{"errors":[{"code":"BLOB_UNKNOWN","message":"blob unknown to registry"}]}'))
     with pytest.raises(errors.Unavailable, match="text/html where a blob was expected"):
         blob(lambda _: Answer(200, b"<html>", {"Content-Type": "text/html"}))
@@ -208,7 +224,13 @@ def cut(*lengths, then=ranged):
 
         def send(talk):
             if start:
-                talk.send(head(len(BLOB) - start, "206 Partial Content", f"Content-Range: bytes {start}-{len(BLOB) - 1}/{len(BLOB)}\r\n"))
+                talk.send(
+                    head(
+                        len(BLOB) - start,
+                        "206 Partial Content",
+                        f"Content-Range: bytes {start}-{len(BLOB) - 1}/{len(BLOB)}\r\n",
+                    )
+                )
             else:
                 talk.send(head(len(BLOB)))
             talk.send(BLOB[start : start + length])
@@ -225,7 +247,9 @@ def test_a_broken_connection_is_resumed_where_it_broke():
 
 
 def test_a_server_without_ranges_is_read_from_the_start_again():
-    whole = lambda asked, data: Answer(200, data)
+    def whole(asked, data):
+        return Answer(200, data)
+
     with Server(cut(1_000_000, then=whole)) as server:
         assert client(server).blob("a/b", digest(BLOB), 10_000_000) == BLOB
         assert [asked.start for asked in server.asked] == [0, 1_000_000]
@@ -283,7 +307,10 @@ def test_an_expired_link_is_asked_for_again():
     def network(asked):
         return ranged(asked, BLOB) if asked.target == "/1" else Answer(403, b"<Error>expired</Error>")
 
-    with Server(network) as elsewhere, Server(lambda _: Answer(307, b"", {"Location": f"{elsewhere.url}/{next(links)}"})) as server:
+    with (
+        Server(network) as elsewhere,
+        Server(lambda _: Answer(307, b"", {"Location": f"{elsewhere.url}/{next(links)}"})) as server,
+    ):
         assert client(server).blob("a/b", digest(BLOB), 10_000_000) == BLOB
 
 
@@ -402,7 +429,10 @@ def test_no_authorities_at_all_says_so(tmp_path, monkeypatch):
     empty.write_text("")
     monkeypatch.setenv("SSL_CERT_FILE", str(empty))
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
-    with Server(lambda _: manifest_answer(), tls) as server, pytest.raises(errors.Unavailable, match="install the ca-certificates package"):
+    with (
+        Server(lambda _: manifest_answer(), tls) as server,
+        pytest.raises(errors.Unavailable, match="install the ca-certificates package"),
+    ):
         client(server).manifest("a", "1")
 
 
@@ -416,9 +446,11 @@ def test_https_to_a_server_of_plain_http():
 def test_a_redirect_from_https_to_http_is_refused(tmp_path):
     tls, _ = certificate(tmp_path)
     with Server(lambda _: manifest_answer()) as plain:
-        with Server(lambda _: Answer(307, b"", {"Location": plain.url}), tls) as server:
-            with pytest.raises(errors.PermissionDenied, match="from https to plain http"):
-                client(server, insecure=True).manifest("a", "1")
+        with (
+            Server(lambda _: Answer(307, b"", {"Location": plain.url}), tls) as server,
+            pytest.raises(errors.PermissionDenied, match="from https to plain http"),
+        ):
+            client(server, insecure=True).manifest("a", "1")
         assert plain.asked == []
 
 
@@ -442,6 +474,7 @@ def test_a_proxy_is_asked_for_other_hosts(monkeypatch):
 def test_https_goes_through_a_tunnel(monkeypatch, tmp_path):
     tls, _ = certificate(tmp_path)
     with Server(lambda _: manifest_answer(), tls) as server:
+
         def tunnel(talk):
             with socket.create_connection(("127.0.0.1", server.port)) as beyond:
                 talk.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -463,7 +496,9 @@ def test_https_goes_through_a_tunnel(monkeypatch, tmp_path):
 def test_a_proxy_that_refuses(monkeypatch):
     with Server(lambda _: Answer(407)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        with pytest.raises(errors.Unavailable, match=f"the proxy {proxy.host} answered 407 to CONNECT registry.invalid:443"):
+        with pytest.raises(
+            errors.Unavailable, match=f"the proxy {proxy.host} answered 407 to CONNECT registry.invalid:443"
+        ):
             _core.Registry("registry.invalid", timeout=2.0).manifest("a", "1")
     monkeypatch.setenv("HTTPS_PROXY", "socks5://x:1")
     with pytest.raises(errors.Unavailable, match="HTTPS_PROXY is not a usable proxy"):
