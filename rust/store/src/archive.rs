@@ -10,6 +10,7 @@ use std::thread;
 use crate::blob::{Verified, read};
 use crate::decode::Compression;
 use crate::digest::{Digest, Hasher};
+use crate::durable::Written;
 use crate::error::{Context, StoreError};
 use crate::input::{Input, ReaderInput};
 use crate::layer::{LayerError, LayerProblem, clean, parent};
@@ -67,7 +68,11 @@ impl Store {
             ..Limits::default()
         };
         let contents = read_contents(path, directory, &limits)?;
-        self.sync()?;
+        let written = contents.blobs.iter().map(|blob| Written {
+            path: blob.path(),
+            entries: 0,
+        });
+        self.settle(&written.collect::<Vec<_>>())?;
         for blob in &contents.blobs {
             blob.publish(self)?;
         }

@@ -119,6 +119,11 @@ impl Verified {
         Self { digest, path }
     }
 
+    /// Where it is until then.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Gives the blob its name; its bytes must have been synced.
     pub(crate) fn publish(&self, store: &Store) -> Result<(), StoreError> {
         let target = store.blob_path(&self.digest);

@@ -55,3 +55,35 @@ impl Drop for Claim<'_> {
         self.claims.freed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_and_nobody_waits_when_cancelled() {
+        let (claims, progress, digest) = (Claims::default(), Progress::new(), Digest::of(b"x"));
+        let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let _claim = claims.take(digest, &progress).unwrap();
+                    most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    thread::sleep(Duration::from_millis(5));
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        assert_eq!(most.into_inner(), 1);
+        let _held = claims.take(digest, &progress).unwrap();
+        let _other = claims.take(Digest::of(b"y"), &progress).unwrap();
+        progress.cancel();
+        assert!(matches!(
+            claims.take(digest, &progress),
+            Err(StoreError::Cancelled)
+        ));
+    }
+}

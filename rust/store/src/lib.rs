@@ -18,6 +18,7 @@ mod claims;
 mod copy_up;
 mod decode;
 mod digest;
+mod durable;
 mod error;
 mod fetch;
 mod input;

@@ -1,7 +1,7 @@
 //! Layers into snapshots: several side by side, one sync, and then their names.
 //!
 //! Until the end every snapshot is a directory in `tmp/` and every new blob a file in `ingest/`. Then, lowest layer
-//! first, what needs the lower layers is fixed up; one syncfs makes all of it durable; renames give names; the two directories are
+//! first, what needs the lower layers is fixed up; all of it is made durable at once; renames give names; the two directories are
 //! synced. A kill before the renames leaves partial blobs to resume from and directories to sweep; one between them leaves
 //! complete blobs and complete snapshots, each with all that are below it.
 
@@ -14,6 +14,7 @@ use std::thread;
 use crate::blob::Verified;
 use crate::decode::DecoderFactory;
 use crate::digest::{Digest, Hasher};
+use crate::durable::Written;
 use crate::error::{Classified, Context, ErrorKind, StoreError};
 use crate::fetch::Fetch;
 use crate::layer::{self, Applied};
@@ -177,7 +178,16 @@ impl Store {
             below.push(path);
         }
         if drafts.iter().any(Option::is_some) || !verified.is_empty() {
-            self.sync()?;
+            let blobs = verified.iter().map(|blob| Written {
+                path: blob.path(),
+                entries: 0,
+            });
+            let made = drafts.iter().flatten();
+            let trees = made.map(|draft| Written {
+                path: &draft.path,
+                entries: draft.applied.entries,
+            });
+            self.settle(&blobs.chain(trees).collect::<Vec<_>>())?;
             for blob in verified {
                 blob.publish(self)?;
             }

@@ -138,3 +138,30 @@ impl Decoder for PlainDecoder {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_tells_its_compression_by_its_first_bytes() {
+        let cases: [(&[u8], Result<Compression, &str>); 9] = [
+            (b"", Ok(Compression::Plain)),
+            (b"\x1f", Ok(Compression::Plain)),
+            (b"\x1f\x8b\x08", Ok(Compression::Gzip)),
+            (b"\x28\xb5\x2f\xfd", Ok(Compression::Zstd)),
+            (b"\x5f\x2a\x4d\x18", Ok(Compression::Zstd)),
+            (b"\xfd7zXZ\0", Err("xz")),
+            (b"BZh9", Err("bzip2")),
+            (b"\x04\x22\x4d\x18", Err("lz4")),
+            (b"etc/passwd\0", Ok(Compression::Plain)),
+        ];
+        for (start, expected) in cases {
+            assert_eq!(
+                Compression::detect(start),
+                expected.map_err(DecodeError::Unsupported),
+                "{start:?}"
+            );
+        }
+    }
+}

@@ -71,3 +71,55 @@ impl Decoder for ZstdDecoder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything a stream decodes to, through an output of so many bytes.
+    fn decode(stream: &[u8], room: usize) -> Result<Vec<u8>, DecodeError> {
+        let mut decoder = ZstdDecoder::new()?;
+        let (mut at, mut plain, mut output) = (0, Vec::new(), vec![0; room]);
+        loop {
+            let step = decoder.decode(&stream[at..], at == stream.len(), &mut output, 0)?;
+            at += step.consumed;
+            plain.extend_from_slice(&output[..step.produced]);
+            if at == stream.len() && step.produced == 0 {
+                decoder.finish()?;
+                return Ok(plain);
+            }
+        }
+    }
+
+    #[test]
+    fn frames_are_one_stream_and_skippable_ones_are_skipped() {
+        let frame = |data: &[u8]| zstd::encode_all(data, 3).unwrap();
+        let zeros = vec![0; 300_000];
+        let skippable = b"\x50\x2a\x4d\x18\x04\x00\x00\x00skip";
+        let stream = [frame(b"one"), skippable.to_vec(), frame(&zeros), frame(b"")].concat();
+        for room in [1, 1000, 1 << 20] {
+            assert_eq!(
+                decode(&stream, room).unwrap(),
+                [b"one".as_slice(), &zeros].concat()
+            );
+        }
+    }
+
+    #[test]
+    fn a_truncated_frame_is_told_from_a_malformed_one() {
+        let frame = zstd::encode_all([7; 5000].as_slice(), 3).unwrap();
+        for length in [1, 5, frame.len() - 1] {
+            assert_eq!(
+                decode(&frame[..length], 1 << 16),
+                Err(DecodeError::Truncated(NAME)),
+                "{length}"
+            );
+        }
+        let mut wrong = frame;
+        wrong[4] ^= 0xff;
+        assert!(matches!(
+            decode(&wrong, 1 << 16),
+            Err(DecodeError::Malformed(..) | DecodeError::Truncated(_))
+        ));
+    }
+}
