@@ -108,6 +108,29 @@ def test_pause_and_unpause(supervisor, client):
     wait_until(lambda: len(supervisor.output(container)) > len(before), what="more output")
 
 
+def test_what_is_paused_can_be_killed_and_runs_nothing_new(supervisor, client):
+    container = supervisor.start(client, ["sleep", "30"])
+    client.call("pause", container=container)
+    with pytest.raises(Refused, match="is paused, unpause the container before exec"):
+        client.call("exec", container=container, exec="e", process=process(["true"]))
+    client.call("signal", container=container, signal=9)
+    assert client.exit(container)["code"] == 137
+
+
+def test_a_start_outlives_the_client_that_asked_for_it(supervisor):
+    for _ in range(20):
+        container, fields = supervisor.bundle(["sleep", "30"])
+        client = supervisor.client()
+        client.send("start", **fields)
+        client.close()
+        client = supervisor.client(subscribe=False)
+        assert container in [listed["container"] for listed in client.containers()]
+        client.call("subscribe")
+        client.call("signal", container=container, signal=9)
+        assert client.exit(container)["code"] == 137
+        client.call("forget", container=container)
+
+
 def test_memory_kills_are_told(supervisor, client):
     container = supervisor.start(client, ["sh", "-c", "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done"], memory=16 << 20)
     exit = client.exit(container)

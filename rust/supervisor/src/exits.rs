@@ -7,7 +7,6 @@ use crate::clock;
 
 /// The end of a process, as it is stored and announced.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
 pub struct Exit {
     /// The process in the host's PID namespace; 0 where it never was known.
     pub pid: i32,

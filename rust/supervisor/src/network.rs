@@ -25,7 +25,7 @@ const READY: usize = 4;
 
 /// What has to be withdrawn when a container ends.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
+#[serde(default)]
 pub struct NetworkRecord {
     /// Its bridge and that bridge's address.
     pub bridge: Option<(String, String)>,

@@ -17,7 +17,7 @@ use crate::protocol::{Id, Target};
 
 /// A process that runs, or is about to.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default)]
 pub struct State {
     /// 0 while the process is being started: whoever finds that undoes the start.
     pub pid: i32,

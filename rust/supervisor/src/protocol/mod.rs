@@ -10,5 +10,5 @@ mod request;
 pub use answer::{Answer, Event, Failure, Listed, Status, packet};
 pub use name::{Id, Target};
 pub use request::{
-    Attach, Exec, NetworkMode, NetworkRequest, Operation, Port, Request, Size, Start, parse,
+    Attach, Exec, Hello, NetworkMode, NetworkRequest, Operation, Port, Request, Size, Start, parse,
 };

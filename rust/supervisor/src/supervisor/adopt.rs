@@ -168,7 +168,7 @@ impl Supervisor {
                     .ok()
             });
         let container = Container {
-            phase: Phase::Starting,
+            phase: Phase::Starting(0),
             started_at: state.started_at,
             pid: state.pid,
             adopted: true,

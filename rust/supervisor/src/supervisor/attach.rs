@@ -44,7 +44,7 @@ impl Supervisor {
         let container = self.containers.get(&target.container);
         let Some(exec) = &target.exec else {
             return Ok(match container.map(|container| &container.phase) {
-                None | Some(Phase::Starting) => Attachable::Early,
+                None | Some(Phase::Starting(_)) => Attachable::Early,
                 Some(Phase::Running(key)) => Attachable::Running(*key),
                 Some(Phase::Exited(_)) => Attachable::Ended,
             });

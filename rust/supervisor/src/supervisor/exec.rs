@@ -80,7 +80,7 @@ impl Supervisor {
             container.execs.insert(id.clone(), ExecPhase::Starting);
         }
         self.under_way += 1;
-        self.starters.submit(move || {
+        self.helpers.submit(move || {
             let result = job.run();
             Done::Exec(Box::new(ExecDone {
                 client,
@@ -202,7 +202,7 @@ impl Supervisor {
         let key = self.supervise(target, pid, &pidfd, true, ends, &state, None)?;
         if let (Some(container), Some(exec)) =
             (self.containers.get_mut(&target.container), &target.exec)
-            && !matches!(container.phase, Phase::Starting)
+            && !matches!(container.phase, Phase::Starting(_))
         {
             container
                 .execs
@@ -237,6 +237,14 @@ impl Job {
                 format!("cannot {what} of {target}: {error}"),
             )
         };
+        if cgroup.frozen().is_ok_and(|frozen| frozen) {
+            // What is started in a frozen group does not come to its program.
+            let what = format!(
+                "container {} is paused, unpause the container before exec",
+                target.container
+            );
+            return Err(Failure::new(Kind::Conflict, what));
+        }
         let seccomp = self
             .seccomp
             .as_deref()

@@ -245,7 +245,12 @@ impl Supervisor {
             self.remove_records(&Target::container(id.clone()));
         }
         for waiting in std::mem::take(&mut self.waiting) {
-            self.start(waiting.client, waiting.request, waiting.start);
+            // A client that has gone will ask anew, if it still wants to.
+            if self.clients.contains_key(&waiting.client) {
+                self.start(waiting.client, waiting.request, waiting.start);
+            } else {
+                self.close_early(&waiting.start.container);
+            }
         }
     }
 

@@ -26,6 +26,9 @@ use crate::roles;
 /// How long the keeper may take to hand everything over.
 const HANDOVER: Duration = Duration::from_secs(10);
 
+/// How long is waited after a keeper that did not last.
+const HEIR_PAUSE: Duration = Duration::from_secs(5);
+
 /// Descriptors of one process.
 pub type Deposit = (i32, Vec<(Part, OwnedFd)>);
 
@@ -210,11 +213,27 @@ impl Supervisor {
             self.journal
                 .say(format!("cannot become a subreaper: {error}"));
         }
+        // One that dies at once is not followed at once.
+        if self
+            .heir_since
+            .is_some_and(|since| since.elapsed() < HEIR_PAUSE)
+        {
+            self.keeper_pid = 0;
+            self.heir_due = Some(Instant::now() + HEIR_PAUSE);
+        } else {
+            self.have_heir();
+        }
+    }
+
+    pub(super) fn have_heir(&mut self) {
+        self.heir_due = None;
+        self.heir_since = Some(Instant::now());
         if let Err(error) = self.start_heir() {
             self.journal.say(format!(
-                "cannot start another keeper: {error}; going on without one"
+                "cannot start another keeper: {error}; trying again in {HEIR_PAUSE:?}"
             ));
             self.keeper_pid = 0;
+            self.heir_due = Some(Instant::now() + HEIR_PAUSE);
         }
     }
 

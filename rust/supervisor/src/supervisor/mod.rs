@@ -40,12 +40,12 @@ use crate::network::{Network, NetworkRecord};
 use crate::options::Options;
 use crate::poll::{Interest, Poll, Ready, Token, Watched};
 use crate::process::Process;
-use crate::protocol::{Id, Start};
+use crate::protocol::{Answer, Hello, Id, Start};
 use crate::records::Records;
 use crate::roles::inherited_socket;
 use crate::session::Session;
 use crate::wire::PACKET_BYTES;
-use crate::workers::{Pool, Results};
+use crate::workers::{PATIENCE, Pool, Results};
 use clients::Client;
 use exec::ExecDone;
 use seccomp::Filters;
@@ -75,8 +75,8 @@ struct Container {
 /// Where a container is in its life.
 #[derive(Debug)]
 enum Phase {
-    /// A worker starts it.
-    Starting,
+    /// A worker starts it, for this client.
+    Starting(u32),
     /// It runs, or its output is being drained: the key of its process.
     Running(u32),
     /// Its exit has been announced.
@@ -97,6 +97,7 @@ enum Done {
     Start(Box<StartDone>),
     Exec(Box<ExecDone>),
     Teardown(Id, Vec<String>),
+    Answer(u32, u64, Answer),
 }
 
 /// What a worker is removing of a container.
@@ -126,6 +127,8 @@ struct Supervisor {
     lock: OwnedFd,
     link: Option<Link>,
     heir: Option<i32>,
+    heir_since: Option<Instant>,
+    heir_due: Option<Instant>,
     orphaned: bool,
     generation: u64,
     keeper_pid: i32,
@@ -134,8 +137,10 @@ struct Supervisor {
     /// In the event loop for `results`.
     _results: Watched,
     starters: Pool<Done>,
+    /// Execs and freezes: these may wait for as long as the container likes.
+    helpers: Pool<Done>,
     sweeper: Pool<Done>,
-    /// Starts and execs that workers are busy with.
+    /// Starts, execs and freezes that workers are busy with.
     under_way: usize,
     clients: BTreeMap<u32, Client>,
     containers: BTreeMap<Id, Container>,
@@ -146,6 +151,9 @@ struct Supervisor {
     /// Containers whose remains are being removed.
     torn_down: BTreeMap<Id, Remains>,
     waiting: Vec<Waiting>,
+    /// Clients, with their requests, that want to know what there is while starts are under way for others that
+    /// have gone.
+    curious: Vec<(u32, u64, Hello)>,
     lingering: BTreeMap<u32, Instant>,
     last_key: u32,
     buffer: Vec<u8>,
@@ -193,12 +201,15 @@ impl Supervisor {
             lock: handed.lock,
             link: Some(Link::new(watch(handed.socket, Token::Link)?)),
             heir: None,
+            heir_since: None,
+            heir_due: None,
             orphaned: false,
             generation: handed.generation,
             keeper_pid: handed.keeper_pid,
             files: handed.files,
             _results: watch(results.descriptor().map_err(failed)?, Token::Workers)?,
             starters: results.pool("start", STARTERS).map_err(failed)?,
+            helpers: results.pool("help", STARTERS).map_err(failed)?,
             sweeper: results.pool("sweep", 1).map_err(failed)?,
             results,
             poll,
@@ -210,6 +221,7 @@ impl Supervisor {
             early: BTreeMap::new(),
             torn_down: BTreeMap::new(),
             waiting: Vec::new(),
+            curious: Vec::new(),
             lingering: BTreeMap::new(),
             last_key: 0,
             buffer: vec![0; READ_BYTES],
@@ -261,6 +273,10 @@ impl Supervisor {
                 Done::Start(done) => self.started(*done),
                 Done::Exec(done) => self.executed(*done),
                 Done::Teardown(id, complaints) => self.torn_down(&id, complaints),
+                Done::Answer(client, request, answer) => {
+                    self.under_way -= 1;
+                    self.answer(client, request, &answer);
+                }
             }
         }
     }
@@ -293,7 +309,13 @@ impl Supervisor {
         let orphans = self
             .orphaned
             .then(|| Instant::now() + Duration::from_secs(1));
-        let due = deadlines.chain(idle_exit).chain(orphans).min()?;
+        let relief = (self.under_way > 0).then(|| Instant::now() + PATIENCE);
+        let due = deadlines
+            .chain(idle_exit)
+            .chain(orphans)
+            .chain(relief)
+            .chain(self.heir_due)
+            .min()?;
         Some(due.saturating_duration_since(Instant::now()))
     }
 
@@ -321,6 +343,15 @@ impl Supervisor {
         }
         if self.orphaned {
             self.reap_orphans();
+        }
+        if self.heir_due.as_ref().is_some_and(late) {
+            self.have_heir();
+        }
+        for pool in [&self.starters, &self.helpers] {
+            if let Err(error) = pool.relieve() {
+                self.journal
+                    .say(format!("cannot have another thread: {error}"));
+            }
         }
         if self
             .idle_since

@@ -6,10 +6,13 @@ use knarr_runtime::Kind;
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::json;
 
-use super::{Container, ExecPhase, Phase, Supervisor};
+use super::{Container, Done, ExecPhase, Phase, Supervisor};
 use crate::exits::Exit;
-use crate::protocol::{Answer, Event, Failure, Id, Listed, Operation, Request, Status, Target};
+use crate::protocol::{
+    Answer, Event, Failure, Hello, Id, Listed, Operation, Request, Status, Target,
+};
 
+const SIGKILL: i32 = 9;
 /// Containers of one answer to `hello`: as many as surely fit into a packet.
 const PAGE: usize = 400;
 
@@ -18,7 +21,7 @@ impl Supervisor {
     pub(super) fn requested(&mut self, client: u32, request: Request, descriptors: Vec<OwnedFd>) {
         let Request { id, operation } = request;
         let answer = match operation {
-            Operation::Hello(hello) => Ok(self.hello(hello.after.as_ref())),
+            Operation::Hello(hello) => return self.hello(client, id, hello),
             Operation::Subscribe => {
                 self.answer(client, id, &Ok(json!({})));
                 return self.subscribe(client);
@@ -40,8 +43,8 @@ impl Supervisor {
                 };
                 self.signal(&target, signal.signal)
             }
-            Operation::Pause(container) => self.freeze(&container, true),
-            Operation::Unpause(container) => self.freeze(&container, false),
+            Operation::Pause(container) => return self.freeze(client, id, &container, true),
+            Operation::Unpause(container) => return self.freeze(client, id, &container, false),
             Operation::Forget(target) => {
                 self.forget(&target);
                 Ok(json!({}))
@@ -50,9 +53,20 @@ impl Supervisor {
         self.answer(client, id, &answer);
     }
 
-    fn hello(&self, after: Option<&Id>) -> serde_json::Value {
+    /// Tell what there is. A start that was asked for by a client that has gone, as the daemon's predecessor, comes
+    /// to its end first: nobody else would learn of that container.
+    pub(super) fn hello(&mut self, client: u32, request: u64, hello: Hello) {
+        let unheard = |container: &Container| match container.phase {
+            Phase::Starting(client) => !self.clients.contains_key(&client),
+            Phase::Running(_) | Phase::Exited(_) => false,
+        };
+        if self.containers.values().any(unheard) {
+            self.curious.push((client, request, hello));
+            return;
+        }
+        let after = hello.after.as_ref();
         let rest = self.containers.iter().filter(|(id, container)| {
-            !matches!(container.phase, Phase::Starting) && after.is_none_or(|after| *id > after)
+            !matches!(container.phase, Phase::Starting(_)) && after.is_none_or(|after| *id > after)
         });
         let mut page: Vec<Listed<'_>> = rest
             .map(|(id, container)| listed(id, container))
@@ -60,14 +74,15 @@ impl Supervisor {
             .collect();
         let more = page.len() > PAGE;
         page.truncate(PAGE);
-        json!({
+        let answer = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
             "keeper_pid": self.keeper_pid,
             "generation": self.generation,
             "containers": page,
             "more": more,
-        })
+        });
+        self.answer(client, request, &Ok(answer));
     }
 
     fn subscribe(&mut self, client: u32) {
@@ -101,7 +116,7 @@ impl Supervisor {
         let key = match &target.exec {
             None => match container.phase {
                 Phase::Running(key) => Some(key),
-                Phase::Starting | Phase::Exited(_) => None,
+                Phase::Starting(_) | Phase::Exited(_) => None,
             },
             Some(exec) => match container.execs.get(exec) {
                 Some(ExecPhase::Running(key)) => Some(*key),
@@ -158,6 +173,10 @@ impl Supervisor {
             .and_then(|process| process.pidfd.as_ref());
         let pidfd = pidfd.ok_or_else(|| Failure::missing(target))?;
         match knarr_sys::supervise::send_signal(pidfd, signal) {
+            Ok(()) if signal == SIGKILL => {
+                self.thaw(&target.container);
+                Ok(json!({}))
+            }
             Ok(()) => Ok(json!({})),
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {
                 Err(Failure::missing(target))
@@ -169,34 +188,53 @@ impl Supervisor {
         }
     }
 
-    fn freeze(&mut self, container: &Id, freeze: bool) -> Answer {
-        let target = Target::container(container.clone());
-        self.running(&target)?;
+    /// What is killed while it is frozen dies only once it is thawed (control groups of version 1).
+    fn thaw(&self, container: &Id) {
         let cgroup = self
             .containers
             .get(container)
             .and_then(|container| container.cgroup.as_ref());
-        let Some(cgroup) = cgroup else {
-            return Err(Failure::new(
-                Kind::Unsupported,
-                format!("{target} has no control group: it cannot be paused"),
+        if let Some(cgroup) = cgroup
+            && cgroup.frozen().is_ok_and(|frozen| frozen)
+            && let Err(error) = cgroup.thaw()
+        {
+            self.journal.say(format!(
+                "container {container} was killed and cannot be thawed: {error}"
             ));
+        }
+    }
+
+    /// Freeze or thaw, on a worker: it takes as long as the container's processes need to get there.
+    fn freeze(&mut self, client: u32, request: u64, container: &Id, freeze: bool) {
+        let target = Target::container(container.clone());
+        let cgroup = match self.running(&target) {
+            Ok(_) => self
+                .containers
+                .get(container)
+                .and_then(|container| container.cgroup.clone()),
+            Err(failure) => return self.answer(client, request, &Err(failure)),
         };
-        let (result, verb) = if freeze {
-            (cgroup.freeze(), "pause")
-        } else {
-            (cgroup.thaw(), "unpause")
+        let Some(cgroup) = cgroup else {
+            let what = format!("{target} has no control group: it cannot be paused");
+            return self.answer(client, request, &Err(Failure::new(Kind::Unsupported, what)));
         };
-        result.map_err(|error| {
-            Failure::new(Kind::Internal, format!("cannot {verb} {target}: {error}"))
-        })?;
-        Ok(json!({}))
+        self.under_way += 1;
+        self.helpers.submit(move || {
+            let (result, verb) = if freeze {
+                (cgroup.freeze(), "pause")
+            } else {
+                (cgroup.thaw(), "unpause")
+            };
+            let failed =
+                |error| Failure::new(Kind::Internal, format!("cannot {verb} {target}: {error}"));
+            Done::Answer(client, request, result.map(|()| json!({})).map_err(failed))
+        });
     }
 }
 
 fn listed<'a>(id: &'a Id, container: &Container) -> Listed<'a> {
     let status = match &container.phase {
-        Phase::Starting | Phase::Running(_) => Status::Running,
+        Phase::Starting(_) | Phase::Running(_) => Status::Running,
         Phase::Exited(Exit { known: true, .. }) => Status::Exited,
         Phase::Exited(_) => Status::Unknown,
     };

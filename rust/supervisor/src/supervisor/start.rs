@@ -91,7 +91,7 @@ impl Supervisor {
         };
         match self.containers.get(&id).map(|container| &container.phase) {
             None => {}
-            Some(Phase::Starting) => return conflict("is being started"),
+            Some(Phase::Starting(_)) => return conflict("is being started"),
             Some(Phase::Running(_)) => return conflict("is running"),
             Some(Phase::Exited(_)) => {
                 return conflict("has ended, and its exit has not been forgotten");
@@ -105,7 +105,7 @@ impl Supervisor {
             files: self.files,
         };
         let container = Container {
-            phase: Phase::Starting,
+            phase: Phase::Starting(client),
             started_at: 0,
             pid: 0,
             adopted: false,
@@ -169,6 +169,9 @@ impl Supervisor {
             self.close_early(&id);
         }
         self.answer(client, request, &answer);
+        for (client, request, hello) in std::mem::take(&mut self.curious) {
+            self.hello(client, request, hello);
+        }
     }
 
     fn take_in(&mut self, id: &Id, started: Started) -> Result<serde_json::Value, Failure> {
