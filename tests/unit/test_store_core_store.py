@@ -375,6 +375,36 @@ print(peak())
 """
 
 
+SMALL_AND_LARGE = """
+import sys
+from knarr import _core
+from tests.layers import Member, archive, unpack
+store = _core.Store(sys.argv[1])
+unpack(store, archive(*[Member(f"f{n}", b"x") for n in range(int(sys.argv[2]))]))
+"""
+
+
+@pytest.mark.parametrize(("files", "sync"), [(3, "fsync"), (300, "syncfs")])
+def test_nothing_has_its_name_before_it_is_durable(tmp_path, files, sync):
+    """As the kernel sees it: written, synced, renamed, and the directory of names synced."""
+    log = tmp_path / "log"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    calls = "trace=write,rename,renameat,renameat2,fsync,fdatasync,syncfs"
+    program = [sys.executable, "-c", SMALL_AND_LARGE, str(tmp_path / "root"), str(files)]
+    subprocess.run(["strace", "-f", "-y", "-qq", "-e", calls, "-o", log, *program], env=environment, check=True)
+    lines = log.read_text().splitlines()
+    [named] = [at for at, line in enumerate(lines) if "rename" in line and "/root/snapshots/" in line]
+    written = [at for at, line in enumerate(lines) if "write(" in line and "/root/tmp/layer-" in line]
+    assert len(written) == files
+    assert max(written) < named
+    between = [line for line in lines[max(written) : named] if f" {sync}(" in line]
+    if sync == "fsync":
+        assert sum("/root/tmp/layer-" in line for line in between) == files + 1, "every file, and the directory"
+    else:
+        assert len(between) == 1
+    assert any(" fsync(" in line and "/root/snapshots>" in line for line in lines[named:])
+
+
 def test_a_pull_needs_little_memory(store, tmp_path):
     """The buffers of a pull are few: unpacking 200 MB takes next to nothing."""
     plain = io.BytesIO()
