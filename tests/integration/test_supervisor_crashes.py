@@ -160,6 +160,28 @@ def test_the_keeper_may_die(supervisor, client):
     assert supervisor.launch().returncode == 1, "the lock was lost with the first keeper"
 
 
+def test_keepers_that_do_not_last_are_not_replaced_in_a_rush(supervisor, client):
+    container = supervisor.start(client, ["sleep", "60"])
+    pid = client.call("hello")["pid"]
+    keepers = set()
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        for one in supervisor.pids():
+            if one != pid and "keeper" in comm(one):
+                keepers.add(one)
+                kill(one)
+        time.sleep(0.005)
+    assert 2 <= len(keepers) <= 4
+    assert client.call("hello")["pid"] == pid
+    wait_until(lambda: client.call("hello")["keeper_pid"], what="another keeper")
+    wait_until(lambda: supervisor.log().count("in place of a keeper") > 1, what="its word")
+    kill(pid)
+    client, answer = hello(supervisor, 2)
+    assert answer["containers"][0]["container"] == container
+    client.call("signal", container=container, signal=9)
+    assert client.exit(container)["code"] == 137
+
+
 def test_both_may_die_and_the_process_is_found_again(supervisor, client):
     container = supervisor.start(client, ["sh", "-c", "trap '' PIPE; sleep 2; exit 3"])
     pid = client.call("hello")["containers"][0]["pid"]

@@ -459,3 +459,128 @@ fn read<T: for<'de> Deserialize<'de>>(op: &str, fields: Map<String, Value>) -> R
     serde_json::from_value(Value::Object(fields))
         .map_err(|error| Failure::new(Kind::InvalidArgument, format!("{op}: {error}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(packet: &str) -> (u64, String) {
+        match parse(packet.as_bytes()) {
+            Ok(request) => panic!("{packet} was taken as {request:?}"),
+            Err((id, failure)) => {
+                assert_eq!(failure.kind, Kind::InvalidArgument);
+                (id, failure.message)
+            }
+        }
+    }
+
+    #[test]
+    fn a_start_is_read_whole() {
+        let packet = r#"{"id": 7, "op": "start", "container": "c", "bundle": "/b", "rootfs": {"lower": ["/l"],
+            "tmpfs_size": 5}, "network": {"mode": "bridge", "bridge": "b0", "address": "10.0.0.2/8", "gateway": "10.0.0.1",
+            "ports": [{"protocol": "udp", "host_ip": "0.0.0.0", "host_port": 0, "container_port": 53}]},
+            "size": [24, 80], "log": null}"#;
+        let Request {
+            id: 7,
+            operation: Operation::Start(start),
+        } = parse(packet.as_bytes()).unwrap()
+        else {
+            panic!("not a start");
+        };
+        assert!(matches!(
+            start.rootfs.source(),
+            RootfsSource::Throwaway { tmpfs_size: 5, .. }
+        ));
+        assert_eq!(start.network.mode, NetworkMode::Bridge);
+        assert_eq!(start.network.ports[0].container_port, 53);
+        assert_eq!(start.size, Some(Size(24, 80)));
+        assert!(!start.terminal && !start.stdin && start.log.is_none());
+    }
+
+    #[test]
+    fn an_attach_is_read_whole() {
+        let packet = r#"{"id": 1, "op": "attach", "container": "c", "exec": "e", "stdout": true, "detach_keys": [16, 17],
+            "initial": "aGk="}"#;
+        let Operation::Attach(attach) = parse(packet.as_bytes()).unwrap().operation else {
+            panic!("not an attach")
+        };
+        assert_eq!(attach.target.to_string(), "exec e of container c");
+        assert_eq!(
+            (attach.detach_keys, attach.initial),
+            (vec![16, 17], b"hi".to_vec())
+        );
+        assert!(attach.stdout && !attach.stdin && !attach.stderr && !attach.multiplexed);
+    }
+
+    #[test]
+    fn an_error_carries_the_number_where_there_is_one() {
+        for (packet, id, words) in [
+            ("", 0, "not JSON"),
+            ("[1]", 0, "not a JSON object"),
+            (r#"{"op": "hello"}"#, 0, "needs an `id`"),
+            (r#"{"id": 1.5, "op": "hello"}"#, 0, "needs an `id`"),
+            (r#"{"id": 3}"#, 3, "needs an `op`"),
+            (r#"{"id": 3, "op": "fly"}"#, 3, "unknown operation \"fly\""),
+            (
+                r#"{"id": 3, "op": "subscribe", "all": true}"#,
+                3,
+                "unknown field `all`",
+            ),
+            (
+                r#"{"id": 3, "op": "pause"}"#,
+                3,
+                "missing field `container`",
+            ),
+            (
+                r#"{"id": 3, "op": "forget", "container": "a/b"}"#,
+                3,
+                "\"a/b\" is no ID",
+            ),
+            (
+                r#"{"id": 3, "op": "resize", "container": "a", "rows": -1, "cols": 1}"#,
+                3,
+                "resize: ",
+            ),
+            (
+                r#"{"id": 3, "op": "attach", "container": "a", "initial": "?"}"#,
+                3,
+                "base 64",
+            ),
+            (
+                r#"{"id": 3, "op": "attach"}"#,
+                3,
+                "missing field `container`",
+            ),
+        ] {
+            let (number, message) = refused(packet);
+            assert_eq!(number, id, "{packet}");
+            assert!(message.contains(words), "{packet}: {message}");
+        }
+    }
+
+    #[test]
+    fn an_exec_joins_its_client_to_itself() {
+        let exec = |attach: &str| {
+            format!(
+                r#"{{"id": 1, "op": "exec", "container": "c", "exec": "e", "process": {{"args": ["x"]}}, "attach": {attach}}}"#
+            )
+        };
+        let Operation::Exec(read) = parse(exec(r#"{"stdin": true}"#).as_bytes())
+            .unwrap()
+            .operation
+        else {
+            panic!("not an exec");
+        };
+        assert_eq!(read.attach.unwrap().target, read.target);
+        assert!(
+            refused(&exec(r#"{"exec": "other"}"#))
+                .1
+                .contains("of its own")
+        );
+        assert!(
+            refused(&exec(r#"{"color": 1}"#))
+                .1
+                .contains("unknown field `color`")
+        );
+    }
+}
