@@ -5,11 +5,14 @@
 //! synced. A kill before the renames leaves partial blobs to resume from and directories to sweep; one between them leaves
 //! complete blobs and complete snapshots, each with all that are below it.
 
+use std::convert::Infallible;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use crate::blob::Verified;
 use crate::decode::DecoderFactory;
@@ -26,6 +29,9 @@ use crate::store::Store;
 
 /// Layers unpacked at once.
 const PARALLEL: usize = 4;
+/// Compressed bytes after which the disk is set to work, and how often they are looked at.
+const EARLY_BYTES: u64 = 24 << 20;
+const EARLY_POLL: Duration = Duration::from_millis(50);
 
 /// One layer of an image.
 #[derive(Debug, Clone)]
@@ -268,19 +274,30 @@ impl<'a> Unpacking<'a> {
             Mutex::new(tasks.iter().map(|_| None).collect());
         let verified = Mutex::new(Vec::new());
         let error = Mutex::new(None);
+        let fail = |problem| {
+            if !self.failed.swap(true, Ordering::AcqRel) {
+                *error.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
+            }
+        };
+        let (working, ended) = channel();
         thread::scope(|scope| {
             for _ in 0..PARALLEL.min(groups.len()) {
-                scope.spawn(|| {
+                let working: Sender<Infallible> = working.clone();
+                let (groups, next, drafts, verified, fail) =
+                    (&groups, &next, &drafts, &verified, &fail);
+                scope.spawn(move || {
                     while let Some((_, group)) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if let Err(problem) = self.make_group(tasks, group, &drafts, &verified) {
-                            if !self.failed.swap(true, Ordering::AcqRel) {
-                                *error.lock().unwrap_or_else(PoisonError::into_inner) =
-                                    Some(problem);
-                            }
-                            return;
+                        if let Err(problem) = self.make_group(tasks, group, drafts, verified) {
+                            fail(problem);
+                            break;
                         }
                     }
+                    drop(working);
                 });
+            }
+            drop(working);
+            if let Err(problem) = self.sync_along(tasks, &ended) {
+                fail(problem);
             }
         });
         match error.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -292,6 +309,28 @@ impl<'a> Unpacking<'a> {
                     .unwrap_or_else(PoisonError::into_inner),
             )),
         }
+    }
+
+    /// Syncs now and then while the workers work, so that the sync that they are followed by finds little left: the disk is
+    /// not idle while the processors are busy, nor the other way round.
+    fn sync_along(
+        &self,
+        tasks: &[Option<Task<'_>>],
+        ended: &Receiver<Infallible>,
+    ) -> Result<(), StoreError> {
+        let mut synced = 0;
+        while ended.recv_timeout(EARLY_POLL) == Err(RecvTimeoutError::Timeout) {
+            let done: u64 = tasks
+                .iter()
+                .flatten()
+                .map(|task| task.progress.read().1)
+                .sum();
+            if done.saturating_sub(synced) >= EARLY_BYTES {
+                synced = done;
+                self.store.sync()?;
+            }
+        }
+        Ok(())
     }
 
     fn make_group(
