@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(Ended::from_wait_status(0), Ended::Exited(0));
         assert_eq!(Ended::from_wait_status(3 << 8), Ended::Exited(3));
         assert_eq!(Ended::from_wait_status(9), Ended::Killed(9));
-        assert_eq!(Ended::from_wait_status(11 | 0x80), Ended::Killed(11));
+        assert_eq!(Ended::from_wait_status(0x8b), Ended::Killed(11));
     }
 
     #[test]
