@@ -192,6 +192,11 @@ def test_hostile_entries(store, members, message):
             id="pieces without data",
         ),
         pytest.param(
+            extended(record(b"GNU.sparse.map", b"0,0") + record(b"GNU.sparse.size", b"%d" % (1 << 60))) + header(b"f") + END,
+            r"the size of a file exceeds the limit of 1099511627776",
+            id="endless hole",
+        ),
+        pytest.param(
             header(b"f", 0, b"S", magic=b"ustar  \0", sparse=b"%011o\0%011o\0" % (1 << 30, 10)) + END,
             r"a piece ends beyond the file|do not add up",
             id="old sparse",

@@ -113,10 +113,9 @@ impl Store {
         blocking(py, || self.inner.blob(&digest, limit)).map(|bytes| PyBytes::new(py, &bytes))
     }
 
-    fn blob_size(&self, digest: &str) -> PyResult<Option<u64>> {
-        self.inner
-            .blob_size(&self::digest(digest)?)
-            .map_err(|error| raise(&error))
+    fn blob_size(&self, py: Python<'_>, digest: &str) -> PyResult<Option<u64>> {
+        let digest = self::digest(digest)?;
+        blocking(py, || self.inner.blob_size(&digest))
     }
 
     fn blob_path(&self, digest: &str) -> PyResult<String> {
@@ -141,10 +140,9 @@ impl Store {
         Ok(text(&self.inner.snapshot_path(&digest(chain_id)?)))
     }
 
-    fn has_snapshot(&self, chain_id: &str) -> PyResult<bool> {
-        self.inner
-            .has_snapshot(&digest(chain_id)?)
-            .map_err(|error| raise(&error))
+    fn has_snapshot(&self, py: Python<'_>, chain_id: &str) -> PyResult<bool> {
+        let chain_id = digest(chain_id)?;
+        blocking(py, || self.inner.has_snapshot(&chain_id))
     }
 
     fn snapshots(&self, py: Python<'_>) -> PyResult<Vec<String>> {

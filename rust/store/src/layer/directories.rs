@@ -19,7 +19,7 @@ use crate::limits::Limits;
 use crate::tar::Time;
 use crate::tree;
 
-const OPEN: usize = 64;
+const OPEN: usize = 32;
 /// The kernel's own limit for one path.
 const SYMLINKS: usize = 40;
 

@@ -33,6 +33,8 @@ pub(crate) use directories::{is_whiteout, open_directory};
 pub(crate) use fixup::{copy, copy_attributes, fix_up};
 pub(crate) use path::{clean, join};
 
+use rustix::io::Errno;
+
 use crate::error::{Classified, ErrorKind, explain, kind_of_io};
 use crate::tar::TarError;
 
@@ -127,16 +129,13 @@ impl Classified for LayerError {
         match &self.problem {
             LayerProblem::Archive(source) => source.kind(),
             LayerProblem::Io { source, .. } | LayerProblem::Attribute { source, .. } => {
-                match source.raw_os_error() {
-                    // Names that the file system does not take come from the archive.
-                    Some(code) if code == rustix::io::Errno::NAMETOOLONG.raw_os_error() => {
-                        ErrorKind::Corrupt
-                    }
-                    Some(code) if code == rustix::io::Errno::OPNOTSUPP.raw_os_error() => {
-                        ErrorKind::Unsupported
-                    }
+                match Errno::from_io_error(source) {
+                    // A name that the file system does not take comes from the archive.
+                    Some(Errno::NAMETOOLONG) => ErrorKind::Corrupt,
+                    // The archive is in order, and the file system cannot hold it.
+                    Some(Errno::OPNOTSUPP | Errno::MLINK | Errno::FBIG) => ErrorKind::Unsupported,
                     // Nothing here is missing because of the caller.
-                    _ if source.kind() == io::ErrorKind::NotFound => ErrorKind::Internal,
+                    Some(Errno::NOENT) => ErrorKind::Internal,
                     _ => kind_of_io(source),
                 }
             }
@@ -150,7 +149,7 @@ trait Doing<T> {
     fn doing(self, doing: &'static str) -> Result<T, LayerProblem>;
 }
 
-impl<T> Doing<T> for Result<T, rustix::io::Errno> {
+impl<T> Doing<T> for Result<T, Errno> {
     fn doing(self, doing: &'static str) -> Result<T, LayerProblem> {
         self.map_err(|errno| LayerProblem::Io {
             doing,

@@ -199,10 +199,7 @@ impl<'l, I: Input> Reader<'l, I> {
             entry.size = 0;
         }
         if entry.size > self.limits.unpacked {
-            return Err(TarError::Limit {
-                what: "the size of a file",
-                limit: self.limits.unpacked,
-            });
+            return Err(self.too_large());
         }
         self.remaining = entry.size;
         self.padding = entry.size.next_multiple_of(BLOCK as u64) - entry.size;
@@ -262,6 +259,9 @@ impl<'l, I: Input> Reader<'l, I> {
         } else {
             return Ok(None);
         };
+        if real_size > self.limits.unpacked {
+            return Err(self.too_large());
+        }
         check(&pieces, real_size, self.remaining)?;
         Ok(Some((real_size, pieces)))
     }
@@ -288,6 +288,13 @@ impl<'l, I: Input> Reader<'l, I> {
             "an extension header",
         )?;
         Ok(body)
+    }
+
+    fn too_large(&self) -> TarError {
+        TarError::Limit {
+            what: "the size of a file",
+            limit: self.limits.unpacked,
+        }
     }
 
     fn too_long(&self) -> TarError {
