@@ -16,6 +16,7 @@ mod facts;
 pub mod init;
 pub mod launch;
 pub mod plan;
+pub mod protect;
 pub mod rootfs;
 pub mod seccomp;
 pub mod spec;

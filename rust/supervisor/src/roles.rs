@@ -31,6 +31,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // All of our processes execute /proc/self/exe, so one that is protected protects its children.
+    if let Err(error) = knarr_runtime::protect::executable() {
+        eprintln!("knarr-supervisor: {error}");
+        return ExitCode::FAILURE;
+    }
     // A defect ends the process, not only one of its threads: there is another to take over.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

@@ -16,7 +16,6 @@ mod describe;
 mod exec;
 mod hooks;
 mod kill;
-mod protect;
 mod state;
 mod terminal;
 
@@ -100,7 +99,7 @@ fn dispatch(verb: &str, global: &Args, rest: &[OsString]) -> Outcome {
         root: PathBuf::from(global.get("root").unwrap_or("/run/knarr-runtime")),
     };
     match verb {
-        "run" | "create" | "exec" | "start" => protect::executable()?,
+        "run" | "create" | "exec" | "start" => crate::protect::executable()?,
         _ => {}
     }
     match verb {
