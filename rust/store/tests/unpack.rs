@@ -503,3 +503,29 @@ fn a_writer_resumes_and_verifies() {
         ErrorKind::InvalidArgument
     );
 }
+
+#[test]
+fn pulls_that_share_something_fetch_it_once() {
+    let scratch = Scratch::new("together");
+    let store = scratch.store();
+    let shared = archive("shared", &noise(400_000));
+    let (first, first_blobs) = image(&[archive("a", b"a"), shared.clone()]);
+    let (second, second_blobs) = image(&[archive("b", b"b"), shared]);
+    let mut source = Fake::of(&first, &first_blobs);
+    source.blobs.extend(Fake::of(&second, &second_blobs).blobs);
+    std::thread::scope(|scope| {
+        for layers in [&first, &second, &first, &second] {
+            scope.spawn(|| assert_eq!(pull(&store, layers, &source).unwrap(), [1, 400_000]));
+        }
+    });
+    let mut opened: Vec<Digest> = source
+        .opened()
+        .into_iter()
+        .map(|(digest, _)| digest)
+        .collect();
+    opened.sort_unstable();
+    let mut expected = vec![first[0].digest, first[1].digest, second[0].digest];
+    expected.sort_unstable();
+    assert_eq!(opened, expected);
+    assert_eq!(store.snapshots().unwrap().len(), 4);
+}
