@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::mem;
 use std::net::{IpAddr, Ipv4Addr};
 
 use knarr_sys::net::NetlinkFamily;
@@ -53,6 +54,24 @@ pub struct Host {
     bridges: BTreeMap<LinkName, (Bridge, BridgeLink)>,
     forwards: BTreeMap<String, Vec<Forward>>,
     forgetter: Option<Forgetter>,
+    /// The generation of the host's nftables rules that was found to be well.
+    checked: Option<u32>,
+    warnings: Warnings,
+}
+
+/// What the administrator should know, each thing said once.
+#[derive(Debug, Default)]
+struct Warnings {
+    waiting: Vec<String>,
+    said: BTreeSet<String>,
+}
+
+impl Warnings {
+    fn add(&mut self, warning: String) {
+        if self.said.insert(warning.clone()) {
+            self.waiting.push(warning);
+        }
+    }
 }
 
 impl Host {
@@ -66,6 +85,8 @@ impl Host {
             bridges: BTreeMap::new(),
             forwards: BTreeMap::new(),
             forgetter: None,
+            checked: None,
+            warnings: Warnings::default(),
         })
     }
 
@@ -76,7 +97,8 @@ impl Host {
     }
 
     /// Create or repair a bridge and its NAT. Idempotent, also between processes; where all is well
-    /// it costs two questions to the kernel, so call it before every start.
+    /// it costs two questions to the kernel, and a few more when anybody has changed nftables rules
+    /// meanwhile, so call it before every start.
     pub fn ensure(&mut self, bridge: &Bridge) -> Result<BridgeLink> {
         if let Some((known, link)) = self.bridges.get(&bridge.name)
             && known == bridge
@@ -84,9 +106,7 @@ impl Host {
                 .is_some_and(|found| found.up && found.name == bridge.name.as_str())
         {
             let link = link.clone();
-            if !nft::table_exists(&mut self.netfilter, &self.engine)? {
-                self.write_nat(None)?;
-            }
+            self.check_rules()?;
             return Ok(link);
         }
         let link = self.make_bridge(bridge)?;
@@ -94,7 +114,17 @@ impl Host {
         self.write_nat(Some(bridge))?;
         self.bridges
             .insert(bridge.name.clone(), (bridge.clone(), link.clone()));
+        self.admit();
+        for obstacle in nft::obstacles(&mut self.netfilter, &bridge.name)? {
+            self.warnings.add(obstacle);
+        }
         Ok(link)
+    }
+
+    /// What has been found since the last call that the administrator should know: what else on this host
+    /// stands in the way of its containers. Nothing is said twice.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        mem::take(&mut self.warnings.waiting)
     }
 
     /// Publish a container's ports, all or none, in one transaction.
@@ -180,9 +210,10 @@ impl Host {
         Ok(swept)
     }
 
-    /// Remove a bridge, and its part of the NAT.
+    /// Remove a bridge, its part of the NAT, and its rules in Docker's chain.
     pub fn remove(&mut self, bridge: &LinkName) -> Result<()> {
         self.bridges.remove(bridge);
+        nft::dismiss(&mut self.netfilter, bridge)?;
         let subnets = nft::subnets_of(&mut self.netfilter, &self.engine, bridge)?;
         let mut transaction = Transaction::new(&self.engine);
         nft::delete_bridge(&mut transaction, bridge);
@@ -291,6 +322,32 @@ impl Host {
             index: link.index,
             mtu: link.mtu,
         })
+    }
+
+    /// Whether the rules are in place, ours and those in Docker's chain; what is missing is written.
+    fn check_rules(&mut self) -> Result<()> {
+        // First, so that what is changed while we look is looked at the next time.
+        let generation = nft::generation(&mut self.netfilter)?;
+        if self.checked == Some(generation) {
+            return Ok(());
+        }
+        if !nft::table_exists(&mut self.netfilter, &self.engine)? {
+            self.write_nat(None)?;
+        }
+        self.admit();
+        self.checked = Some(generation);
+        Ok(())
+    }
+
+    /// Have Docker's chain accept our bridges. It is somebody else's: where that fails, a container can start
+    /// all the same.
+    fn admit(&mut self) {
+        let names: Vec<&LinkName> = self.bridges.keys().collect();
+        if let Err(error) = nft::admit(&mut self.netfilter, &names) {
+            self.warnings.add(format!(
+                "{error}; containers may not reach other hosts, nor be reached from there"
+            ));
+        }
     }
 
     /// Write the table whole: its rules, one more bridge, and all that is remembered.

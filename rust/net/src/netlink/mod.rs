@@ -9,7 +9,7 @@ mod reply;
 mod socket;
 
 pub(crate) use batch::{Batch, Body};
-pub(crate) use reply::{attributes, text, u32_ne};
+pub(crate) use reply::{attributes, text, u32_be, u32_ne, u64_be};
 pub(crate) use socket::Socket;
 
 /// A request (linux/netlink.h, `NLM_F_REQUEST`).

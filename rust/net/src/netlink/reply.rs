@@ -135,6 +135,16 @@ pub(crate) fn u32_ne(value: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(value.get(..4)?.try_into().ok()?))
 }
 
+/// The 32-bit integer in network order (nftables).
+pub(crate) fn u32_be(value: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(value.get(..4)?.try_into().ok()?))
+}
+
+/// The 64-bit one.
+pub(crate) fn u64_be(value: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(value.get(..8)?.try_into().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Batch;

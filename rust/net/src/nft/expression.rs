@@ -3,6 +3,7 @@
 //! [`Rule`] reads like the rule in nft's own language: each method is one condition or one action.
 
 use super::{NFTA_LIST_ELEM, put_value};
+use crate::names::LinkName;
 use crate::netlink::Body;
 
 const EXPRESSION_NAME: u16 = 1;
@@ -16,21 +17,23 @@ const R1: u32 = 9;
 const R2: u32 = 10;
 const R4: u32 = 12;
 
-const META_IIFNAME: u32 = 6;
-const META_OIFNAME: u32 = 7;
+pub(super) const META_IIFNAME: u32 = 6;
+pub(super) const META_OIFNAME: u32 = 7;
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
 const BASE_NETWORK: u32 = 1;
 const BASE_TRANSPORT: u32 = 2;
-const EQUAL: u32 = 0;
+pub(super) const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
 const NFPROTO_IPV4: u8 = 2;
 const NAT_DESTINATION: u32 = 1;
 const FIB_ADDRESS_TYPE: u32 = 3;
 const FIB_BY_DESTINATION: u32 = 2;
 const RTN_LOCAL: u32 = 2;
+const DROP: u32 = 0;
+pub(super) const ACCEPT: u32 = 1;
 
 /// Where the addresses are in an IPv4 header.
 const IPV4_SOURCE: u32 = 12;
@@ -60,6 +63,18 @@ impl Rule<'_, '_> {
     /// `oifname != @set`
     pub(super) fn output_not_in(&mut self, set: &str) -> &mut Self {
         self.meta(META_OIFNAME, R0).lookup(set, R0, true, None)
+    }
+
+    /// `iifname <link>`
+    pub(super) fn input_is(&mut self, link: &LinkName) -> &mut Self {
+        self.meta(META_IIFNAME, R0)
+            .compare(R0, EQUAL, &terminated(link))
+    }
+
+    /// `oifname <link>`
+    pub(super) fn output_is(&mut self, link: &LinkName) -> &mut Self {
+        self.meta(META_OIFNAME, R0)
+            .compare(R0, EQUAL, &terminated(link))
     }
 
     /// `iifname . oifname @set`
@@ -136,17 +151,21 @@ impl Rule<'_, '_> {
             .destination_nat()
     }
 
+    pub(super) fn counter(&mut self) -> &mut Self {
+        self.expression("counter", |_| {})
+    }
+
     pub(super) fn masquerade(&mut self) -> Complete {
         self.expression("masq", |_| {});
         Complete
     }
 
     pub(super) fn accept(&mut self) -> Complete {
-        self.verdict(1)
+        self.verdict(ACCEPT)
     }
 
     pub(super) fn drop(&mut self) -> Complete {
-        self.verdict(0)
+        self.verdict(DROP)
     }
 
     fn meta(&mut self, key: u32, to: u32) -> &mut Self {
@@ -229,4 +248,11 @@ impl Rule<'_, '_> {
         });
         self
     }
+}
+
+/// The name's bytes with the NUL that makes it the whole name: without it, it is a beginning.
+fn terminated(link: &LinkName) -> Vec<u8> {
+    let mut name = link.as_str().as_bytes().to_vec();
+    name.push(0);
+    name
 }

@@ -1,10 +1,13 @@
 //! nftables over nfnetlink (`linux/netfilter/nf_tables.h`): one table an engine, changed by transactions.
 //!
 //! Rules are written once; what comes and goes are set elements, so the cost of publishing a port does
-//! not depend on how many there are. [`ruleset`] says what the table holds.
+//! not depend on how many there are. [`ruleset`] says what the table holds, [`foreign`] what other tables have to do
+//! with us.
 
 mod elements;
 mod expression;
+mod foreign;
+mod rule;
 mod ruleset;
 
 use std::borrow::Cow;
@@ -17,10 +20,12 @@ pub(crate) use elements::{
     Forward, add_bridge, add_forwards, delete_bridge, delete_forwards, delete_subnets, forwards,
     subnets_of,
 };
+pub(crate) use foreign::{admit, dismiss, generation, obstacles};
 pub(crate) use ruleset::write_ruleset;
 
 const SUBSYSTEM: u16 = 10;
 const FAMILY_INET: u8 = 1;
+const FAMILY_IPV4: u8 = 2;
 
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -28,15 +33,20 @@ const NEW_TABLE: u16 = 0;
 const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
+const GET_CHAIN: u16 = 4;
 const NEW_RULE: u16 = 6;
+const GET_RULE: u16 = 7;
 const DELETE_RULE: u16 = 8;
 const NEW_SET: u16 = 9;
 const NEW_ELEMENT: u16 = 12;
 const GET_ELEMENT: u16 = 13;
 const DELETE_ELEMENT: u16 = 14;
+const GET_GENERATION: u16 = 16;
 
 const NFTA_TABLE_NAME: u16 = 1;
+const RULE_CHAIN: u16 = 2;
 const NFTA_LIST_ELEM: u16 = 1;
+const BATCH_GENERATION: u16 = 1;
 const NFTA_DATA_VALUE: u16 = 1;
 
 const ENOENT: i32 = 2;
@@ -46,18 +56,33 @@ const EEXIST: i32 = 17;
 /// Changes that happen all at once, or not at all.
 #[derive(Debug)]
 pub(crate) struct Transaction {
+    family: u8,
     table: String,
     batch: Batch,
 }
 
 impl Transaction {
+    /// In the engine's table.
     pub(crate) fn new(engine: &EngineId) -> Self {
+        Self::begin(FAMILY_INET, engine.table(), None)
+    }
+
+    /// In another's table; ERESTART where anybody has changed anything since that generation.
+    fn unless_changed(family: u8, table: &str, generation: u32) -> Self {
+        Self::begin(family, table.to_owned(), Some(generation))
+    }
+
+    fn begin(family: u8, table: String, generation: Option<u32>) -> Self {
         let mut batch = Batch::new();
         batch.request("begin an nftables transaction", BATCH_BEGIN, 0, |body| {
             body.header(&[0, 0, SUBSYSTEM.to_be_bytes()[0], SUBSYSTEM.to_be_bytes()[1]]);
+            if let Some(generation) = generation {
+                body.u32_be(BATCH_GENERATION, generation);
+            }
         });
         Self {
-            table: engine.table(),
+            family,
+            table,
             batch,
         }
     }
@@ -70,9 +95,9 @@ impl Transaction {
         flags: u16,
         body: impl FnOnce(&mut Body<'_>),
     ) {
-        let table = &self.table;
+        let (family, table) = (self.family, &self.table);
         self.batch.request(doing, message(kind), flags, |inner| {
-            inner.header(&[FAMILY_INET, 0, 0, 0]);
+            inner.header(&[family, 0, 0, 0]);
             inner.text(NFTA_TABLE_NAME, table);
             body(inner);
         });

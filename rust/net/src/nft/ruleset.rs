@@ -39,11 +39,11 @@
 //! }
 //! ```
 //!
-//! The source address of outside clients is kept. An `accept` here ends this table's chain only: if
-//! another table of the host (a firewall's) drops forwarded packets, they are dropped.
+//! The source address of outside clients is kept. An `accept` here ends this table's chain only:
+//! `foreign` has what is done about tables that drop forwarded packets.
 
 use super::expression::{Complete, Rule};
-use super::{DELETE_RULE, NEW_CHAIN, NEW_RULE, NEW_SET, NEW_TABLE, Transaction};
+use super::{DELETE_RULE, NEW_CHAIN, NEW_RULE, NEW_SET, NEW_TABLE, RULE_CHAIN, Transaction};
 use crate::netlink::{APPEND, CREATE};
 
 pub(super) const BRIDGES: &str = "bridges";
@@ -57,7 +57,6 @@ const CHAIN_HOOK: u16 = 4;
 const CHAIN_TYPE: u16 = 7;
 const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
-const RULE_CHAIN: u16 = 2;
 const RULE_EXPRESSIONS: u16 = 4;
 const SET_NAME: u16 = 2;
 const SET_FLAGS: u16 = 3;
@@ -77,7 +76,7 @@ const TYPE_PORT: u32 = 13;
 const TYPE_IFNAME: u32 = 41;
 
 const HOOK_PREROUTING: u32 = 0;
-const HOOK_FORWARD: u32 = 2;
+pub(super) const HOOK_FORWARD: u32 = 2;
 const HOOK_OUTPUT: u32 = 3;
 const HOOK_POSTROUTING: u32 = 4;
 const PRIORITY_RAW: i32 = -300;

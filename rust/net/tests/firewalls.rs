@@ -1,0 +1,270 @@
+//! Other programs' rules: Docker's, and those of firewalls. Each way is shown to be shut without ours.
+
+mod world;
+
+use knarr_net::{Host, Protocol};
+use world::{Engine, NEIGHBOUR, Server, World, ask, ask_in_vain, bridge, engine, on, port, run};
+
+const IN: &str = "-A DOCKER-USER -i knarr-0000aaaa -j ACCEPT";
+const OUT: &str = "-A DOCKER-USER -o knarr-0000aaaa -j ACCEPT";
+
+/// What Docker does, by the program that it does it with.
+fn docker() {
+    run("iptables -P FORWARD DROP");
+    run("iptables -N DOCKER-USER");
+    run("iptables -I FORWARD -j DOCKER-USER");
+}
+
+/// The rules of Docker's chain, as iptables reads them.
+fn rules() -> Vec<String> {
+    let listed = run("iptables -S DOCKER-USER");
+    listed.lines().skip(1).map(str::to_owned).collect()
+}
+
+/// A world with that on its host, and then an engine with a container that has a published port.
+fn beside(firewall: impl FnOnce() + Send) -> (World, Engine) {
+    let world = World::new(false);
+    let knarr = world.on_host(|| {
+        firewall();
+        let mut knarr = Engine::start("0000aaaa", 88, 1);
+        knarr.publish(0, &[port(Protocol::Tcp, "0.0.0.0", 8080, 80)]);
+        knarr
+    });
+    (world, knarr)
+}
+
+/// Whether a neighbour reaches the container's port, and the container a neighbour.
+fn ways(world: &World, knarr: &Engine) -> (bool, bool) {
+    let _inside = Server::tcp(knarr.container(0), "0.0.0.0:80");
+    let _outside = Server::tcp(
+        std::os::fd::AsFd::as_fd(&world.neighbour),
+        &format!("{NEIGHBOUR}:7777"),
+    );
+    (
+        world.on_neighbour(|| ask_in_vain("192.0.2.1:8080").is_some()),
+        on(knarr.container(0), || {
+            ask_in_vain(&format!("{NEIGHBOUR}:7777")).is_some()
+        }),
+    )
+}
+
+#[test]
+fn beside_docker_containers_reach_others_and_are_reached() {
+    let (world, mut knarr) = beside(docker);
+    assert_eq!(ways(&world, &knarr), (true, true));
+    world.on_host(|| {
+        assert_eq!(rules(), [IN, OUT]);
+        let saved = run("iptables-save");
+        assert!(saved.contains(IN) && saved.contains(OUT), "{saved}");
+        assert_eq!(knarr.host.take_warnings(), [""; 0]);
+
+        // What is there is found, by another process too, also where iptables has written it.
+        let again = || {
+            let link = bridge(&engine("0000aaaa"), 88);
+            Host::open(&engine("0000aaaa"))
+                .unwrap()
+                .ensure(&link)
+                .unwrap();
+        };
+        again();
+        assert_eq!(rules(), [IN, OUT]);
+        run("iptables -F DOCKER-USER");
+        run("iptables -A DOCKER-USER -o knarr-0000aaaa -j ACCEPT");
+        again();
+        assert_eq!(rules(), [OUT, IN]);
+        run("nft flush chain ip filter DOCKER-USER");
+        run("nft add rule ip filter DOCKER-USER iifname knarr-0000aaaa accept");
+        again();
+        assert_eq!(rules(), [IN, OUT]);
+        run("iptables -F DOCKER-USER");
+    });
+    assert_eq!(
+        ways(&world, &knarr),
+        (false, false),
+        "it is not Docker's rules that shut the way"
+    );
+}
+
+#[test]
+fn what_is_not_published_stays_shut_beside_docker() {
+    let (world, knarr) = beside(docker);
+    let _other = Server::tcp(knarr.container(0), "0.0.0.0:81");
+    world.on_neighbour(|| assert_eq!(ask_in_vain("10.88.0.2:81"), None));
+    world.on_host(|| run("nft flush chain inet knarr-0000aaaa forward"));
+    world.on_neighbour(|| assert!(ask("10.88.0.2:81").is_some()));
+}
+
+#[test]
+fn the_next_start_restores_what_was_flushed_or_made_later() {
+    let (world, mut knarr) = beside(|| {});
+    assert_eq!(ways(&world, &knarr), (true, true));
+    let description = bridge(knarr.host.engine(), 88);
+    world.on_host(|| {
+        docker();
+        assert_eq!(rules(), [""; 0]);
+    });
+    assert_eq!(ways(&world, &knarr), (false, false));
+    world.on_host(|| {
+        for damage in [
+            "true",
+            "iptables -F DOCKER-USER",
+            "iptables -D DOCKER-USER 1",
+            "iptables -D DOCKER-USER 2",
+        ] {
+            run(damage);
+            knarr.host.ensure(&description).unwrap();
+            let mut rules = rules();
+            rules.sort();
+            assert_eq!(rules, [IN, OUT], "after {damage}");
+        }
+    });
+    assert_eq!(ways(&world, &knarr), (true, true));
+    world.on_host(|| {
+        run("iptables -F FORWARD");
+        run("iptables -F DOCKER-USER");
+        run("iptables -X DOCKER-USER");
+        run("iptables -N DOCKER-USER");
+        run("iptables -I FORWARD -j DOCKER-USER");
+        knarr.host.ensure(&description).unwrap();
+        let all_well = run("nft list ruleset");
+        knarr.host.ensure(&description).unwrap();
+        assert_eq!(run("nft list ruleset"), all_well);
+    });
+    assert_eq!(ways(&world, &knarr), (true, true));
+}
+
+#[test]
+fn the_administrators_rules_are_asked_first_and_stay() {
+    let (world, mut knarr) = beside(|| {
+        docker();
+        run(&format!("iptables -A DOCKER-USER -s {NEIGHBOUR} -j DROP"));
+        run("iptables -A DOCKER-USER -j RETURN");
+    });
+    let theirs = format!("-A DOCKER-USER -s {NEIGHBOUR}/32 -j DROP");
+    world.on_host(|| {
+        assert_eq!(rules(), [&theirs, IN, OUT, "-A DOCKER-USER -j RETURN"]);
+    });
+    assert_eq!(ways(&world, &knarr), (false, false));
+    world.on_host(|| run("iptables -D DOCKER-USER 1"));
+    assert_eq!(ways(&world, &knarr), (true, true));
+    world.on_host(|| {
+        run(&format!("iptables -I DOCKER-USER -s {NEIGHBOUR} -j DROP"));
+        // One whose condition ours could be mistaken for, and another engine's.
+        run("iptables -A DOCKER-USER -i knarr-0000aaaa -p udp -j ACCEPT");
+        run("iptables -A DOCKER-USER -i knarr-0000bbbb -j ACCEPT");
+        let description = bridge(knarr.host.engine(), 88);
+        knarr.host.ensure(&description).unwrap();
+        knarr.host.destroy().unwrap();
+        assert_eq!(
+            rules(),
+            [
+                &theirs,
+                "-A DOCKER-USER -j RETURN",
+                "-A DOCKER-USER -i knarr-0000aaaa -p udp -j ACCEPT",
+                "-A DOCKER-USER -i knarr-0000bbbb -j ACCEPT",
+            ]
+        );
+        assert!(!run("nft list tables").contains("knarr"));
+    });
+}
+
+#[test]
+fn engines_that_start_at_once_write_no_rule_twice() {
+    let world = World::new(false);
+    world.on_host(docker);
+    for _ in 0..10 {
+        world.on_host(|| run("iptables -F DOCKER-USER"));
+        std::thread::scope(|scope| {
+            for number in 0..8_u8 {
+                let world = &world;
+                scope.spawn(move || {
+                    world.on_host(|| {
+                        let id = engine(["0000aaaa", "0000bbbb"][usize::from(number % 2)]);
+                        let mut host = Host::open(&id).unwrap();
+                        host.ensure(&bridge(&id, 88 + number % 2)).unwrap();
+                        assert_eq!(host.take_warnings(), [""; 0]);
+                    });
+                });
+            }
+        });
+        world.on_host(|| {
+            let rules = rules();
+            let ours = |rule: &str| rules.iter().filter(|found| *found == rule).count();
+            assert_eq!(rules.len(), 4, "{rules:?}");
+            assert_eq!((ours(IN), ours(OUT)), (1, 1), "{rules:?}");
+        });
+    }
+}
+
+#[test]
+fn a_table_that_drops_is_named_with_what_to_allow() {
+    let (world, mut knarr) = beside(|| {
+        run("nft add table inet wall");
+        run(
+            "nft add chain inet wall gate { type filter hook forward priority 10 ; policy drop ; }",
+        );
+        // These are in nobody's way.
+        run("nft add chain inet wall input { type filter hook input priority 0 ; policy drop ; }");
+        run("nft add table ip6 filter");
+        run(
+            "nft add chain ip6 filter FORWARD { type filter hook forward priority 0 ; policy drop ; }",
+        );
+        run("nft add rule inet wall input iifname uplink accept");
+    });
+    let warnings = world.on_host(|| knarr.host.take_warnings());
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}")
+    };
+    assert!(warning.contains("`inet wall`"), "{warning}");
+    assert!(warning.contains("`gate`"), "{warning}");
+    world.on_host(|| assert_eq!(knarr.host.take_warnings(), [""; 0]));
+    assert_eq!(ways(&world, &knarr), (false, false));
+
+    // The remedy that it names is one, and with it there is no warning.
+    world.on_host(|| {
+        let remedies: Vec<&str> = warning
+            .split('`')
+            .filter(|part| part.starts_with("nft insert"))
+            .collect();
+        assert_eq!(remedies.len(), 2, "{warning}");
+        for remedy in remedies {
+            run(remedy);
+        }
+    });
+    assert_eq!(ways(&world, &knarr), (true, true));
+    world.on_host(|| {
+        let mut next = Host::open(&engine("0000aaaa")).unwrap();
+        next.ensure(&bridge(&engine("0000aaaa"), 88)).unwrap();
+        assert_eq!(next.take_warnings(), [""; 0]);
+    });
+}
+
+#[test]
+fn forward_chains_without_a_way_to_dockers_are_named() {
+    for made in [&[][..], &["iptables -N DOCKER-USER"]] {
+        let (world, mut knarr) = beside(|| {
+            run("iptables -P FORWARD DROP");
+            for command in made {
+                run(command);
+            }
+        });
+        let warnings = world.on_host(|| knarr.host.take_warnings());
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("`ip filter`"), "{warnings:?}");
+        assert!(warnings[0].contains("`FORWARD`"), "{warnings:?}");
+        assert_eq!(ways(&world, &knarr), (false, false));
+    }
+}
+
+#[test]
+fn a_rule_about_all_our_bridges_is_recognised() {
+    let (world, mut knarr) = beside(|| {
+        run("iptables -P FORWARD DROP");
+        run("iptables -N user");
+        run("iptables -A FORWARD -j user");
+        run("iptables -A user -i knarr-+ -j ACCEPT");
+        run("iptables -A user -o knarr-+ -j ACCEPT");
+    });
+    assert_eq!(ways(&world, &knarr), (true, true));
+    world.on_host(|| assert_eq!(knarr.host.take_warnings(), [""; 0]));
+}
