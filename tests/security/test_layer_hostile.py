@@ -1,6 +1,8 @@
 """Layers that lie or attack: each a clear error that names the entry, nothing outside the root, nothing left behind."""
 
+import contextlib
 import gzip
+import http.server
 import os
 import re
 import subprocess
@@ -323,6 +325,38 @@ def test_a_full_disk(store, tmp_path):
         with pytest.raises(errors.Unavailable, match=f"{point}/.*: the file system is full"):
             small.put_file(str(big))
         assert os.listdir(point / "root/tmp") == []
+
+
+def test_a_disk_that_fills_up_during_a_pull(store, tmp_path):
+    """What has arrived goes as well: kept for a resumption it would keep the disk full."""
+    [blob], [layer] = describe(archive(Member("large", os.urandom(3 << 20))))
+
+    class Blobs(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(blob)))
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(blob)
+
+        def log_message(self, *_):
+            pass
+
+    with (
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), Blobs) as server,
+        small_file_system(tmp_path / "small", 2 << 20) as point,
+    ):
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            small = _core.Store(str(point / "root"))
+            registry = _core.Registry(f"127.0.0.1:{server.server_address[1]}", scheme="http")
+            with pytest.raises(errors.Unavailable, match=f"{point}/root/.*: the file system is full; free some space"):
+                small.unpack([layer], _core.Progress(), registry, "some/where")
+            assert os.listdir(point / "root/ingest") == os.listdir(point / "root/tmp") == []
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_deep_directories_are_made_and_deleted(store):

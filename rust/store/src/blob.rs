@@ -147,6 +147,17 @@ impl Store {
         BlobWriter::resume(self, digest)
     }
 
+    /// Deletes what has arrived of a blob; nothing is no error.
+    pub(crate) fn remove_partial(&self, digest: &Digest) -> Result<(), StoreError> {
+        let path = self.partial_path(digest);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).at("cannot remove", &path)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Stores bytes durably; their digest.
     pub fn put_blob(&self, data: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(data);

@@ -212,6 +212,22 @@ pub fn kind_of_io(error: &io::Error) -> ErrorKind {
 }
 
 impl StoreError {
+    /// Whether the disk or a quota is used up.
+    pub(crate) fn is_full(&self) -> bool {
+        let source = match self {
+            Self::Io { source, .. } => source,
+            Self::Layer { source, .. } => match &source.problem {
+                LayerProblem::Io { source, .. } => source,
+                _ => return false,
+            },
+            _ => return false,
+        };
+        matches!(
+            source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+    }
+
     /// A failure to apply a layer; what failed before it, in the stream that it read, comes out as itself.
     pub(crate) fn of_layer(digest: Digest, path: &Path, error: LayerError) -> Self {
         match error.problem {

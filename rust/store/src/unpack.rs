@@ -153,9 +153,19 @@ impl Store {
             progress,
             failed: AtomicBool::new(false),
         };
-        let (drafts, verified) = unpacking.run(&tasks, &blobs)?;
-        progress.check()?;
-        let sizes = self.publish(layers, drafts, &verified)?;
+        let made = unpacking
+            .run(&tasks, &blobs)
+            .and_then(|(drafts, verified)| {
+                progress.check()?;
+                self.publish(layers, drafts, &verified)
+            });
+        if made.as_ref().is_err_and(StoreError::is_full) {
+            // What could be resumed would keep the disk full.
+            blobs
+                .iter()
+                .try_for_each(|blob| self.remove_partial(blob))?;
+        }
+        let sizes = made?;
         for task in tasks.iter().flatten() {
             task.progress.enter(Phase::Done, task.layer.size);
             task.progress.advance(task.layer.size);
