@@ -133,6 +133,7 @@ def test_an_archive_becomes_blobs(store, tmp_path, compress):
         "repositories": (digest(b"{}"), 2),
     }
     assert store.blob(digest(layer)) == layer
+    assert {name for name, _ in store.blobs()} == {name for name, _ in members.values()}
     assert os.listdir(tmp_path / "root/tmp") == []
 
 
@@ -168,6 +169,7 @@ def test_bad_archives(store, tmp_path, data, error, message):
         with pytest.raises(error, match=message) as caught:
             store.read_archive(str(path))
         assert str(path) in str(caught.value)
+    assert store.blobs() == []
     assert os.listdir(tmp_path / "root/tmp") == []
 
 

@@ -1,6 +1,6 @@
 //! Image archives (OCI archives, and what `docker save` writes): every regular file becomes a blob.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
@@ -68,15 +68,6 @@ impl Store {
             ..Limits::default()
         };
         let contents = read_contents(path, directory, &limits)?;
-        let written = contents.blobs.iter().map(|blob| Written {
-            path: blob.path(),
-            entries: 0,
-        });
-        self.settle(&written.collect::<Vec<_>>())?;
-        for blob in &contents.blobs {
-            blob.publish(self)?;
-        }
-        self.sync_directory("blobs/sha256")?;
         let mut members = Vec::new();
         for name in &contents.names {
             let (digest, size) = contents
@@ -86,6 +77,19 @@ impl Store {
             let name = text.map_err(|_| wrong(path, name, TarError::Field("path").into()))?;
             members.push(Member { name, digest, size });
         }
+        // Not what a later entry of the same name replaced.
+        let wanted: HashSet<Digest> = members.iter().map(|member| member.digest).collect();
+        let mut blobs = contents.blobs;
+        blobs.retain(|blob| wanted.contains(&blob.digest()));
+        let written = blobs.iter().map(|blob| Written {
+            path: blob.path(),
+            entries: 0,
+        });
+        self.settle(&written.collect::<Vec<_>>())?;
+        for blob in &blobs {
+            blob.publish(self)?;
+        }
+        self.sync_directory("blobs/sha256")?;
         Ok(members)
     }
 }

@@ -119,6 +119,10 @@ impl Verified {
         Self { digest, path }
     }
 
+    pub(crate) fn digest(&self) -> Digest {
+        self.digest
+    }
+
     /// Where it is until then.
     pub(crate) fn path(&self) -> &Path {
         &self.path
