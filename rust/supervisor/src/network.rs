@@ -13,11 +13,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use knarr_net::{
-    Bridge, Cidr, EngineId, Host, Interface, LinkName, Live, Mac, Pool, PoolSize, Publish,
+    Bridge, BridgeLink, Cidr, EngineId, Host, Interface, LinkName, Live, Mac, Pool, PoolSize,
+    Publish,
 };
 use knarr_runtime::Kind;
 use serde::{Deserialize, Serialize};
 
+use crate::journal::Journal;
 use crate::protocol::{Failure, Id, NetworkMode, NetworkRequest, Port};
 
 /// How many network namespaces of a kind are kept ready.
@@ -63,6 +65,7 @@ pub struct Network {
     engine: EngineId,
     pool: Pool,
     host: Mutex<Option<Host>>,
+    journal: Journal,
     /// What the sweep leaves that comes with opening `host`; None once it has been.
     spared: Mutex<Survivors>,
 }
@@ -85,7 +88,7 @@ impl From<knarr_net::Error> for Failure {
 
 impl Network {
     /// The networks of an engine, none of which exists yet.
-    pub fn new(engine: &str) -> Result<Arc<Self>, Failure> {
+    pub fn new(engine: &str, journal: Journal) -> Result<Arc<Self>, Failure> {
         let engine = EngineId::parse(engine)?;
         let pool = Pool::start(
             &engine,
@@ -98,6 +101,7 @@ impl Network {
             engine,
             pool,
             host: Mutex::new(None),
+            journal,
             spared: Mutex::default(),
         }))
     }
@@ -158,7 +162,7 @@ impl Network {
             .map(publish)
             .collect::<Result<Vec<_>, _>>()?;
         let mut host = self.host();
-        let link = self.opened(&mut host)?.ensure(&bridge)?;
+        let link = self.ensure(&mut host, &bridge)?;
         drop(host);
         let mut sandbox = self.pool.take_linked(&link)?;
         sandbox.configure(&Interface {
@@ -210,7 +214,7 @@ impl Network {
                 gateway: gateway.parse()?,
                 mtu: None,
             };
-            self.opened(&mut host)?.ensure(&bridge)?;
+            self.ensure(&mut host, &bridge)?;
         }
         if let (Some(address), false) = (record.address, record.ports.is_empty()) {
             let ports = record
@@ -245,6 +249,16 @@ impl Network {
             Some(host) => Ok(host.destroy()?),
             None => Ok(()),
         }
+    }
+
+    /// Have the bridge, and say what stands in its containers' way.
+    fn ensure(&self, host: &mut Option<Host>, bridge: &Bridge) -> Result<BridgeLink, Failure> {
+        let host = self.opened(host)?;
+        let ensured = host.ensure(bridge);
+        for warning in host.take_warnings() {
+            self.journal.say(warning);
+        }
+        Ok(ensured?)
     }
 
     fn host(&self) -> MutexGuard<'_, Option<Host>> {

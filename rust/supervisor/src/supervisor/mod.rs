@@ -181,7 +181,9 @@ impl Supervisor {
     fn new(options: &Options, socket: OwnedFd) -> Result<Self, String> {
         let failed = |error: io::Error| format!("the supervisor cannot start: {error}");
         let handed = keeping::receive(socket).map_err(failed)?;
-        let network = Network::new(&options.engine()).map_err(|failure| failure.message)?;
+        let journal = Journal::new(&options.run_root, "supervisor", options.foreground);
+        let network = Network::new(&options.engine(), journal.clone())
+            .map_err(|failure| failure.message)?;
         let poll = Poll::new().map_err(failed)?;
         let watch = |fd, token| poll.watch(fd, token, Interest::READ).map_err(failed);
         let results = Results::new().map_err(failed)?;
@@ -192,7 +194,7 @@ impl Supervisor {
         };
         let mut supervisor = Self {
             options: options.clone(),
-            journal: Journal::new(&options.run_root, "supervisor", options.foreground),
+            journal,
             records: Records::new(&options.run_root),
             network,
             filters: Arc::new(Filters::default()),
