@@ -23,6 +23,28 @@ fn main() -> Result<(), Box<dyn Error>> {
     let link = host.ensure(&bridge)?;
     line("ensure, at first", &mut [first.elapsed()]);
     report("ensure, all well", |_| host.ensure(&bridge).map(drop))?;
+    let mut other = Host::open(&EngineId::parse("00f19e5f")?)?;
+    let ports: Vec<u16> = (0..COUNT).collect();
+    let mut after_changes = |what: &str| {
+        let mut times = Vec::new();
+        for port_number in &ports {
+            let held = other.publish("other", container(0), &[port(10_000 + port_number)])?;
+            let begun = Instant::now();
+            host.ensure(&bridge)?;
+            times.push(begun.elapsed());
+            other.unpublish("other")?;
+            drop(held);
+        }
+        line(what, &mut times);
+        knarr_net::Result::Ok(())
+    };
+    after_changes("ensure, after anybody's change of rules")?;
+    nft("add table ip filter; add chain ip filter DOCKER-USER")?;
+    after_changes("the same beside Docker")?;
+    for _ in 0..100 {
+        nft("add rule ip filter DOCKER-USER ip saddr 203.0.113.9 counter drop")?;
+    }
+    after_changes("the same beside Docker and 100 rules")?;
 
     let none = Pool::start(&engine, PoolSize { bare: 0, linked: 0 })?;
     let mut made = Vec::new();
@@ -48,6 +70,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     })?;
     settle()?;
 
+    for size in [4, 8, 16] {
+        for rate in [50, 80, 120] {
+            bursts(&engine, &link, size, rate)?;
+            settle()?;
+        }
+    }
     for rate in [50, 80, 150] {
         let pool = Pool::start(&engine, PoolSize { bare: 8, linked: 8 })?;
         pool.take_linked(&link)?;
@@ -88,6 +116,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+fn nft(commands: &str) -> Result<(), Box<dyn Error>> {
+    let status = std::process::Command::new("nft").arg(commands).status()?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(format!("nft {commands}: {status}").into())
+}
+
 /// Take, configure, hold for a moment, drop: at a steady rate, for four seconds.
 fn sustained(
     what: &str,
@@ -117,6 +153,82 @@ fn sustained(
         "{:48} {:.1} a second",
         format!("{what}: reached"),
         f64::from(rate * 4) / start.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+/// Four clients that start at once, so often that there are so many starts a second; each holds a
+/// sandbox for a while.
+fn bursts(
+    engine: &EngineId,
+    link: &knarr_net::BridgeLink,
+    size: usize,
+    rate: u16,
+) -> Result<(), Box<dyn Error>> {
+    let pool = Pool::start(
+        engine,
+        PoolSize {
+            bare: 0,
+            linked: size,
+        },
+    )?;
+    pool.take_linked(link)?;
+    std::thread::sleep(Duration::from_millis(300));
+    let empty = std::sync::atomic::AtomicU32::new(0);
+    let together = std::sync::Barrier::new(4);
+    let rounds = rate;
+    let start = Instant::now();
+    let client = |client: u16| {
+        let mut live = std::collections::VecDeque::new();
+        let mut times = Vec::new();
+        for round in 0..rounds {
+            let due = Duration::from_secs(u64::from(round) * 4) / u32::from(rate);
+            std::thread::sleep(due.saturating_sub(start.elapsed()));
+            together.wait();
+            let begun = Instant::now();
+            if pool.ready(Some(link.name())) == 0 {
+                empty.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+            let taken = pool
+                .take_linked(link)
+                .and_then(|mut sandbox| {
+                    sandbox.configure(&interface(round * 4 + client)?)?;
+                    Ok(sandbox)
+                })
+                .map_err(|error| error.to_string());
+            times.push(begun.elapsed());
+            live.push_back(taken);
+            if live.len() > 2 {
+                live.pop_front();
+            }
+        }
+        let failed = live.into_iter().find_map(Result::err);
+        (times, failed)
+    };
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let client = &client;
+        let threads: Vec<_> = (0..4).map(|n| scope.spawn(move || client(n))).collect();
+        threads
+            .into_iter()
+            .map(std::thread::ScopedJoinHandle::join)
+            .collect()
+    });
+    let reached = f64::from(rounds * 4) / start.elapsed().as_secs_f64();
+    let mut times = Vec::new();
+    for outcome in outcomes {
+        let (more, failed) = outcome.map_err(|_| "a client panicked")?;
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        times.extend(more);
+    }
+    let what = format!("four at once, {rate} a second, {size} ready");
+    line(&format!("{what}: take, configure"), &mut times);
+    println!(
+        "{:48} {} of {}, at {reached:.1} a second",
+        "  found none ready",
+        empty.into_inner(),
+        times.len()
     );
     Ok(())
 }

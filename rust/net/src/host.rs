@@ -115,9 +115,7 @@ impl Host {
         self.bridges
             .insert(bridge.name.clone(), (bridge.clone(), link.clone()));
         self.admit();
-        for obstacle in nft::obstacles(&mut self.netfilter, &bridge.name)? {
-            self.warnings.add(obstacle);
-        }
+        self.look_around(&bridge.name);
         Ok(link)
     }
 
@@ -347,6 +345,19 @@ impl Host {
             self.warnings.add(format!(
                 "{error}; containers may not reach other hosts, nor be reached from there"
             ));
+        }
+    }
+
+    /// Look for what else on this host drops what the bridge forwards. Whether that can be known or not, a
+    /// container can start.
+    fn look_around(&mut self, bridge: &LinkName) {
+        match nft::obstacles(&mut self.netfilter, bridge) {
+            Ok(obstacles) => obstacles
+                .into_iter()
+                .for_each(|obstacle| self.warnings.add(obstacle)),
+            Err(error) => self.warnings.add(format!(
+                "{error}; so it is not known whether another firewall stands in the way of {bridge}"
+            )),
         }
     }
 
