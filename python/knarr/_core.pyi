@@ -69,7 +69,7 @@ class Store:
         """Renamed away, then deleted: never seen half gone."""
 
     def usage(self, path: str) -> tuple[int, int]:
-        """(bytes allocated, inodes) below a directory, hard links counted once."""
+        """(bytes allocated, inodes) of a directory and all below it, hard links counted once, mounts left out."""
 
     def sync(self) -> None:
         """Make all that was written below the data root durable (syncfs)."""
@@ -81,7 +81,8 @@ class Store:
         Each layer is (blob digest, blob size, media type, diff ID, chain ID, parent's chain ID or "").
         A snapshot that exists is kept; a blob that exists is read; anything else is fetched from
         the registry, hashed, inflated, hashed and written in one pipeline, layers in parallel,
-        resumed from ingest/ after an interruption, and ends with one sync.
+        resumed from ingest/ after an interruption, and ends with one sync. Two calls that share a layer
+        wait for one another; nobody may remove the layers' blobs and snapshots meanwhile.
         Raises Corrupt (digest or size does not hold, malformed or hostile layer), Unavailable
         (network), NotFound, InvalidArgument.
         """
@@ -90,7 +91,8 @@ class Store:
         """Take every regular file of a tar archive (plain, gzip, zstd) in as a blob: (name, digest, size).
 
         For OCI archives and `docker save` archives. Link entries are resolved to the blob of
-        their target. The caller decides what the names mean, and removes what it does not keep.
+        their target. The caller decides what the names mean, and removes what it does not keep. An archive
+        that is refused leaves nothing.
         """
 
     def copy_up(self, lower: list[str], path: str, destination: str) -> bool:
@@ -100,4 +102,6 @@ class Store:
         """
 
     def remove_tree(self, path: str) -> None:
-        """Move a directory below the data root to tmp/ and delete it there."""
+        """Move a directory below the data root to tmp/ and delete it there. One that is not there is no error;
+        Conflict where something is mounted in it, InvalidArgument outside the data root.
+        """
