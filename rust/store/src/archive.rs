@@ -112,7 +112,7 @@ fn read_contents(path: &Path, directory: &Path, limits: &Limits) -> Result<Conte
     if !file.metadata().at("cannot look at", path)?.is_file() {
         return Err(StoreError::NotFile(path.to_owned()));
     }
-    let mut start = [0; 8];
+    let mut start = [0; 16];
     let count = read(&mut file, &mut start, path)?;
     let compression =
         Compression::detect(&start[..count]).map_err(|source| StoreError::Stream {

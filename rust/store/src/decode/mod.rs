@@ -87,11 +87,10 @@ impl Classified for DecodeError {
 }
 
 impl Compression {
-    /// Tells the compression from a stream's first bytes (six are enough); they win over the media type, as they do elsewhere.
+    /// Tells the compression from a stream's first bytes (sixteen are enough); they win over the media type, as they do elsewhere.
     pub fn detect(start: &[u8]) -> Result<Self, DecodeError> {
-        const UNSUPPORTED: [(&[u8], &str); 4] = [
+        const UNSUPPORTED: [(&[u8], &str); 3] = [
             (b"\xfd7zXZ\0", "xz"),
-            (b"BZh", "bzip2"),
             (b"\x04\x22\x4d\x18", "lz4"),
             (b"\x1f\x9d", "compress"),
         ];
@@ -103,6 +102,10 @@ impl Compression {
             || (start.len() >= 4 && start[0] & 0xf0 == 0x50 && start[1..4] == [0x2a, 0x4d, 0x18])
         {
             return Ok(Self::Zstd);
+        }
+        // A plain archive begins with a name, which may well begin with BZh: the block's magic number decides.
+        if start.starts_with(b"BZh") && start.get(4..10) == Some(b"1AY&SY") {
+            return Err(DecodeError::Unsupported("bzip2"));
         }
         match UNSUPPORTED
             .iter()
@@ -145,14 +148,15 @@ mod tests {
 
     #[test]
     fn a_stream_tells_its_compression_by_its_first_bytes() {
-        let cases: [(&[u8], Result<Compression, &str>); 9] = [
+        let cases: [(&[u8], Result<Compression, &str>); 10] = [
             (b"", Ok(Compression::Plain)),
             (b"\x1f", Ok(Compression::Plain)),
             (b"\x1f\x8b\x08", Ok(Compression::Gzip)),
             (b"\x28\xb5\x2f\xfd", Ok(Compression::Zstd)),
             (b"\x5f\x2a\x4d\x18", Ok(Compression::Zstd)),
             (b"\xfd7zXZ\0", Err("xz")),
-            (b"BZh9", Err("bzip2")),
+            (b"BZh91AY&SY..", Err("bzip2")),
+            (b"BZhang/notes\0", Ok(Compression::Plain)),
             (b"\x04\x22\x4d\x18", Err("lz4")),
             (b"etc/passwd\0", Ok(Compression::Plain)),
         ];
