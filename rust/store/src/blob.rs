@@ -54,6 +54,11 @@ impl<'a> BlobWriter<'a> {
         Ok(writer)
     }
 
+    /// Bytes that an earlier attempt left.
+    pub(crate) fn held(&self) -> Result<u64, StoreError> {
+        Ok(self.file.metadata().at("cannot look at", &self.path)?.len())
+    }
+
     /// Reads and hashes what is there already, a buffer at a time; 0 at its end.
     pub(crate) fn replay(&mut self, buffer: &mut [u8]) -> Result<usize, StoreError> {
         let count = read(&mut self.file, buffer, &self.path)?;

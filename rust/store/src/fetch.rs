@@ -10,6 +10,9 @@ use crate::source::LayerSource;
 use crate::store::Store;
 use crate::unpack::Layer;
 
+/// Bytes that an earlier attempt must have left.
+const LEAST: u64 = 4096;
+
 /// One blob that is wanted.
 pub(crate) struct Fetch<'a> {
     pub(crate) store: &'a Store,
@@ -33,7 +36,8 @@ impl Fetch<'_> {
         }
         self.progress.enter(Phase::Downloading, self.layer.size);
         let mut writer = BlobWriter::begin(self.store, self.layer.digest)?;
-        if self.afresh {
+        // Too little to tell the compression by is not worth keeping.
+        if self.afresh || writer.held()? < LEAST {
             writer.restart()?;
         }
         self.pump(outlet, &check, |buffer| writer.replay(buffer))?;
@@ -90,22 +94,27 @@ impl Fetch<'_> {
         })
     }
 
-    /// Sends what `fill` puts into buffers until it has no more.
+    /// Sends what `fill` puts into buffers until it has no more. Buffers are sent full: the first one tells the compression, and
+    /// a network may begin with a single byte.
     fn pump(
         &self,
         outlet: &mut Outlet,
         check: &dyn Fn() -> Result<(), StoreError>,
         mut fill: impl FnMut(&mut [u8]) -> Result<usize, StoreError>,
     ) -> Result<(), Stop> {
-        loop {
-            check()?;
+        let mut more = true;
+        while more {
             let mut buffer = outlet.buffer()?;
-            let count = fill(&mut buffer)?;
-            if count == 0 {
-                return Ok(());
+            let mut end = 0;
+            while more && end < buffer.len() {
+                check()?;
+                let count = fill(&mut buffer[end..])?;
+                self.progress.advance(count as u64);
+                end += count;
+                more = count > 0;
             }
-            self.progress.advance(count as u64);
-            outlet.send(buffer, 0, count)?;
+            outlet.send(buffer, 0, end)?;
         }
+        Ok(())
     }
 }
