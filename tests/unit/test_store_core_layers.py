@@ -237,6 +237,12 @@ def test_overlay_shows_what_the_layers_say(store, tmp_path, members, gone, new):
     after = seen(stack, tmp_path)
     expected = {name: content for name, (_, content) in before.items() if name not in gone} | new
     assert {name: content for name, (_, content) in after.items()} == expected
+    # The store's own merged view is the kernel's.
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    assert store.copy_up([str(path) for path in stack.paths[::-1]], "/", str(volume))
+    copied = {name: (mode, content) for name, (mode, _, _, _, content, _, _) in tree(volume).items() if name != "."}
+    assert copied == after
 
 
 def test_directories_without_an_entry_show_those_they_cover(store, tmp_path):

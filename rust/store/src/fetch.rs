@@ -36,8 +36,8 @@ impl Fetch<'_> {
         }
         self.progress.enter(Phase::Downloading, self.layer.size);
         let mut writer = BlobWriter::begin(self.store, self.layer.digest)?;
-        // Too little to tell the compression by is not worth keeping.
-        if self.afresh || writer.held()? < LEAST {
+        // Too little to tell the compression by is not worth keeping, unless it is all.
+        if self.afresh || writer.held()? < LEAST.min(self.layer.size) {
             writer.restart()?;
         }
         self.pump(outlet, &check, |buffer| writer.replay(buffer))?;
