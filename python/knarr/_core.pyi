@@ -29,8 +29,16 @@ class Registry:
     Credentials are never sent to another host, also not after a redirect.
     """
 
-    def __new__(cls, host: str, *, scheme: str = "https", username: str = "", password: str = "",
-                insecure: bool = False, timeout: float = 30.0) -> Registry: ...
+    def __new__(
+        cls,
+        host: str,
+        *,
+        scheme: str = "https",
+        username: str = "",
+        password: str = "",
+        insecure: bool = False,
+        timeout: float = 30.0,
+    ) -> Registry: ...
     def manifest(self, repository: str, reference: str) -> tuple[bytes, str, str]:
         """(bytes, media type, digest). reference: tag or digest; at most 4 MiB; a digest is verified."""
 
@@ -74,8 +82,13 @@ class Store:
     def sync(self) -> None:
         """Make all that was written below the data root durable (syncfs)."""
 
-    def unpack(self, layers: list[tuple[str, int, str, str, str, str]], progress: Progress,
-               registry: Registry | None = None, repository: str = "") -> list[int]:
+    def unpack(
+        self,
+        layers: list[tuple[str, int, str, str, str, str]],
+        progress: Progress,
+        registry: Registry | None = None,
+        repository: str = "",
+    ) -> list[int]:
         """Make the snapshots of an image's layers, lowest first; the bytes each holds unpacked.
 
         Each layer is (blob digest, blob size, media type, diff ID, chain ID, parent's chain ID or "").

@@ -23,7 +23,22 @@ from tests.conftest import wait_until
 PROGRAM = os.environ.get("KNARR_SUPERVISOR") or f"{sysconfig.get_path('scripts')}/knarr-supervisor"
 CAPABILITIES = [
     f"CAP_{name}"
-    for name in ["CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"]
+    for name in [
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FSETID",
+        "FOWNER",
+        "MKNOD",
+        "NET_RAW",
+        "SETGID",
+        "SETUID",
+        "SETFCAP",
+        "SETPCAP",
+        "NET_BIND_SERVICE",
+        "SYS_CHROOT",
+        "KILL",
+        "AUDIT_WRITE",
+    ]
 ]
 
 
@@ -175,7 +190,9 @@ class Supervisor:
         for state in self.run_root.glob("containers/*/state.json"):
             kill(json.loads(state.read_text())["pid"])
 
-    def bundle(self, args, *, terminal: bool = False, network: bool = True, memory: int | None = None, rlimits=()) -> tuple[str, dict]:
+    def bundle(
+        self, args, *, terminal: bool = False, network: bool = True, memory: int | None = None, rlimits=()
+    ) -> tuple[str, dict]:
         """A new container: its ID and the fields of `start` that most tests want."""
         container = uuid.uuid4().hex
         bundle = self.run_root / "containers" / container
@@ -229,8 +246,13 @@ def make_busybox(root: Path) -> None:
 def process(args, terminal: bool = False) -> dict:
     sets = ("bounding", "effective", "permitted")
     return {
-        "terminal": terminal, "user": {"uid": 0, "gid": 0}, "args": list(args), "cwd": "/",
-        "env": ["PATH=/bin", "TERM=xterm"], "capabilities": dict.fromkeys(sets, CAPABILITIES), "noNewPrivileges": False,
+        "terminal": terminal,
+        "user": {"uid": 0, "gid": 0},
+        "args": list(args),
+        "cwd": "/",
+        "env": ["PATH=/bin", "TERM=xterm"],
+        "capabilities": dict.fromkeys(sets, CAPABILITIES),
+        "noNewPrivileges": False,
     }
 
 
@@ -240,15 +262,31 @@ def spec(container: str, args, terminal: bool, network: bool, memory: int | None
     if memory:
         resources["memory"] = {"limit": memory, "swap": memory}
     return {
-        "ociVersion": "1.2.0", "root": {"path": "rootfs"}, "hostname": container[:12],
+        "ociVersion": "1.2.0",
+        "root": {"path": "rootfs"},
+        "hostname": container[:12],
         "process": {**process(args, terminal), "rlimits": list(rlimits)},
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
-            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
-            {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
+            {
+                "destination": "/dev",
+                "type": "tmpfs",
+                "source": "tmpfs",
+                "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+            },
+            {
+                "destination": "/dev/pts",
+                "type": "devpts",
+                "source": "devpts",
+                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            },
             {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
         ],
-        "linux": {"namespaces": [{"type": kind} for kind in kinds], "cgroupsPath": f"/knarr-test/{container}", "resources": resources},
+        "linux": {
+            "namespaces": [{"type": kind} for kind in kinds],
+            "cgroupsPath": f"/knarr-test/{container}",
+            "resources": resources,
+        },
     }
 
 

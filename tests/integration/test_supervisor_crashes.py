@@ -114,7 +114,9 @@ def test_adopted_terminals_and_execs(supervisor, client):
 
 
 def test_exits_without_a_supervisor_are_known(supervisor, client):
-    containers = {supervisor.start(client, ["sh", "-c", f"sleep 0.3; echo done; exit {code}"]): code for code in range(10, 20)}
+    containers = {
+        supervisor.start(client, ["sh", "-c", f"sleep 0.3; echo done; exit {code}"]): code for code in range(10, 20)
+    }
     answer = client.call("hello")
     os.kill(answer["keeper_pid"], signal.SIGSTOP)
     kill(answer["pid"])
@@ -234,7 +236,9 @@ def test_killed_at_any_moment_nothing_is_lost(supervisor, seed):
                 client = supervisor.client(subscribe=False)
                 while time.monotonic() < end:
                     code = random.randrange(100)
-                    container, fields = supervisor.bundle(["sh", "-c", f"usleep {random.randrange(30000)}; exit {code}"])
+                    container, fields = supervisor.bundle(
+                        ["sh", "-c", f"usleep {random.randrange(30000)}; exit {code}"]
+                    )
                     tried.append(container)
                     client.call("start", **fields)
                     started[container] = code
@@ -267,7 +271,12 @@ def comm(pid: int) -> str:
 
 
 def cgroups(containers) -> list[Path]:
-    return [path for pattern in ("knarr-test/*", "*/knarr-test/*") for path in Path("/sys/fs/cgroup").glob(pattern) if path.name in set(containers)]
+    return [
+        path
+        for pattern in ("knarr-test/*", "*/knarr-test/*")
+        for path in Path("/sys/fs/cgroup").glob(pattern)
+        if path.name in set(containers)
+    ]
 
 
 def test_a_supervisor_that_dies_again_and_again_is_not_restarted_in_a_rush(supervisor, client):
@@ -350,9 +359,14 @@ def test_short_containers_leave_nothing_behind(supervisor, client, count):
     wait_until(lambda: [descriptors(pid) for pid in pids] <= open_before, what="the closing of descriptors")
 
     def files() -> list[str]:
-        return sorted(path.name for path in supervisor.run_root.rglob("*") if path.is_file() and path.name != "config.json")
+        return sorted(
+            path.name for path in supervisor.run_root.rglob("*") if path.is_file() and path.name != "config.json"
+        )
 
-    wait_until(lambda: files() == ["exit.json", "state.json", "supervisor.lock", "supervisor.log"], what="the removal of records")
+    wait_until(
+        lambda: files() == ["exit.json", "state.json", "supervisor.lock", "supervisor.log"],
+        what="the removal of records",
+    )
     assert not Path(f"/proc/{pids[0]}/task/{pids[0]}/children").read_text().split()
 
 

@@ -29,7 +29,13 @@ def client(supervisor):
 
 @pytest.mark.parametrize(
     ("script", "code", "number"),
-    [("exit 0", 0, None), ("exit 3", 3, None), ("exit 255", 255, None), ("kill -KILL $$; exit 8", 8, None), ("exec sleep 30", 137, 9)],
+    [
+        ("exit 0", 0, None),
+        ("exit 3", 3, None),
+        ("exit 255", 255, None),
+        ("kill -KILL $$; exit 8", 8, None),
+        ("exec sleep 30", 137, 9),
+    ],
 )
 def test_exit_codes(supervisor, client, script, code, number):
     # PID 1 cannot kill itself: the fourth goes on.
@@ -49,7 +55,13 @@ def test_a_start_tells_pid_and_time(supervisor, client):
     assert answer["ports"] == []
     assert "sleep" in Path(f"/proc/{answer['pid']}/cmdline").read_text()
     (listed,) = client.call("hello")["containers"]
-    assert listed == {"container": container, "pid": answer["pid"], "started_at": answer["started_at"], "status": "running", "adopted": False}
+    assert listed == {
+        "container": container,
+        "pid": answer["pid"],
+        "started_at": answer["started_at"],
+        "status": "running",
+        "adopted": False,
+    }
 
 
 def test_an_exit_is_repeated_until_it_is_forgotten(supervisor, client):
@@ -62,7 +74,10 @@ def test_an_exit_is_repeated_until_it_is_forgotten(supervisor, client):
     later.call("forget", container=container)
     later.call("forget", container=container)
     assert not (supervisor.run_root / "containers" / container / "exit.json").exists()
-    wait_until(lambda: not (supervisor.run_root / "containers" / container / "state.json").exists(), what="the removal of the record")
+    wait_until(
+        lambda: not (supervisor.run_root / "containers" / container / "state.json").exists(),
+        what="the removal of the record",
+    )
     assert supervisor.client().call("hello")["containers"] == []
 
 
@@ -79,7 +94,9 @@ def test_a_container_starts_again_once_its_exit_is_forgotten(supervisor, client)
 
 
 def test_signals_reach_the_process(supervisor, client):
-    container = supervisor.start(client, ["sh", "-c", "trap 'echo got; exit 5' USR1; echo ready; while :; do sleep 0.05; done"])
+    container = supervisor.start(
+        client, ["sh", "-c", "trap 'echo got; exit 5' USR1; echo ready; while :; do sleep 0.05; done"]
+    )
     wait_until(lambda: "ready" in supervisor.output(container), what="the trap")
     client.call("signal", container=container, signal=signal.SIGUSR1)
     assert client.exit(container)["code"] == 5
@@ -139,12 +156,16 @@ def test_memory_kills_are_told(supervisor, client):
 
 
 def test_a_container_begins_with_clean_signals_and_its_own_limits(supervisor, client):
-    container = supervisor.start(client, ["sh", "-c", "grep -E '^Sig(Blk|Ign)' /proc/self/status; ulimit -n; ls /proc/self/fd | wc -l; umask"])
+    container = supervisor.start(
+        client, ["sh", "-c", "grep -E '^Sig(Blk|Ign)' /proc/self/status; ulimit -n; ls /proc/self/fd | wc -l; umask"]
+    )
     client.exit(container)
     blocked, ignored, files, descriptors, umask = supervisor.output(container).splitlines()
     assert int(blocked.split()[1], 16) == 0
     assert int(ignored.split()[1], 16) == 0
-    assert int(files) == int(subprocess.run(["sh", "-c", "ulimit -Sn"], capture_output=True, text=True, check=True).stdout)
+    assert int(files) == int(
+        subprocess.run(["sh", "-c", "ulimit -Sn"], capture_output=True, text=True, check=True).stdout
+    )
     assert int(descriptors) == 4  # 0 to 2, and the directory
     assert umask == "0022"
 
@@ -167,7 +188,9 @@ def test_the_log_loses_nothing_and_rotates(supervisor, client):
     files = sorted(supervisor.data_root.glob(f"containers/{container}/log.*"), key=lambda path: -int(path.suffix[1:]))
     assert len(files) >= 5
     assert all(path.stat().st_size < 201_000 for path in files)
-    seen = "".join(entry["log"] for path in files for entry in supervisor.entries(container, path.suffix)) + supervisor.output(container)
+    seen = "".join(
+        entry["log"] for path in files for entry in supervisor.entries(container, path.suffix)
+    ) + supervisor.output(container)
     assert seen == "".join(f"{number}\n" for number in range(1, 20001))
 
 
@@ -268,7 +291,16 @@ def test_wrong_requests_are_refused(client, request_, words):
 
 
 def test_what_is_no_request_is_refused(client):
-    for packet in (b"{", b"[]", b"{}", b'{"id": -1, "op": "hello"}', b'{"id": 1}', b"\xff\xfe", b'{"id":1,"op":5}', b"[" * 100_000):
+    for packet in (
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"id": -1, "op": "hello"}',
+        b'{"id": 1}',
+        b"\xff\xfe",
+        b'{"id":1,"op":5}',
+        b"[" * 100_000,
+    ):
         client.socket.send(packet)
         answer = client.receive()
         assert answer["error"]["kind"] == "InvalidArgument", packet[:20]
@@ -320,7 +352,9 @@ def test_a_network_can_be_shared(supervisor, client):
 
 
 def test_none_has_loopback_only(supervisor, client):
-    container = supervisor.start(client, ["sh", "-c", "ls /sys/class/net; ping -c1 -W1 127.0.0.1 >/dev/null && echo up"])
+    container = supervisor.start(
+        client, ["sh", "-c", "ls /sys/class/net; ping -c1 -W1 127.0.0.1 >/dev/null && echo up"]
+    )
     client.exit(container)
     assert supervisor.output(container) == "lo\nup\n"
 
@@ -342,7 +376,12 @@ def test_many_at_once_start_one(tmp_path):
 
 
 def test_the_command_line_is_checked():
-    for arguments in (["--run-root", "/x"], ["--run-root", "x", "--data-root", "/y"], ["--frobnicate"], ["--run-root", "/x", "--data-root", "/y", "--idle-exit", "soon"]):
+    for arguments in (
+        ["--run-root", "/x"],
+        ["--run-root", "x", "--data-root", "/y"],
+        ["--frobnicate"],
+        ["--run-root", "/x", "--data-root", "/y", "--idle-exit", "soon"],
+    ):
         assert subprocess.run([PROGRAM, *arguments], capture_output=True, check=False).returncode == 2
     assert "--run-root" in subprocess.run([PROGRAM, "--help"], capture_output=True, text=True, check=True).stdout
 

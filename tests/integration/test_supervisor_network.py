@@ -42,8 +42,12 @@ def subnet(supervisor) -> str:
 def bridged(supervisor, args, host: int, ports=()) -> tuple[str, dict]:
     container, fields = supervisor.bundle(args)
     fields["network"] = {
-        "mode": "bridge", "bridge": bridge_of(supervisor), "address": f"{subnet(supervisor)}.{host}/24",
-        "gateway": f"{subnet(supervisor)}.1", "mac": f"02:42:0a:00:00:{host:02x}", "ports": list(ports),
+        "mode": "bridge",
+        "bridge": bridge_of(supervisor),
+        "address": f"{subnet(supervisor)}.{host}/24",
+        "gateway": f"{subnet(supervisor)}.1",
+        "mac": f"02:42:0a:00:00:{host:02x}",
+        "ports": list(ports),
     }
     return container, fields
 
@@ -65,7 +69,9 @@ SERVER = ["nc", "-ll", "-p", "80", "-e", "echo", "served"]
 
 
 def test_a_container_on_a_bridge_has_its_address(supervisor, client):
-    script = f"ip -4 -o addr show eth0; cat /sys/class/net/eth0/address; ping -c 1 -W 5 {subnet(supervisor)}.1; ip route"
+    script = (
+        f"ip -4 -o addr show eth0; cat /sys/class/net/eth0/address; ping -c 1 -W 5 {subnet(supervisor)}.1; ip route"
+    )
     container, fields = bridged(supervisor, ["sh", "-c", script], 3)
     client.call("start", **fields)
     client.exit(container)
@@ -141,7 +147,9 @@ def test_ports_of_the_dead_are_swept(supervisor, client):
     client.call("forget", container=container)
     _, fields = bridged(supervisor, ["sleep", "30"], 3)
     client.call("start", **fields)
-    rules = subprocess.run(["nft", "-j", "list", "table", "inet", bridge_of(supervisor)], capture_output=True, text=True, check=True).stdout
+    rules = subprocess.run(
+        ["nft", "-j", "list", "table", "inet", bridge_of(supervisor)], capture_output=True, text=True, check=True
+    ).stdout
     assert str(port) not in json.dumps(json.loads(rules))
 
 
@@ -156,4 +164,6 @@ def test_an_engine_that_ends_takes_its_networks_along(supervisor, client):
     assert not Path(f"/sys/class/net/{bridge_of(supervisor)}").exists()
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
     assert bridge_of(supervisor) not in tables
-    assert not [entry for entry in Path("/sys/class/net").iterdir() if entry.name.startswith(f"kv{supervisor.engine()[:5]}")]
+    assert not [
+        entry for entry in Path("/sys/class/net").iterdir() if entry.name.startswith(f"kv{supervisor.engine()[:5]}")
+    ]

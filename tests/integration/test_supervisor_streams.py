@@ -42,7 +42,10 @@ def test_attached_before_the_start_everything_is_seen(supervisor, client):
     assert client.exit(container)["code"] == 2
 
 
-@pytest.mark.parametrize(("wants", "expected"), [({"stderr": False}, b"out\n"), ({"stdout": False}, b"err\n"), ({"stdout": False, "stderr": False}, b"")])
+@pytest.mark.parametrize(
+    ("wants", "expected"),
+    [({"stderr": False}, b"out\n"), ({"stdout": False}, b"err\n"), ({"stdout": False, "stderr": False}, b"")],
+)
 def test_a_client_gets_what_it_asked_for(supervisor, client, wants, expected):
     container, fields = supervisor.bundle(["sh", "-c", "echo out; echo err >&2"])
     attached = Attached(client, container, multiplexed=False, **wants)
@@ -215,7 +218,9 @@ def test_nothing_spins(supervisor, client):
 
 
 def test_a_terminal_is_one_stream_with_a_size(supervisor, client):
-    container, fields = supervisor.bundle(["sh", "-c", "stty size; read line; stty size; echo got $line; [ -t 0 ] && [ -t 2 ] && exit 3"], terminal=True)
+    container, fields = supervisor.bundle(
+        ["sh", "-c", "stty size; read line; stty size; echo got $line; [ -t 0 ] && [ -t 2 ] && exit 3"], terminal=True
+    )
     attached = Attached(client, container)
     client.call("start", **fields, stdin=True, size=[33, 111])
     attached.read_until(b"33 111\r\n")
@@ -311,7 +316,9 @@ def test_exec_with_a_client(supervisor, client):
     ours.settimeout(10)
     code = ["sh", "-c", "cat; echo err >&2; hostname; exit 21"]
     attach = {"stdin": True, "stdout": True, "stderr": True, "multiplexed": True}
-    answer = client.call("exec", [theirs.fileno()], container=container, exec="e1", process=process(code), stdin=True, attach=attach)
+    answer = client.call(
+        "exec", [theirs.fileno()], container=container, exec="e1", process=process(code), stdin=True, attach=attach
+    )
     theirs.close()
     assert answer["pid"] > 1
     ours.sendall(b"typed ")
@@ -332,7 +339,17 @@ def test_exec_on_a_terminal(supervisor, client):
     ours, theirs = socket.socketpair()
     ours.settimeout(10)
     attach = {"stdin": True, "stdout": True, "detach_keys": [1]}
-    client.call("exec", [theirs.fileno()], container=container, exec="t", process=process(["sh"], True), terminal=True, size=[20, 60], stdin=True, attach=attach)
+    client.call(
+        "exec",
+        [theirs.fileno()],
+        container=container,
+        exec="t",
+        process=process(["sh"], True),
+        terminal=True,
+        size=[20, 60],
+        stdin=True,
+        attach=attach,
+    )
     theirs.close()
     ours.sendall(b"stty size\r")
     data = b""
