@@ -34,7 +34,7 @@ check: $(VENV)/check ## formatting, lints, types, stubs, layers and style
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest knarr._core --allowlist packaging/stubtest-allowlist
+	$(BIN)/python -m mypy.stubtest knarr._core
 	$(BIN)/python -m pytest tests/style
 
 .PHONY: bench
