@@ -86,8 +86,22 @@ def test_doing_it_twice(api):
             "POST",
             "/containers/create",
             {"Image": "busybox", "HostConfig": {"NetworkMode": "nowhere"}},
-            404,
+            400,  # clients pull an image that a 404 is taken to speak of
             "network nowhere not found",
+        ),
+        (
+            "POST",
+            "/containers/create",
+            {"Image": "busybox", "HostConfig": {"NetworkMode": "container:nobody"}},
+            400,
+            "No such container: nobody",
+        ),
+        (
+            "POST",
+            "/containers/create",
+            {"Image": "busybox", "HostConfig": {"VolumesFrom": ["nobody"]}},
+            400,
+            "No such container: nobody",
         ),
         ("POST", "/containers/create?name=a/b", {"Image": "busybox"}, 400, "Invalid container name"),
         ("POST", "/containers/none/start", None, 404, "No such container: none"),

@@ -10,6 +10,7 @@ import uuid
 import pytest
 
 from tests.conftest import SCRIPTS, wait_until
+from tests.image_files import Layout, files, upload
 
 KNARR = SCRIPTS / "knarr"
 QUICK = ["--rm", "--network", "none"]
@@ -52,7 +53,6 @@ def test_exit_codes(shared_engine, command, code):
     ("arguments", "words"),
     [
         (["--nope", "busybox"], "unknown flag: --nope"),
-        ([], "requires at least 1 argument"),
         (["-m", "lots", "busybox"], "invalid size"),
         (["--pull", "sometimes", "busybox"], "invalid pull option"),
         (["--rm", "--restart", "always", "busybox"], "cannot specify both --restart and --rm"),
@@ -69,6 +69,37 @@ def test_what_run_refuses_is_125_with_a_reason(shared_engine, arguments, words):
     assert result.stderr.startswith("knarr: ")
     assert words in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["run", "--rm"], ["create"], ["rm"], ["tag", "busybox"], ["ps", "x"]])
+def test_a_wrong_number_of_arguments_is_1_with_the_usage(shared_engine, arguments):
+    result = shared_engine.run(*arguments, check=False)
+    assert result.returncode == 1
+    assert f"Usage:  knarr {arguments[0]} " in result.stderr
+    assert f"See 'knarr {arguments[0]} --help'" in result.stderr
+    assert ("[OPTIONS]" in result.stderr) == (arguments[0] != "tag")
+
+
+def test_ports_that_the_hosts_network_makes_useless_are_told(shared_engine):
+    result = shared_engine.run("run", "--rm", "--network", "host", "-p", "80:80", "busybox", "true")
+    assert result.stderr == "WARNING: Published ports are discarded when using host network mode\n"
+
+
+def test_an_image_of_another_platform_is_pulled(shared_engine, registry):
+    layout = Layout()
+    arm, riscv = (layout.image([files(name=name)], architecture=name) for name in ("arm64", "riscv64"))
+    reference = upload(layout, registry.host, "run/platforms", "1", layout.index(arm, riscv))
+    shared_engine.run("pull", "--platform", "linux/arm64", reference)
+    other = ["create", "--platform", "linux/riscv64", reference, "true"]
+    refused = shared_engine.run("create", "--pull", "never", *other[1:], check=False)
+    assert refused.returncode == 1
+    assert "does not match the specified platform (linux/riscv64)" in refused.stderr
+    made = shared_engine.run(*other)
+    assert f"Unable to find image '{reference}' for linux/riscv64 locally" in made.stderr
+    container = made.stdout.strip()
+    image = shared_engine.run("inspect", "-f", "{{.Image}}", container).stdout.strip()
+    assert shared_engine.run("image", "inspect", "-f", "{{.Architecture}}", image).stdout == "riscv64\n"
+    shared_engine.run("rm", container)
 
 
 def test_stdout_and_stderr_stay_apart(shared_engine):

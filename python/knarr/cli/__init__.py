@@ -99,7 +99,8 @@ def _execute(arguments: "list[str]") -> int:
         from knarr.cli.command import UsageError
 
         if isinstance(error, UsageError):
-            return _complain(str(error), f"knarr {(error.command or command).name} --help")
+            see = f"knarr {(error.command or command).name} --help"
+            return _complain(str(error), see, code=error.exit_code)
         return _complain(str(error), "", code=getattr(error, "exit_code", 1))
 
 

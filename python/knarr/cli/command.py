@@ -34,6 +34,13 @@ class UsageError(InvalidArgument):
     """The command line itself is wrong. `command` says whose help page would help."""
 
     command: "Command | None" = None
+    exit_code = 125
+
+
+class CountError(UsageError):
+    """Too few arguments, or too many."""
+
+    exit_code = 1
 
 
 class HelpWanted(Exception):
@@ -252,7 +259,7 @@ def _count(command: Command, arguments: "list[str]") -> None:
             wanted = f"requires at least {_plural(command.minimum)}"
         else:
             wanted = f"accepts at most {_plural(command.maximum or 0)}"
-        raise UsageError(f"'knarr {command.name}' {wanted}\n\nUsage:  {command.usage()}")
+        raise CountError(f"'knarr {command.name}' {wanted}\n\nUsage:  {command.usage()}")
 
 
 def _plural(count: int) -> str:

@@ -11,7 +11,7 @@ The requests of a run in the foreground, and what they wait for:
 import os
 
 from knarr.cli import terminal
-from knarr.cli.command import FLAG, TEXT, Command, Option, UsageError
+from knarr.cli.command import FLAG, TEXT, Command, CountError, Option, UsageError
 from knarr.cli.container_body import build
 from knarr.cli.container_options import CONTAINER_OPTIONS
 from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound, Unsupported
@@ -65,10 +65,11 @@ def _split(options: "dict[str, Any]", arguments: "list[str]", verb: str) -> "tup
     """The image and the command; under --host-overlay there is no image."""
     if options["host_overlay"]:
         if not arguments:
-            raise UsageError(f"'knarr {verb} --host-overlay' requires a command")
+            raise CountError(f"'knarr {verb} --host-overlay' requires a command")
         return "", arguments
     if not arguments:
-        raise UsageError(f"'knarr {verb}' requires at least 1 argument\n\nUsage:  knarr {verb} {RUN.arguments}")
+        command = RUN if verb == "run" else CREATE
+        raise CountError(f"'knarr {verb}' requires at least 1 argument\n\nUsage:  {command.usage()}")
     return arguments[0], arguments[1:]
 
 
@@ -149,10 +150,11 @@ def create_container(
                 from knarr.cli import session, signals  # noqa: F401  while the engine is busy with our request
             created = client.receive(asked).json()
         except NotFound as error:
-            if not image or options["pull"] == "never" or "no such image" not in str(error).lower():
+            if not image or options["pull"] == "never" or not _is_missing(str(error)):
                 raise
             if not options["quiet"]:
-                terminal.say(f"Unable to find image '{_familiar(image)}' locally")
+                of_platform = f" for {options['platform']}" if "does not match" in str(error) else ""
+                terminal.say(f"Unable to find image '{_familiar(image)}'{of_platform} locally")
             _pull(client, options, image)
             created = client.containers.create(body, options["name"], options["platform"])
         for warning in created.get("Warnings") or ():
@@ -165,6 +167,11 @@ def _pull(client: "Client", options: "dict[str, Any]", image: str) -> None:
     from knarr.cli.pull import pull_image
 
     pull_image(client, image, platform=options["platform"], quiet=options["quiet"], descriptor=terminal.STDERR)
+
+
+def _is_missing(message: str) -> bool:
+    """Whether an error says that there is no such image, or none of the platform that is wanted."""
+    return "no such image" in message.lower() or "does not match the specified platform" in message
 
 
 def _familiar(image: str) -> str:

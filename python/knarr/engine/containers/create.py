@@ -14,11 +14,11 @@ import secrets
 import socket
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from knarr.engine.containers import merge, mounts, request
 from knarr.engine.containers.names import random_name
-from knarr.errors import Conflict, InvalidArgument, Unsupported
+from knarr.errors import Conflict, InvalidArgument, NotFound, Unsupported
 from knarr.store.containers import Config, ContainerRecord, Endpoint, HostConfig, State
 from knarr.types import Platform
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from knarr.engine.images.images import Image
 
 __all__ = ["Creation", "Request", "check_name"]
+
+T = TypeVar("T")
 
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 LONGEST_NAME = 255
@@ -145,7 +147,7 @@ class Creation:
             if mode == "host" or host["UTSMode"] == "host":
                 config["Hostname"] = socket.gethostname()
             elif mode.startswith("container:"):
-                config["Hostname"] = self._find(mode[10:]).record.config["Hostname"]
+                config["Hostname"] = self._named(self._find, mode[10:]).record.config["Hostname"]
             else:
                 config["Hostname"] = container_id[:12]
         for port in host["PortBindings"] or {}:
@@ -169,16 +171,16 @@ class Creation:
     def _endpoints(self, record: ContainerRecord, asked: dict[str, dict[str, Any]]) -> dict[str, Endpoint]:
         mode = record.host["NetworkMode"]
         if mode.startswith("container:"):
-            other = self._find(mode[10:])  # NotFound now rather than at the start
+            other = self._named(self._find, mode[10:])  # refused now rather than at the start
             record.host["NetworkMode"] = f"container:{other.record.id}"
             if asked:
                 raise InvalidArgument("conflicting options: networks and the container type network mode")
             return {}
-        network = self._context.networks.get(mode)
+        network = self._named(self._context.networks.get, mode)
         found: dict[str, Endpoint] = {}
         settings: dict[str, Any] = {}
         for name, given in asked.items():
-            if self._context.networks.get(name) is not network:
+            if self._named(self._context.networks.get, name) is not network:
                 raise Unsupported(
                     f"EndpointsConfig: a container of network {mode} cannot join {name} as well in knarr yet"
                 )
@@ -210,8 +212,18 @@ class Creation:
             name, _, mode = text.partition(":")
             if mode not in ("", "ro", "rw", "z", "Z"):
                 raise InvalidArgument(f"invalid mode: {mode}")
-            found.append((self._find(name).record, mode == "ro"))
+            found.append((self._named(self._find, name).record, mode == "ro"))
         return found
+
+    def _named(self, look_up: Callable[[str], T], name: str) -> T:
+        """What a request names besides its image. InvalidArgument where there is no such thing.
+
+        Docker's clients take a NotFound here as a missing image, which they would go and pull.
+        """
+        try:
+            return look_up(name)
+        except NotFound as error:
+            raise InvalidArgument(str(error)) from error
 
     async def _prepare(self, record: ContainerRecord, lower: list[str]) -> None:
         """Make the container's directory, and its volumes."""

@@ -66,7 +66,7 @@ def check(config: Config, host: HostConfig) -> list[str]:
                 raise InvalidArgument(f"unknown or invalid runtime name: {value}")
             raise Unsupported(f"HostConfig.{field} is not supported by knarr: leave it out (it was {value!r})")
     _check_resources(host, warnings)
-    _check_namespaces(config, host)
+    _check_namespaces(config, host, warnings)
     _check_restart(host)
     log_limits(host, 1, 1)
     security(host)
@@ -175,7 +175,7 @@ def _check_resources(host: HostConfig, warnings: list[str]) -> None:
         raise InvalidArgument("HostConfig.ConsoleSize must be [height, width]")
 
 
-def _check_namespaces(config: Config, host: HostConfig) -> None:
+def _check_namespaces(config: Config, host: HostConfig, warnings: list[str]) -> None:
     mode = host["NetworkMode"]
     if mode.startswith("container:"):
         if config["Hostname"]:
@@ -186,6 +186,8 @@ def _check_namespaces(config: Config, host: HostConfig) -> None:
             raise InvalidArgument("conflicting options: dns and the network mode")
         if host["ExtraHosts"]:
             raise InvalidArgument("conflicting options: custom host-to-IP mapping and the network mode")
+    if mode == "host" and (host["PortBindings"] or host["PublishAllPorts"]):
+        warnings.append("Published ports are discarded when using host network mode")
     if host["IpcMode"] not in ("", "private", "shareable", "none", "host"):
         if host["IpcMode"].startswith("container:"):
             raise Unsupported("HostConfig.IpcMode container:... is not supported by knarr yet: use host or private")
