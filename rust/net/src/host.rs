@@ -18,7 +18,7 @@ use crate::flows::{Forget, Forgetter};
 use crate::maker::has_ipv6;
 use crate::names::{EngineId, LinkName};
 use crate::netlink::{Batch, Socket};
-use crate::nft::{self, Forward, Transaction};
+use crate::nft::{self, Forward, Handles, Transaction};
 use crate::ports::{Protocol, Publish, Published, reserve};
 use crate::route::{self, By, Link};
 
@@ -56,6 +56,8 @@ pub struct Host {
     forgetter: Option<Forgetter>,
     /// The generation of the host's nftables rules that was found to be well.
     checked: Option<u32>,
+    /// Where our rules were in Docker's chain.
+    handles: Handles,
     warnings: Warnings,
 }
 
@@ -86,6 +88,7 @@ impl Host {
             forwards: BTreeMap::new(),
             forgetter: None,
             checked: None,
+            handles: Handles::new(),
             warnings: Warnings::default(),
         })
     }
@@ -341,7 +344,7 @@ impl Host {
     /// all the same.
     fn admit(&mut self) {
         let names: Vec<&LinkName> = self.bridges.keys().collect();
-        if let Err(error) = nft::admit(&mut self.netfilter, &names) {
+        if let Err(error) = nft::admit(&mut self.netfilter, &names, &mut self.handles) {
             self.warnings.add(format!(
                 "{error}; containers may not reach other hosts, nor be reached from there"
             ));

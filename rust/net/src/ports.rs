@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::str::FromStr;
+use std::thread;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -13,6 +15,11 @@ use rustix::net::{bind, getsockname, ipproto, listen, shutdown, socket_with};
 
 use crate::error::{Error, Result};
 use crate::holder::holder;
+
+/// How often a port is tried that is taken while nobody is found to have it, and the pause between: a process that
+/// is being made has copies of its maker's sockets until it executes something, also of those closed meanwhile.
+const ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// A transport protocol that ports can be published of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -97,27 +104,37 @@ pub struct Published {
 pub(crate) fn reserve(port: &Publish) -> Result<Published> {
     let address = SocketAddr::new(port.host_ip, port.host_port);
     let doing = || format!("reserve {address}/{}", port.protocol);
-    let result = bound(port.protocol, address, false).or_else(|errno| match errno {
-        // Connections of a server that has gone leave the port in TIME_WAIT for a minute.
-        Errno::ADDRINUSE if port.protocol == Protocol::Tcp => bound_beside_closed(address),
-        errno => Err(errno),
-    });
-    let reservation = result.map_err(|errno| match errno {
-        Errno::ADDRINUSE => Error::PortTaken {
-            protocol: port.protocol,
-            address: port.host_ip,
-            port: port.host_port,
-            holder: holder(port.protocol, address),
-        },
-        Errno::ADDRNOTAVAIL => Error::NotLocal {
-            address: port.host_ip,
-        },
-        Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT => Error::Unsupported {
-            what: format!("publishing {} ports", port.protocol),
-            remedy: "load the kernel's module for it",
-        },
-        errno => Error::system(doing(), errno),
-    })?;
+    let mut attempt = 0;
+    let reservation = loop {
+        match bind_to(port.protocol, address) {
+            Ok(socket) => break socket,
+            Err(Errno::ADDRINUSE) => {
+                let holder = holder(port.protocol, address);
+                attempt += 1;
+                if holder.is_some() || attempt == ATTEMPTS {
+                    return Err(Error::PortTaken {
+                        protocol: port.protocol,
+                        address: port.host_ip,
+                        port: port.host_port,
+                        holder,
+                    });
+                }
+                thread::sleep(PAUSE);
+            }
+            Err(Errno::ADDRNOTAVAIL) => {
+                return Err(Error::NotLocal {
+                    address: port.host_ip,
+                });
+            }
+            Err(Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT) => {
+                return Err(Error::Unsupported {
+                    what: format!("publishing {} ports", port.protocol),
+                    remedy: "load the kernel's module for it",
+                });
+            }
+            Err(errno) => return Err(Error::system(doing(), errno)),
+        }
+    };
     let host_port = if port.host_port == 0 {
         chosen(&reservation, doing)?
     } else {
@@ -126,6 +143,14 @@ pub(crate) fn reserve(port: &Publish) -> Result<Published> {
     Ok(Published {
         port: Publish { host_port, ..*port },
         reservation,
+    })
+}
+
+fn bind_to(protocol: Protocol, address: SocketAddr) -> rustix::io::Result<OwnedFd> {
+    bound(protocol, address, false).or_else(|errno| match errno {
+        // Connections of a server that has gone leave the port in TIME_WAIT for a minute.
+        Errno::ADDRINUSE if protocol == Protocol::Tcp => bound_beside_closed(address),
+        errno => Err(errno),
     })
 }
 

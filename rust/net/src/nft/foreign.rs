@@ -16,10 +16,10 @@
 //! Whoever looks first and writes then gives the ruleset's generation along with the change: the kernel refuses it if
 //! anybody has changed anything between, and we look again. So no rule is there twice.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::expression::Rule as Writer;
-use super::rule::{Rule, Side, rules};
+use super::rule::{RULE_EXPRESSIONS, RULE_HANDLE, Rule, Side, rule, rules};
 use super::ruleset::HOOK_FORWARD;
 use super::{
     DELETE_RULE, FAMILY_INET, FAMILY_IPV4, GET_CHAIN, GET_GENERATION, NEW_RULE, NFTA_TABLE_NAME,
@@ -37,8 +37,6 @@ const CHAIN_HOOK: u16 = 4;
 const CHAIN_POLICY: u16 = 5;
 const HOOK_NUMBER: u16 = 1;
 const POLICY_DROP: u32 = 0;
-const RULE_HANDLE: u16 = 3;
-const RULE_EXPRESSIONS: u16 = 4;
 const RULE_POSITION: u16 = 6;
 const GENERATION_ID: u16 = 1;
 const FAMILY_ANY: u8 = 0;
@@ -61,18 +59,52 @@ pub(crate) fn generation(socket: &mut Socket) -> Result<u32> {
         .ok_or_else(|| Error::malformed(doing))
 }
 
+/// Where a bridge's two rules were found, so that the next look asks for these, however many others there are.
+pub(crate) type Handles = BTreeMap<LinkName, [u64; 2]>;
+
+const SIDES: [Side; 2] = [Side::Input, Side::Output];
+
 /// Have Docker's chain, if there is one, accept what comes from these bridges and goes to them.
-pub(crate) fn admit(socket: &mut Socket, bridges: &[&LinkName]) -> Result<()> {
+pub(crate) fn admit(
+    socket: &mut Socket,
+    bridges: &[&LinkName],
+    handles: &mut Handles,
+) -> Result<()> {
+    if all_are_there(socket, bridges, handles)? {
+        return Ok(());
+    }
+    handles.clear();
     change(socket, |transaction, rules| {
         let end = rules.last().filter(|rule| rule.returns());
         for bridge in bridges {
-            for side in [Side::Input, Side::Output] {
-                if !rules.iter().any(|rule| rule.accepts(side, bridge)) {
-                    add(transaction, side, bridge, end);
-                }
+            let found = SIDES.map(|side| {
+                let rule = rules.iter().find(|rule| rule.accepts(side, bridge));
+                rule.map(|rule| rule.handle)
+            });
+            if let [Some(input), Some(output)] = found {
+                handles.insert((*bridge).clone(), [input, output]);
+            }
+            for (side, _) in SIDES.iter().zip(found).filter(|(_, rule)| rule.is_none()) {
+                add(transaction, *side, bridge, end);
             }
         }
     })
+}
+
+/// Handles are not given twice, but those of a table that was made anew are: what is there counts.
+fn all_are_there(socket: &mut Socket, bridges: &[&LinkName], handles: &Handles) -> Result<bool> {
+    for bridge in bridges {
+        let Some(handles) = handles.get(*bridge) else {
+            return Ok(false);
+        };
+        for (side, handle) in SIDES.iter().zip(handles) {
+            let rule = rule(socket, FAMILY_IPV4, TABLE, CHAIN, *handle)?;
+            if !rule.is_some_and(|rule| rule.accepts(*side, bridge)) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// Take a bridge's rules out of Docker's chain.
@@ -178,7 +210,7 @@ fn dropping(body: &[u8]) -> Option<Base> {
 }
 
 /// Change Docker's chain according to what is in it; nothing where there is no such chain.
-fn change(socket: &mut Socket, decide: impl Fn(&mut Transaction, &[Rule])) -> Result<()> {
+fn change(socket: &mut Socket, mut decide: impl FnMut(&mut Transaction, &[Rule])) -> Result<()> {
     let mut refusal = Ok(());
     for _ in 0..ATTEMPTS {
         let mut transaction = Transaction::unless_changed(FAMILY_IPV4, TABLE, generation(socket)?);

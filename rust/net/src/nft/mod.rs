@@ -20,7 +20,7 @@ pub(crate) use elements::{
     Forward, add_bridge, add_forwards, delete_bridge, delete_forwards, delete_subnets, forwards,
     subnets_of,
 };
-pub(crate) use foreign::{admit, dismiss, generation, obstacles};
+pub(crate) use foreign::{Handles, admit, dismiss, generation, obstacles};
 pub(crate) use ruleset::write_ruleset;
 
 const SUBSYSTEM: u16 = 10;

@@ -1,13 +1,13 @@
 //! Reading rules that other programs have written: as much of them as is asked about.
 
 use super::expression::{ACCEPT, EQUAL, META_IIFNAME, META_OIFNAME};
-use super::{GET_RULE, NFTA_DATA_VALUE, NFTA_TABLE_NAME, RULE_CHAIN, message};
+use super::{GET_RULE, NFTA_DATA_VALUE, NFTA_TABLE_NAME, RULE_CHAIN, is_missing, message};
 use crate::error::Result;
 use crate::names::LinkName;
-use crate::netlink::{Socket, attributes, text, u32_be, u64_be};
+use crate::netlink::{Batch, Socket, attributes, text, u32_be, u64_be};
 
-const RULE_HANDLE: u16 = 3;
-const RULE_EXPRESSIONS: u16 = 4;
+pub(super) const RULE_HANDLE: u16 = 3;
+pub(super) const RULE_EXPRESSIONS: u16 = 4;
 const EXPRESSION_NAME: u16 = 1;
 const EXPRESSION_DATA: u16 = 2;
 const META_KEY: u16 = 2;
@@ -157,6 +157,33 @@ pub(super) fn rules(
         .iter()
         .filter_map(|(_, body)| Rule::parse(body))
         .collect())
+}
+
+/// The rule of that handle in a chain; None where it has gone, or the chain.
+pub(super) fn rule(
+    socket: &mut Socket,
+    family: u8,
+    table: &str,
+    chain: &str,
+    handle: u64,
+) -> Result<Option<Rule>> {
+    let mut batch = Batch::new();
+    batch.request(
+        format!("look up rule {handle} of the nftables chain {chain}"),
+        message(GET_RULE),
+        0,
+        |body| {
+            body.header(&[family, 0, 0, 0]);
+            body.text(NFTA_TABLE_NAME, table);
+            body.text(RULE_CHAIN, chain);
+            body.bytes(RULE_HANDLE, &handle.to_be_bytes());
+        },
+    );
+    match socket.get(batch) {
+        Ok(body) => Ok(Rule::parse(&body)),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
