@@ -15,6 +15,7 @@ pub mod exec;
 mod facts;
 pub mod init;
 pub mod launch;
+mod overlay;
 pub mod plan;
 pub mod protect;
 pub mod rootfs;

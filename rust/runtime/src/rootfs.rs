@@ -7,18 +7,14 @@ use std::path::{Path, PathBuf};
 use knarr_sys::mount::{MountAttr, set_attributes};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_fd,
-    fsconfig_set_string, fsmount, fsopen, open_tree,
-};
+use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::error::{Kind, LaunchError};
+use crate::overlay;
 use crate::plan;
 
 const MS_PRIVATE: u64 = 1 << 18;
 const MS_SLAVE: u64 = 1 << 19;
-/// Longest string that fsconfig(2) takes.
-const LONGEST_STRING: usize = 255;
 
 /// Where a root file system comes from.
 #[derive(Clone, Debug)]
@@ -49,7 +45,7 @@ pub struct Rootfs {
     mount: OwnedFd,
 }
 
-fn failed(what: &str, path: &Path, errno: Errno) -> LaunchError {
+pub(crate) fn failed(what: &str, path: &Path, errno: Errno) -> LaunchError {
     let raw = errno.raw_os_error();
     let kind = if errno == Errno::NOENT {
         Kind::NotFound
@@ -62,117 +58,20 @@ fn failed(what: &str, path: &Path, errno: Errno) -> LaunchError {
     )
 }
 
-fn directory(path: &Path) -> Result<OwnedFd, LaunchError> {
+pub(crate) fn directory(path: &Path) -> Result<OwnedFd, LaunchError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat(CWD, path, flags, Mode::empty())
         .map_err(|errno| failed("root file system directory", path, errno))
-}
-
-/// One overlay option that is a directory: by descriptor where the kernel takes it, else by path.
-fn layer(
-    context: BorrowedFd<'_>,
-    key: &str,
-    path: &Path,
-    by_path: &str,
-) -> Result<(), LaunchError> {
-    let opened = directory(path)?;
-    match fsconfig_set_fd(context, key, opened.as_fd()) {
-        Ok(()) => return Ok(()),
-        Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::BADF) => {}
-        Err(errno) => return Err(failed("overlay layer", path, errno)),
-    }
-    if path.as_os_str().len() > LONGEST_STRING {
-        return Err(LaunchError::new(
-            Kind::Unsupported,
-            format!(
-                "layer path {} is too long for this kernel: use a shorter data root",
-                path.display()
-            ),
-        ));
-    }
-    fsconfig_set_string(context, by_path, path)
-        .map_err(|errno| failed("overlay layer", path, errno))
-}
-
-fn overlay(lower: &[PathBuf], writable: Option<(&Path, &Path)>) -> Result<OwnedFd, LaunchError> {
-    let here = Path::new("overlay");
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
-        .map_err(|errno| failed("make an", here, errno))?;
-    for path in lower {
-        layer(context.as_fd(), "lowerdir+", path, "lowerdir+")?;
-    }
-    if let Some((upper, work)) = writable {
-        layer(context.as_fd(), "upperdir", upper, "upperdir")?;
-        layer(context.as_fd(), "workdir", work, "workdir")?;
-    }
-    let first = lower.first().map_or(here, PathBuf::as_path);
-    fsconfig_set_string(context.as_fd(), "source", "overlay")
-        .map_err(|errno| failed("overlay of", first, errno))?;
-    fsconfig_create(context.as_fd()).map_err(|errno| failed("overlay of", first, errno))?;
-    fsmount(
-        context.as_fd(),
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::empty(),
-    )
-    .map_err(|errno| failed("overlay of", first, errno))
-}
-
-fn throwaway(lower: &[PathBuf], size: u64) -> Result<OwnedFd, LaunchError> {
-    let here = Path::new("tmpfs");
-    let wrong = |errno| failed("make a throw-away", here, errno);
-    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(wrong)?;
-    if size != 0 {
-        fsconfig_set_string(context.as_fd(), "size", size.to_string()).map_err(wrong)?;
-    }
-    fsconfig_set_string(context.as_fd(), "mode", "0755").map_err(wrong)?;
-    fsconfig_create(context.as_fd()).map_err(wrong)?;
-    let upper = fsmount(
-        context.as_fd(),
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::empty(),
-    )
-    .map_err(wrong)?;
-    for name in ["upper", "work"] {
-        mkdirat(&upper, name, Mode::from_raw_mode(0o755)).map_err(wrong)?;
-    }
-    let open = |name: &str| {
-        openat(
-            &upper,
-            name,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(wrong)
-    };
-    let (upper, work) = (open("upper")?, open("work")?);
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(wrong)?;
-    for path in lower {
-        layer(context.as_fd(), "lowerdir+", path, "lowerdir+")?;
-    }
-    // A tmpfs that is mounted nowhere has no path, but procfs has one for its descriptors.
-    for (key, directory) in [("upperdir", &upper), ("workdir", &work)] {
-        if fsconfig_set_fd(context.as_fd(), key, directory.as_fd()).is_err() {
-            use std::os::fd::AsRawFd;
-            let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
-            fsconfig_set_string(context.as_fd(), key, path).map_err(wrong)?;
-        }
-    }
-    fsconfig_set_string(context.as_fd(), "source", "overlay").map_err(wrong)?;
-    fsconfig_create(context.as_fd()).map_err(wrong)?;
-    fsmount(
-        context.as_fd(),
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::empty(),
-    )
-    .map_err(wrong)
 }
 
 impl Rootfs {
     /// Make the mount.
     pub fn open(source: &RootfsSource) -> Result<Self, LaunchError> {
         let mount = match source {
-            RootfsSource::Overlay { lower, upper, work } => overlay(lower, Some((upper, work)))?,
-            RootfsSource::Throwaway { lower, tmpfs_size } => throwaway(lower, *tmpfs_size)?,
+            RootfsSource::Overlay { lower, upper, work } => overlay::above(lower, upper, work)?,
+            RootfsSource::Throwaway { lower, tmpfs_size } => {
+                overlay::throwaway(lower, *tmpfs_size)?
+            }
             RootfsSource::Path(path) => {
                 directory(path)?;
                 let flags = OpenTreeFlags::OPEN_TREE_CLONE
