@@ -10,7 +10,7 @@ use crate::source::LayerSource;
 use crate::store::Store;
 use crate::unpack::Layer;
 
-/// Bytes that an earlier attempt must have left.
+/// Bytes that tell the compression: of a first buffer, and of what an earlier attempt left.
 const LEAST: u64 = 4096;
 
 /// One blob that is wanted.
@@ -94,7 +94,7 @@ impl Fetch<'_> {
         })
     }
 
-    /// Sends what `fill` puts into buffers until it has no more. Buffers are sent full: the first one tells the compression, and
+    /// Sends what `fill` puts into buffers until it has no more. The first buffer is sent with enough to tell the compression by:
     /// a network may begin with a single byte.
     fn pump(
         &self,
@@ -102,11 +102,11 @@ impl Fetch<'_> {
         check: &dyn Fn() -> Result<(), StoreError>,
         mut fill: impl FnMut(&mut [u8]) -> Result<usize, StoreError>,
     ) -> Result<(), Stop> {
-        let mut more = true;
+        let (mut more, mut least) = (true, LEAST);
         while more {
             let mut buffer = outlet.buffer()?;
             let mut end = 0;
-            while more && end < buffer.len() {
+            while more && (end as u64) < least {
                 check()?;
                 let count = fill(&mut buffer[end..])?;
                 self.progress.advance(count as u64);
@@ -114,6 +114,7 @@ impl Fetch<'_> {
                 more = count > 0;
             }
             outlet.send(buffer, 0, end)?;
+            least = 1;
         }
         Ok(())
     }
