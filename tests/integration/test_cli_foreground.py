@@ -80,6 +80,20 @@ def test_a_wrong_number_of_arguments_is_1_with_the_usage(shared_engine, argument
     assert ("[OPTIONS]" in result.stderr) == (arguments[0] != "tag")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["imagess"], "'imagess' is not a knarr command; did you mean images?"),
+        (["xyzzy"], "'xyzzy' is not a knarr command\n"),
+        (["image", "inspekt"], "'inspekt' is not a verb of 'image'; did you mean inspect?"),
+    ],
+)
+def test_an_unknown_verb_is_1_and_the_nearest_is_named(shared_engine, arguments, words):
+    result = shared_engine.run(*arguments, check=False)
+    assert result.returncode == 1
+    assert words in result.stderr
+
+
 def test_ports_that_the_hosts_network_makes_useless_are_told(shared_engine):
     result = shared_engine.run("run", "--rm", "--network", "host", "-p", "80:80", "busybox", "true")
     assert result.stderr == "WARNING: Published ports are discarded when using host network mode\n"

@@ -77,6 +77,7 @@ def test_options_may_follow_arguments_where_no_other_command_line_does():
     [
         (["--nope"], "unknown flag: --nope"),
         (["--nope=1"], "unknown flag: --nope"),
+        (["--nmae=x"], "unknown flag: --nmae; did you mean --name?"),
         (["-iz"], "unknown shorthand flag: 'z' in -iz"),
         (["--name"], "flag needs an argument: --name"),
         (["-in"], "flag needs an argument: 'n' in -in"),

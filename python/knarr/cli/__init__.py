@@ -90,7 +90,10 @@ def _execute(arguments: "list[str]") -> int:
             from knarr.cli import help as pages
 
             return pages.group(name, rest)
-        return _complain(f"{name!r} is not a knarr command", "knarr --help", code=1)
+        from knarr.cli.command import nearest
+
+        meant = nearest(name, [*index.COMMANDS, *index.GROUPS])
+        return _complain(f"{name!r} is not a knarr command{meant}", "knarr --help", code=1)
     if debug:
         return _run(command, host, rest)
     try:

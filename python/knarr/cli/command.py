@@ -14,7 +14,7 @@ from knarr.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
 # What an option holds; shown as its placeholder in help pages.
@@ -150,11 +150,23 @@ class Command:
         """The line of usage."""
         return " ".join(filter(None, ["knarr", self.name, "[OPTIONS]" if self.options else "", self.arguments]))
 
+    def flags(self) -> "list[str]":
+        """The long spellings of its options."""
+        return [flag for option in self.options for flag in option.flags if flag.startswith("--")]
+
     def find(self, flag: str) -> "Option | None":
         """The option with this flag ("-e" or "--env")."""
         if self._by_flag is None:
             self._by_flag = {spelling: option for option in self.options for spelling in option.flags}
         return self._by_flag.get(flag)
+
+
+def nearest(word: str, known: "Iterable[str]") -> str:
+    """What to say after a word that nobody knows: the one it was perhaps meant to be, or nothing."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(word, known, 1, 0.7)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def parse(command: Command, given: "Sequence[str]") -> "tuple[dict[str, Any], list[str]]":
@@ -196,7 +208,7 @@ def _scan(command: Command, given: "Sequence[str]") -> "tuple[dict[str, Any], li
             if option is None:
                 if word == "--help":
                     raise HelpWanted
-                raise UsageError(f"unknown flag: {flag}")
+                raise UsageError(f"unknown flag: {flag}{nearest(flag, command.flags())}")
             if not equals:
                 if option.kind == FLAG:
                     value = "true"

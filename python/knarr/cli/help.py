@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from knarr.cli import index
-from knarr.cli.command import FLAG, LIST, Command, HelpWanted, Option, UsageError, parse
+from knarr.cli.command import FLAG, LIST, Command, HelpWanted, Option, UsageError, nearest, parse
 from knarr.cli.terminal import say
 from knarr.errors import KnarrError
 
@@ -183,7 +183,8 @@ def group(name: str, rest: list[str]) -> int:
     verbs = top.command.get_command(top, name) if isinstance(top.command, click.Group) else None
     assert verbs is not None  # the caller found the name among the groups
     if rest and rest[0] not in ("--help", "-h"):
-        say(f"knarr: {rest[0]!r} is not a verb of {name!r}\n\nSee 'knarr {name} --help'.")
+        meant = nearest(rest[0], index.GROUPS[name])
+        say(f"knarr: {rest[0]!r} is not a verb of {name!r}{meant}\n\nSee 'knarr {name} --help'.")
         return 1
     click.echo(_context(verbs, name, top).get_help())
     return 0
