@@ -116,6 +116,12 @@ def test_doing_it_twice(api):
         ("GET", "/networks/none-such", None, 404, "network none-such not found"),
         ("POST", "/networks/create", {"Name": "x"}, 501, "not supported"),
         ("GET", "/containers/none/stats", None, 501, "not supported"),
+        ("POST", "/auth", {"username": "u"}, 501, "~/.docker/config.json"),
+        ("POST", "/build", None, 501, "building an image is not supported"),
+        ("GET", "/system/df", None, 501, "disk usage is not supported"),
+        ("POST", "/swarm/init", {}, 501, "swarm mode is not supported"),
+        ("GET", "/services", None, 501, "swarm mode is not supported"),
+        ("GET", "/plugins", None, 501, "plugins is not supported"),
     ],
 )
 def test_errors_name_what_is_wrong(api, method, path, body, status, words):

@@ -213,3 +213,10 @@ def test_volumes_and_mounts(shared_engine, name, tmp_path):
         ).stdout
     )
     shared_engine.docker("volume", "rm", name)
+
+
+def test_system_prune_comes_to_its_end(shared_engine):
+    shared_engine.docker("run", "--name", "to-be-pruned", "--label", "fate=pruned", "busybox", "true")
+    result = shared_engine.docker("system", "prune", "-f", "--filter", "label=fate=pruned")
+    assert "Total reclaimed space" in result.stdout
+    assert "to-be-pruned" not in shared_engine.run("ps", "-a").stdout

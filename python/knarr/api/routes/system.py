@@ -13,10 +13,11 @@ from aiohttp import web
 
 from knarr.api import reply, streams
 from knarr.api.wire.containers import parse_time, timestamp
+from knarr.errors import Unsupported
 from knarr.types import Platform
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from knarr.engine.engine import Engine
     from knarr.engine.events import Event
@@ -28,6 +29,15 @@ EVENT_FILTERS = {
     "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret",
     "service", "type", "volume",
 }  # fmt: skip
+_LATER = (
+    ("/build", "building an image"),
+    ("/system/df", "disk usage"),
+    ("/plugins{rest:(/.*)?}", "the use of plugins"),
+    *(
+        (f"/{noun}{{rest:(/.*)?}}", "swarm mode")
+        for noun in ("swarm", "nodes", "services", "tasks", "secrets", "configs")
+    ),
+)
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
@@ -77,7 +87,13 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         )
 
     async def auth(_: web.Request) -> web.StreamResponse:
-        return reply.reply({"message": "logging in through the daemon is not supported by knarr: use knarr login"}, 501)
+        raise Unsupported(
+            "logging in through the daemon is not supported by knarr yet: "
+            "write the credentials to ~/.docker/config.json, or name a credential helper there"
+        )
+
+    async def prune_builds(_: web.Request) -> web.StreamResponse:
+        return reply.reply({"CachesDeleted": None, "SpaceReclaimed": 0})  # nothing is ever built; system prune asks
 
     return [
         web.get("/_ping", ping),
@@ -85,7 +101,16 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         web.get("/info", info),
         web.get("/events", events),
         web.post("/auth", auth),
+        web.post("/build/prune", prune_builds),
+        *(web.route("*", path, _refusal(what)) for path, what in _LATER),
     ]
+
+
+def _refusal(what: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def refuse(_: web.Request) -> web.StreamResponse:
+        raise Unsupported(f"{what} is not supported by knarr yet")
+
+    return refuse
 
 
 async def _events(
