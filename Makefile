@@ -27,6 +27,11 @@ test-slow: install ## the long tests: a thousand containers, fault injection at 
 	packaging/require test
 	$(BIN)/python -m pytest --slow
 
+.PHONY: test-vm
+test-vm: wheel ## the wheel on Debian's kernel with cgroup v2, in an emulated virtual machine (needs root)
+	packaging/require vm
+	PYTHON=$(BIN)/python packaging/vm-test.sh target/wheels/knarr-*.whl
+
 .PHONY: check
 check: $(VENV)/check ## formatting, lints, types, stubs, layers and style
 	cargo fmt --all --check

@@ -1,3 +1,5 @@
+//! Both ways to make an overlay, on whatever kernel this is; needs root.
+
 use std::collections::HashSet;
 use std::fs;
 
