@@ -228,7 +228,7 @@ class Creation:
     async def _prepare(self, record: ContainerRecord, lower: list[str]) -> None:
         """Make the container's directory, and its volumes."""
         context = self._context
-        await asyncio.to_thread(make_directory, context.directory(record.id))
+        await asyncio.to_thread(make_directory, context.directory(record.id), lower)
         try:
             for point in record.mounts:
                 if point["type"] != "volume":
@@ -252,8 +252,12 @@ class Creation:
             raise
 
 
-def make_directory(path: str) -> None:
-    """The directories of a container's own files."""
+def make_directory(path: str, lower: list[str]) -> None:
+    """The directories of a container's own files. Its root is what its image's is: the upper layer's shows."""
     os.mkdir(path, 0o710)
     os.mkdir(f"{path}/upper", 0o755)
+    if lower:
+        root = os.stat(lower[0])
+        os.chown(f"{path}/upper", root.st_uid, root.st_gid)
+        os.chmod(f"{path}/upper", root.st_mode & 0o7777)
     os.mkdir(f"{path}/work", 0o711)
