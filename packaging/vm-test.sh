@@ -5,7 +5,8 @@ set -euo pipefail
 wheel=$(realpath "${1:?the wheel to test}")
 here=$(cd "$(dirname "$0")" && pwd)
 work=$here/../target/vm
-python=${PYTHON:-python3}
+python=$(command -v "${PYTHON:-python3}")
+case $python in /*) ;; *) python=$PWD/$python ;; esac
 mkdir -p "$work"
 cd "$work"
 export PATH=$PATH:/usr/sbin:/sbin
