@@ -21,8 +21,8 @@ release=$(basename kernel/lib/modules/*)
 
 if [ ! -e base.tar ]; then
   mmdebstrap --quiet --variant=minbase \
-    --include=python3,python3-venv,nftables,iproute2,busybox-static,kmod bookworm base.tar.new
-  mv base.tar.new base.tar
+    --include=python3,python3-venv,nftables,iproute2,busybox-static,kmod bookworm base.new.tar
+  mv base.new.tar base.tar
 fi
 rm -rf root initramfs wheels
 mkdir -p root initramfs/{bin,modules,new} wheels
