@@ -54,7 +54,6 @@ class Config(BaseModel):
     registries: dict[str, RegistrySettings] = Field(default_factory=dict)
     address_pools: list[str] = Field(default_factory=list)  # CIDRs for bridges; empty: the built-in list
     dns: list[str] = Field(default_factory=list)  # for containers, in place of the host's
-    max_concurrent_downloads: int = Field(default=4, ge=1, le=64)
 
     @field_validator("data_root", "run_root")
     @classmethod
