@@ -137,7 +137,7 @@ def stop(run_root: Path) -> None:
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
                 command = (entry / "cmdline").read_bytes().split(b"\0")
-                if os.fsencode(run_root) in command and any(part.endswith(program) for part in command[:3]):
+                if os.fsencode(run_root) in command and any(part.endswith(program) for part in command[:5]):
                     os.kill(int(entry.name), signal.SIGTERM)
 
 
@@ -161,7 +161,7 @@ def main() -> None:
                 "--host-overlay",
                 "sh",
                 "-c",
-                "rm -rf /etc /home; ls /; echo; echo 'gone in here, untouched outside'",
+                "rm -rf /etc/* /home/* 2>/dev/null; ls /etc /home; echo; echo 'gone in here, untouched outside'",
             )
         if not Path("/etc/passwd").exists():
             raise SystemExit("the host lost /etc/passwd")
@@ -192,7 +192,7 @@ def main() -> None:
                     reference,
                     "sh",
                     "-c",
-                    "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null",
+                    "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max",
                 )
             knarr("images")
     finally:
