@@ -10,3 +10,9 @@ for directory in rust/*/fuzz; do
     (cd "$directory" && cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -rss_limit_mb=2048)
   done
 done
+python3 -m venv target/fuzz-venv
+target/fuzz-venv/bin/pip install -q atheris .
+for target in reference manifest config; do
+  echo "== parsers in Python: $target"
+  target/fuzz-venv/bin/python packaging/fuzz_parsers.py "$target" -max_total_time="$seconds" -rss_limit_mb=2048
+done
