@@ -31,7 +31,7 @@ def call(engine, method, path, body=None, raw=None):
 CREATE = [
     ({"Image": "busybox", "HostConfig": {"Memory": -5}}, 400, "memory"),
     ({"Image": "busybox", "HostConfig": {"Memory": 1024}}, 400, "memory"),
-    ({"Image": "busybox", "HostConfig": {"NetworkMode": "no-such-network"}}, 404, "no-such-network"),
+    ({"Image": "busybox", "HostConfig": {"NetworkMode": "no-such-network"}}, 400, "no-such-network"),
     ({"Image": "busybox", "HostConfig": {"RestartPolicy": {"Name": "sometimes"}}}, 400, "sometimes"),
     ({"Image": "busybox", "HostConfig": {"Binds": ["relative:/x"]}}, (201, 400), ""),
     ({"Image": "busybox", "HostConfig": {"Binds": ["/a:relative"]}}, 400, "relative"),
