@@ -515,3 +515,23 @@ def test_a_host_overlay_cannot_change_the_host(api, tmp_path):
     api.ok("POST", f"/containers/{container}/start")
     assert api.ok("POST", f"/containers/{container}/wait")["StatusCode"] == 0
     assert (tmp_path / "file").read_text() == "untouched"
+
+
+def test_each_version_shows_what_it_has(api):
+    api.create("sleep", "100", name="versions", HostConfig={"NetworkMode": "bridge", "Annotations": {"a": "b"}})
+    assert api.call("POST", "/containers/versions/start")[0] == 204
+    new, old = (api.ok("GET", f"{prefix}/containers/versions/json") for prefix in ("", "/v1.41"))
+    assert set(new["NetworkSettings"]) == {"SandboxID", "SandboxKey", "Ports", "Networks"}
+    assert old["NetworkSettings"]["IPAddress"] == new["NetworkSettings"]["Networks"]["bridge"]["IPAddress"] != ""
+    assert ("Storage" in new, "GraphDriver" in new, "Storage" in old, "GraphDriver" in old) == (
+        True,
+        False,
+        False,
+        True,
+    )
+    assert new["ImageManifestDescriptor"]["size"] > 0
+    assert "ImageManifestDescriptor" not in old
+    assert new["HostConfig"]["Annotations"] == {"a": "b"}
+    assert "Annotations" not in old["HostConfig"]
+    assert api.ok("GET", "/containers/json")[0]["HostConfig"] == {"NetworkMode": "bridge", "Annotations": {"a": "b"}}
+    assert api.ok("GET", "/v1.45/containers/json")[0]["HostConfig"] == {"NetworkMode": "bridge"}

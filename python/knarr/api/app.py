@@ -73,6 +73,7 @@ class _Versioned(web.AbstractResource):
         message = refusal(version)
         if message:
             return _refuse(message), set()
+        request["version"] = version[1]
         bare: Any = _Bare(request.method, URL.build(path=match[3], encoded=True))
         return await self._inner.resolve(bare), set()
 

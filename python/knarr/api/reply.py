@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from knarr.api.wire.shape import NEWEST
 from knarr.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["body", "empty", "filters", "flag", "integer", "reply"]
+__all__ = ["body", "empty", "filters", "flag", "integer", "parse", "reply", "version"]
 
 _FALSE = {"", "0", "no", "false", "none"}  # what Docker takes for false; anything else is true
 
@@ -27,6 +28,12 @@ def reply(data: Any, status: int = 200) -> web.Response:
 def empty(status: int = 204) -> web.Response:
     """An answer without a body."""
     return web.Response(status=status)
+
+
+def version(request: web.Request) -> int:
+    """The version of the API that a request speaks, as its minor number; the newest where its path names none."""
+    found: int = request.get("version", NEWEST)
+    return found
 
 
 async def body(request: web.Request, *, optional: bool = False) -> dict[str, Any]:

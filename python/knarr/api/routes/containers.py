@@ -102,10 +102,10 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     async def inspect(request: web.Request) -> web.StreamResponse:
         container = containers.get(_name(request))
         sizes = await containers.sizes(container) if reply.flag(request.query, "size") else None
-        return reply.reply(wire.inspect(engine, container, sizes))
+        return reply.reply(wire.INSPECT.of(wire.inspect(engine, container, sizes), reply.version(request)))
 
     async def listed(request: web.Request) -> web.StreamResponse:
-        return reply.reply(await listing.containers(engine, request.query))
+        return reply.reply(await listing.containers(engine, request.query, reply.version(request)))
 
     async def logs(request: web.Request) -> web.StreamResponse:
         query = request.query

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
+from knarr.api.wire.shape import Shape
 from knarr.engine.containers.create import Request
 from knarr.errors import InvalidArgument
 from knarr.store.containers import CONFIG_DEFAULTS, HOST_DEFAULTS, Config, HostConfig
@@ -18,8 +19,81 @@ if TYPE_CHECKING:
     from knarr.engine.engine import Engine
     from knarr.store.containers import ContainerRecord, Endpoint, State
 
-__all__ = ["create_request", "inspect", "labels_match", "mount_points", "state", "summary", "timestamp"]
+__all__ = [
+    "INSPECT",
+    "SUMMARY",
+    "create_request",
+    "inspect",
+    "labels_match",
+    "mount_points",
+    "state",
+    "summary",
+    "timestamp",
+]
 
+# Addresses of the default bridge, which older clients look for beside the networks.
+_OF_BRIDGE = (
+    "EndpointID", "Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPAddress", "IPPrefixLen", "IPv6Gateway",
+    "MacAddress",
+)  # fmt: skip
+_FORMER_NETWORK: dict[str, Any] = {
+    "Bridge": "", "HairpinMode": False, "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0,
+    "SecondaryIPAddresses": None, "SecondaryIPv6Addresses": None, "EndpointID": "", "Gateway": "",
+    "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "IPAddress": "", "IPPrefixLen": 0, "IPv6Gateway": "",
+    "MacAddress": "",
+}  # fmt: skip
+INSPECT = Shape(
+    since={
+        "HostConfig.Annotations": 43,
+        "HostConfig.CgroupnsMode": 41,
+        "HostConfig.Umask": 56,
+        "ImageManifestDescriptor": 48,
+        "NetworkSettings.Networks.*.DNSNames": 44,
+        "NetworkSettings.Networks.*.GwPriority": 48,
+        "Storage": 52,
+    },
+    until={
+        "Config.MacAddress": 52,
+        "GraphDriver": 52,
+        "HostConfig.KernelMemory": 42,
+        "HostConfig.KernelMemoryTCP": 52,
+        **{f"NetworkSettings.{name}": 52 for name in _FORMER_NETWORK},
+    },
+    sparse={
+        **{
+            f"Config.{name}": 0
+            for name in (
+                "ArgsEscaped",
+                "ExposedPorts",
+                "Healthcheck",
+                "MacAddress",
+                "NetworkDisabled",
+                "Shell",
+                "StopSignal",
+            )
+        },
+        "Config.OnBuild": 52,
+        **{f"HostConfig.{name}": 0 for name in ("Annotations", "Knarr", "Mounts", "StorageOpt", "Sysctls", "Tmpfs")},
+        "HostConfig.KernelMemoryTCP": 42,
+    },
+    optional={
+        "Config.StopTimeout": 0,
+        "HostConfig.Init": 0,
+        "HostConfig.Umask": 0,
+        "ImageManifestDescriptor": 0,
+    },
+)
+SUMMARY = Shape(
+    since={
+        "Health": 52,
+        "HostConfig.Annotations": 46,
+        "ImageManifestDescriptor": 48,
+        "NetworkSettings.Networks.*.DNSNames": 44,
+        "NetworkSettings.Networks.*.GwPriority": 48,
+    },
+    sparse={"HostConfig.Annotations": 0},
+    optional={"ImageManifestDescriptor": 0},
+)
 ZERO_TIME = "0001-01-01T00:00:00Z"
 _CONFIG: TypeAdapter[Config] = TypeAdapter(Config)
 _HOST: TypeAdapter[HostConfig] = TypeAdapter(HostConfig)
@@ -151,31 +225,28 @@ def _network_settings(record: ContainerRecord) -> dict[str, Any]:
     endpoints = record.state.networks
     networks = {name: _endpoint(endpoint) for name, endpoint in endpoints.items()}
     running = record.state.running
-    settings: dict[str, Any] = {
-        "Bridge": "",
+    return {
+        **_FORMER_NETWORK,
+        **{key: networks["bridge"][key] for key in _OF_BRIDGE if "bridge" in networks},
         "SandboxID": record.id if running else "",
         "SandboxKey": f"/proc/{record.state.pid}/ns/net" if running else "",
         "Ports": _ports(record),
-        "HairpinMode": False,
-        "LinkLocalIPv6Address": "",
-        "LinkLocalIPv6PrefixLen": 0,
-        "SecondaryIPAddresses": None,
-        "SecondaryIPv6Addresses": None,
-        "EndpointID": "",
-        "Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "IPv6Gateway": "",
-        "MacAddress": "",
         "Networks": networks,
     }
-    bridge = networks.get("bridge")
-    if bridge is not None:  # older clients look for it here
-        for key in ("EndpointID", "Gateway", "IPAddress", "IPPrefixLen", "MacAddress"):
-            settings[key] = bridge[key]
-    return settings
+
+
+def _manifest(engine: Engine, record: ContainerRecord) -> dict[str, Any] | None:
+    """The OCI descriptor of the manifest that it was made from; None where there is none, or it is gone."""
+    image = engine.images.catalog.get(record.image_id)
+    size = engine.images.manifest_size(image) if image else 0
+    if image is None or not size:
+        return None
+    return {
+        "mediaType": image.manifest_type,
+        "digest": image.manifest_digest,
+        "size": size,
+        "platform": {"architecture": image.platform.architecture, "os": image.platform.os},
+    }
 
 
 def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None) -> dict[str, Any]:
@@ -204,6 +275,7 @@ def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None)
         "AppArmorProfile": "",
         "ExecIDs": engine.containers.execs.of(container) or None,
         "HostConfig": record.host,
+        "Storage": {"RootFS": {"Snapshot": {"Name": "overlay2"}}},
         "GraphDriver": {
             "Name": "overlay2",
             "Data": {"ID": record.id, "UpperDir": f"{directory}/upper", "WorkDir": f"{directory}/work"},
@@ -211,6 +283,7 @@ def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None)
         "Mounts": mount_points(engine, record),
         "Config": record.config,
         "NetworkSettings": _network_settings(record),
+        "ImageManifestDescriptor": _manifest(engine, record),
     }
     if sizes is not None:
         found["SizeRw"], found["SizeRootFs"] = sizes
@@ -235,13 +308,14 @@ def summary(engine: Engine, container: Container, image_name: str) -> dict[str, 
         "Names": [f"/{record.name}"],
         "Image": image_name,
         "ImageID": record.image_id,
+        "ImageManifestDescriptor": _manifest(engine, record),
         "Command": command,
         "Created": record.created_ns // 1_000_000_000,
         "Ports": ports,
         "Labels": record.config["Labels"] or {},
         "State": record.state.status,
         "Status": status_text(record.state),
-        "HostConfig": {"NetworkMode": record.host["NetworkMode"]},
+        "HostConfig": {"NetworkMode": record.host["NetworkMode"], "Annotations": record.host["Annotations"]},
         "NetworkSettings": {
             "Networks": {name: _endpoint(endpoint) for name, endpoint in record.state.networks.items()}
         },

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from knarr.api import reply
-from knarr.api.wire.containers import labels_match, summary
+from knarr.api.wire.containers import SUMMARY, labels_match, summary
 from knarr.errors import InvalidArgument, KnarrError
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ FILTERS = {
 STATES = {"created", "restarting", "running", "removing", "paused", "exited", "dead"}
 
 
-async def containers(engine: Engine, query: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The containers that a query asks for, newest first."""
+async def containers(engine: Engine, query: Mapping[str, str], version: int) -> list[dict[str, Any]]:
+    """The containers that a query asks for, newest first, as a version of the API shows them."""
     filters = reply.filters(query, FILTERS)
     limit = reply.integer(query, "limit") or 0
     every = reply.flag(query, "all") or limit > 0
@@ -45,7 +45,7 @@ async def containers(engine: Engine, query: Mapping[str, str]) -> list[dict[str,
         line = summary(engine, container, _image_name(engine, container))
         if sizes:
             line["SizeRw"], line["SizeRootFs"] = await engine.containers.sizes(container)
-        answer.append(line)
+        answer.append(SUMMARY.of(line, version))
         if limit and len(answer) == limit:
             break
     return answer
