@@ -31,7 +31,7 @@ __all__ = ["API_VERSION", "MINIMUM_API_VERSION", "NOUNS", "create_app", "refusal
 
 API_VERSION = "1.56"
 MINIMUM_API_VERSION = "1.24"
-NOUNS = ("system", "containers", "exec", "images", "networks", "volumes")
+NOUNS = ("system", "containers", "stats", "update", "exec", "images", "networks", "volumes")
 BODY_LIMIT = 8 * 1024 * 1024  # of request bodies that are read whole; streams are not bound by it
 
 UNVERSIONED = (1, 999)  # a path without a prefix means the newest

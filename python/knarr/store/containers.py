@@ -312,6 +312,12 @@ class Containers:
             "UPDATE container SET state = ? WHERE id = ?", (_dump(record.state, _STATE_FIELDS), record.id)
         )
 
+    def update_record(self, record: ContainerRecord) -> None:
+        """Store all but the state, the name and the image."""
+        self._database.execute(
+            "UPDATE container SET record = ? WHERE id = ?", (_dump(record, _RECORD_FIELDS), record.id)
+        )
+
     def rename(self, record: ContainerRecord, name: str) -> None:
         """Store another name; sqlite3.IntegrityError where it is taken."""
         self._database.execute("UPDATE container SET name = ? WHERE id = ?", (name, record.id))

@@ -166,10 +166,8 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         web.get("/containers/{name}/top", top),
     ]
     for method, path, what in (
-        ("GET", "/containers/{name}/stats", "container stats"),
         ("GET", "/containers/{name}/changes", "container diff"),
         ("GET", "/containers/{name}/export", "container export"),
-        ("POST", "/containers/{name}/update", "container update"),
         ("GET", "/containers/{name}/attach/ws", "attach over a WebSocket"),
         ("GET", "/containers/{name}/archive", "copying out of a container"),
         ("PUT", "/containers/{name}/archive", "copying into a container"),

@@ -23,6 +23,7 @@ __all__ = [
     "INSPECT",
     "SUMMARY",
     "create_request",
+    "decode_host",
     "inspect",
     "labels_match",
     "mount_points",
@@ -124,11 +125,16 @@ def create_request(body: dict[str, Any], name: str, platform: str | None) -> Req
     endpoints = networking.get("EndpointsConfig") or {}
     return Request(
         config=_CONFIG.validate_python({**CONFIG_DEFAULTS, **config}, strict=True),
-        host=_HOST.validate_python(_with_defaults(host), strict=True),
+        host=decode_host(host),
         networks={key: value or {} for key, value in endpoints.items()},
         name=name,
         platform=platform,
     )
+
+
+def decode_host(given: dict[str, Any]) -> HostConfig:
+    """A whole HostConfig from what was given of one. Raises pydantic's ValidationError."""
+    return _HOST.validate_python(_with_defaults(given), strict=True)
 
 
 def _with_defaults(host: dict[str, Any]) -> dict[str, Any]:

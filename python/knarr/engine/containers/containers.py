@@ -15,6 +15,8 @@ from knarr.engine.containers.create import Creation, Request, check_name
 from knarr.engine.containers.execs import Execs, Streams
 from knarr.engine.containers.lifecycle import Lifecycle
 from knarr.engine.containers.removal import Removal
+from knarr.engine.containers.stats import Sampler
+from knarr.engine.containers.update import update
 from knarr.errors import Conflict, InvalidArgument, NotFound, Unsupported
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class Containers:
         self._lifecycle = Lifecycle(context, self.get, self._removal.auto)
         self._removal.lifecycle = self._lifecycle
         self.execs = Execs(context, self.get)
+        self.sampler = Sampler(context.supervisor)
         self._loaded = False
 
     # --- finding
@@ -120,6 +123,10 @@ class Containers:
     async def remove(self, name: str, *, force: bool, volumes: bool) -> None:
         """Remove it."""
         await self._removal.remove(self.get(name), force=force, volumes=volumes)
+
+    async def update(self, name: str, given: dict[str, Any]) -> list[str]:
+        """Give it other limits or another restart policy: fields of HostConfig. Warnings for whoever asked."""
+        return await update(self._context, self.get(name), given)
 
     def rename(self, name: str, new: str) -> None:
         """Give it another name."""
@@ -326,6 +333,7 @@ class Containers:
 
     async def close(self) -> None:
         """Finish what is under way. Containers run on."""
+        self.sampler.close()
         await self._lifecycle.close(self.all())
         await self._removal.close()
 

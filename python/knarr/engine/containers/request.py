@@ -18,7 +18,7 @@ from knarr.errors import InvalidArgument, Unsupported
 if TYPE_CHECKING:
     from knarr.store.containers import Config, HostConfig
 
-__all__ = ["check", "log_limits", "parse_port", "security"]
+__all__ = ["check", "check_resources", "check_restart", "log_limits", "parse_port", "security"]
 
 MINIMUM_MEMORY = 6 * 1024 * 1024
 RESTARTS = ("", "no", "on-failure", "always", "unless-stopped")
@@ -65,9 +65,9 @@ def check(config: Config, host: HostConfig) -> list[str]:
             if field == "Runtime":
                 raise InvalidArgument(f"unknown or invalid runtime name: {value}")
             raise Unsupported(f"HostConfig.{field} is not supported by knarr: leave it out (it was {value!r})")
-    _check_resources(host, warnings)
+    check_resources(host, warnings)
     _check_namespaces(config, host, warnings)
-    _check_restart(host)
+    check_restart(host)
     log_limits(host, 1, 1)
     security(host)
     capabilities(host)
@@ -115,13 +115,14 @@ def _check_config(config: Config) -> None:
             raise InvalidArgument(f"invalid {name}: it contains a NUL byte")
 
 
-def _check_resources(host: HostConfig, warnings: list[str]) -> None:
+def check_resources(host: HostConfig, warnings: list[str], *, update: bool = False) -> None:
+    """Check the limits, of a new container or of an update; what is done otherwise is added to the warnings."""
     memory, swap = host["Memory"], host["MemorySwap"]
     if memory and memory < MINIMUM_MEMORY:
         raise InvalidArgument("Minimum memory limit allowed is 6MB")
     if memory > 0 and 0 < swap < memory:
         raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if memory == 0 and swap > 0:
+    if memory == 0 and swap > 0 and not update:
         raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit, see usage")
     if host["MemoryReservation"] and host["MemoryReservation"] < MINIMUM_MEMORY:
         raise InvalidArgument("Minimum memory reservation allowed is 6MB")
@@ -212,7 +213,8 @@ def _check_namespaces(config: Config, host: HostConfig, warnings: list[str]) -> 
             raise InvalidArgument(f"sysctl '{key}' is not separate for a container and would change the host")
 
 
-def _check_restart(host: HostConfig) -> None:
+def check_restart(host: HostConfig) -> None:
+    """Check the restart policy."""
     name = host["RestartPolicy"].get("Name") or ""
     retries = host["RestartPolicy"].get("MaximumRetryCount") or 0
     if name not in RESTARTS:

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use super::update::Undo;
 use super::{Cgroup, devices, hosts, v1devices, v2devices, write};
 use crate::error::{Kind, LaunchError};
 use crate::plan::{errno_text, kind};
@@ -12,19 +13,20 @@ use crate::spec::{Cpu, Memory, Resources, ThrottleDevice};
 /// statistics, its devices, its pausing and its limits need.
 pub fn wanted(controller: &str, resources: &Resources) -> bool {
     match controller {
-        "memory" | "pids" | "cpu" | "cpuacct" | "devices" | "freezer" => true,
+        "memory" | "pids" | "cpu" | "cpuacct" | "blkio" | "devices" | "freezer" => true,
         "cpuset" => resources
             .cpu
             .as_ref()
             .is_some_and(|cpu| !cpu.cpus.is_empty() || !cpu.mems.is_empty()),
-        "blkio" => resources.block_io.is_some(),
         "hugetlb" => !resources.hugepage_limits.is_empty(),
         _ => false,
     }
 }
 
-struct Setter<'a> {
-    group: &'a Cgroup,
+/// Writes limits. With `undo` it changes those of a group that is in use.
+pub(super) struct Setter<'a> {
+    pub(super) group: &'a Cgroup,
+    pub(super) undo: Option<&'a Undo>,
 }
 
 impl Setter<'_> {
@@ -41,7 +43,14 @@ impl Setter<'_> {
 
     fn set(&self, controller: &str, file: &str, value: &str) -> Result<(), LaunchError> {
         let directory = self.directory(controller, file)?;
-        write(directory, file, value).map_err(|error| wrong(directory, file, value, &error))
+        let before = self
+            .undo
+            .map(|undo| (undo, Undo::value(directory, file, value)));
+        write(directory, file, value).map_err(|error| wrong(directory, file, value, &error))?;
+        if let Some((undo, before)) = before {
+            undo.push(directory, file, before);
+        }
+        Ok(())
     }
 }
 
@@ -53,6 +62,7 @@ fn wrong(directory: &Path, file: &str, value: &str, error: &io::Error) -> Launch
             ": the host's kernel or its parent group does not offer it",
         ),
         libc::EBUSY => (Kind::Conflict, ": more is in use already"),
+        libc::ERANGE => (Kind::InvalidArgument, ""),
         other => (kind(other), ""),
     };
     LaunchError::new(
@@ -67,16 +77,29 @@ fn wrong(directory: &Path, file: &str, value: &str, error: &io::Error) -> Launch
 
 /// Set every limit; warnings about those that can't be had and are safe to go without.
 pub fn set(group: &Cgroup, resources: &Resources) -> Result<Vec<String>, LaunchError> {
-    let setter = Setter { group };
+    let setter = Setter { group, undo: None };
+    let warnings = numbers(&setter, resources)?;
+    let directory = setter.directory("devices", "linux.resources.devices")?;
+    let rules = devices::complete(&resources.devices);
+    if group.is_unified() {
+        v2devices::set(directory, &rules)?;
+    } else {
+        v1devices::set(directory, &rules)?;
+    }
+    Ok(warnings)
+}
+
+/// Set every limit that is a number or a list.
+pub(super) fn numbers(
+    setter: &Setter<'_>,
+    resources: &Resources,
+) -> Result<Vec<String>, LaunchError> {
+    let group = setter.group;
     let mut warnings = Vec::new();
     if group.is_unified() {
-        unified(&setter, resources, &mut warnings)?;
-        let directory = setter.directory("devices", "linux.resources.devices")?;
-        v2devices::set(directory, &devices::complete(&resources.devices))?;
+        unified(setter, resources, &mut warnings)?;
     } else {
-        version1(&setter, resources, &mut warnings)?;
-        let directory = setter.directory("devices", "linux.resources.devices")?;
-        v1devices::set(directory, &devices::complete(&resources.devices))?;
+        version1(setter, resources, &mut warnings)?;
     }
     if let Some(limit) = resources.pids.and_then(|pids| pids.limit) {
         let value = if limit > 0 {
@@ -222,24 +245,32 @@ fn version1_memory(
     memory: &Memory,
     warnings: &mut Vec<String>,
 ) -> Result<(), LaunchError> {
-    if let Some(value) = memory.limit.filter(|value| *value != 0) {
-        setter.set("memory", "memory.limit_in_bytes", &value.to_string())?;
+    let limit = memory.limit.filter(|value| *value != 0);
+    let swap = memory.swap.filter(|value| *value != 0);
+    if let (Some(limit), Some(swap)) = (limit, swap)
+        && swap > 0
+        && limit > swap
+    {
+        return Err(LaunchError::new(
+            Kind::InvalidArgument,
+            format!("memory and swap together ({swap}) are limited to less than memory alone"),
+        ));
     }
-    if let Some(value) = memory.swap.filter(|value| *value != 0) {
-        if memory
-            .limit
-            .is_some_and(|memory| value > 0 && memory > value)
-        {
-            return Err(LaunchError::new(
-                Kind::InvalidArgument,
-                format!("memory and swap together ({value}) are limited to less than memory alone"),
-            ));
-        }
-        // Kernels without swap accounting lack the file.
-        optional(
-            setter.set("memory", "memory.memsw.limit_in_bytes", &value.to_string()),
-            warnings,
-        )?;
+    let set_limit = || match limit {
+        Some(value) => setter.set("memory", "memory.limit_in_bytes", &value.to_string()),
+        None => Ok(()),
+    };
+    let set_swap = || match swap {
+        Some(value) => setter.set("memory", "memory.memsw.limit_in_bytes", &value.to_string()),
+        None => Ok(()),
+    };
+    // At no time may the one exceed the other. Kernels without swap accounting lack the second file.
+    if setter.undo.is_some() && swap.is_some_and(|swap| raises(setter, swap)) {
+        optional(set_swap(), warnings)?;
+        set_limit()?;
+    } else {
+        set_limit()?;
+        optional(set_swap(), warnings)?;
     }
     if let Some(value) = memory.reservation.filter(|value| *value != 0) {
         setter.set("memory", "memory.soft_limit_in_bytes", &value.to_string())?;
@@ -257,6 +288,16 @@ fn version1_memory(
         setter.set("memory", "memory.oom_control", "1")?;
     }
     Ok(())
+}
+
+/// Whether a limit of memory and swap is above the present one.
+fn raises(setter: &Setter<'_>, swap: i64) -> bool {
+    let present = setter
+        .group
+        .directory("memory")
+        .and_then(|directory| super::read(directory, "memory.memsw.limit_in_bytes").ok())
+        .and_then(|text| text.trim().parse::<i64>().ok());
+    present.is_some_and(|present| swap < 0 || swap > present)
 }
 
 fn version1(

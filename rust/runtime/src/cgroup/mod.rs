@@ -11,6 +11,7 @@ mod devices;
 mod hosts;
 mod limits;
 mod stats;
+mod update;
 mod v1devices;
 mod v2devices;
 
@@ -24,7 +25,7 @@ use crate::error::{Kind, LaunchError};
 use crate::spec::Resources;
 
 pub use hosts::{Hosts, hosts};
-pub use stats::Stats;
+pub use stats::{CpuStats, IoEntry, IoStats, MemoryStats, PidsStats, Stats};
 
 /// How long a removal waits for processes that are dying.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(5);

@@ -175,14 +175,28 @@ pub fn events(context: &Context, rest: &[OsString]) -> Outcome {
         "id": id,
         "data": {
             "cpu": {
-                "usage": {"total": stats.cpu_total, "kernel": stats.cpu_system, "user": stats.cpu_user},
+                "usage": {
+                    "total": stats.cpu.total,
+                    "percpu": stats.cpu.per_cpu,
+                    "kernel": stats.cpu.system,
+                    "user": stats.cpu.user,
+                },
                 "throttling": {
-                    "throttledPeriods": stats.cpu_throttled_periods,
-                    "throttledTime": stats.cpu_throttled_time,
+                    "periods": stats.cpu.periods,
+                    "throttledPeriods": stats.cpu.throttled_periods,
+                    "throttledTime": stats.cpu.throttled_time,
                 },
             },
-            "memory": {"usage": {"limit": stats.memory_limit, "usage": stats.memory_usage}},
-            "pids": {"current": stats.pids, "limit": stats.pids_limit},
+            "memory": {
+                "usage": {
+                    "limit": stats.memory.limit,
+                    "usage": stats.memory.usage,
+                    "max": stats.memory.max_usage,
+                    "failcnt": stats.memory.failures,
+                },
+                "raw": stats.memory.stats,
+            },
+            "pids": {"current": stats.pids.current, "limit": stats.pids.limit},
         },
     }))
 }

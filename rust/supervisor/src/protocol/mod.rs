@@ -4,10 +4,12 @@
 //! be a path, a number out of range is an error answer and nothing else.
 
 mod answer;
+mod measure;
 mod name;
 mod request;
 
 pub use answer::{Answer, Event, Failure, Listed, Status, packet};
+pub use measure::{Measure, Update};
 pub use name::{Id, Target};
 pub use request::{
     Attach, Exec, Hello, NetworkMode, NetworkRequest, Operation, Port, Request, Size, Start, parse,

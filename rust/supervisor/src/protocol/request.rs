@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::answer::Failure;
+use super::measure::{Measure, Update};
 use super::name::{Id, Target};
 use crate::base64;
 use crate::logs::LogOptions;
@@ -42,6 +43,10 @@ pub enum Operation {
     Pause(Id),
     /// Thaw it.
     Unpause(Id),
+    /// Tell what containers use.
+    Stats(Measure),
+    /// Set other limits for a container.
+    Update(Box<Update>),
     /// Drop an exit that has been stored.
     Forget(Target),
 }
@@ -406,6 +411,8 @@ fn operation(op: &str, fields: Map<String, Value>) -> Result<Operation, Failure>
         "signal" => Operation::Signal(read(op, fields)?),
         "pause" => Operation::Pause(read::<Named>(op, fields)?.container),
         "unpause" => Operation::Unpause(read::<Named>(op, fields)?.container),
+        "stats" => Operation::Stats(read(op, fields)?),
+        "update" => Operation::Update(read(op, fields)?),
         "forget" => {
             let Forgotten { container, exec } = read(op, fields)?;
             Operation::Forget(Target { container, exec })

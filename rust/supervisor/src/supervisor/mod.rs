@@ -2,7 +2,7 @@
 //!
 //! [`Supervisor`] is the state; the files beside this one are what happens to it:
 //! `clients` (connections), `requests` (operations), `start` and `exec` (jobs on worker threads, and what comes of
-//! them), `output` and `input` (streams), `attach` (sessions), `exit` (ends, teardown, forgetting), `adopt`
+//! them), `output` and `input` (streams), `attach` (sessions), `exit` (ends, teardown, forgetting), `measure` (what containers use, and other limits), `adopt`
 //! (what a predecessor left) and `keeping` (the keeper, and being without one).
 //!
 //! Invariants: only this thread touches the state. It blocks in epoll and for small files of the run root and the
@@ -16,6 +16,7 @@ mod exec;
 mod exit;
 mod input;
 mod keeping;
+mod measure;
 mod output;
 mod requests;
 mod seccomp;
@@ -98,6 +99,10 @@ enum Done {
     Exec(Box<ExecDone>),
     Teardown(Id, Vec<String>),
     Answer(u32, u64, Answer),
+    /// New limits: the group may have joined further hierarchies.
+    Updated(u32, u64, Id, Cgroup, Answer),
+    /// A group was removed that had outlived its container.
+    Swept(Id, io::Result<()>),
 }
 
 /// What a worker is removing of a container.
@@ -279,6 +284,12 @@ impl Supervisor {
                     self.under_way -= 1;
                     self.answer(client, request, &answer);
                 }
+                Done::Updated(client, request, container, cgroup, answer) => {
+                    self.under_way -= 1;
+                    self.updated(&container, cgroup);
+                    self.answer(client, request, &answer);
+                }
+                Done::Swept(container, result) => self.swept(&container, result),
             }
         }
     }

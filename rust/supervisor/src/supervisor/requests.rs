@@ -45,6 +45,8 @@ impl Supervisor {
             }
             Operation::Pause(container) => return self.freeze(client, id, &container, true),
             Operation::Unpause(container) => return self.freeze(client, id, &container, false),
+            Operation::Stats(measure) => return self.measure(client, id, measure),
+            Operation::Update(update) => return self.update(client, id, *update),
             Operation::Forget(target) => {
                 self.forget(&target);
                 Ok(json!({}))

@@ -1,0 +1,18 @@
+"""A container's control group, read behind the engine's back."""
+
+import hashlib
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+UNIFIED = (ROOT / "cgroup.controllers").exists()
+
+
+def read(engine, container_id: str, controller: str, name: str) -> str:
+    """A file of its group; `controller` says in which hierarchy where there is one for each."""
+    own = hashlib.sha256(str(engine.run_root.resolve()).encode()).hexdigest()[:8]
+    return (ROOT / ("" if UNIFIED else controller) / f"knarr-{own}" / container_id / name).read_text().strip()
+
+
+def table(text: str) -> dict[str, int]:
+    """Lines of `key value`."""
+    return {key: int(value) for key, value in (line.split() for line in text.splitlines())}
