@@ -1,6 +1,7 @@
 //! From a specification to a running container: prepare, plan, clone, listen.
 
 mod inputs;
+mod source;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;

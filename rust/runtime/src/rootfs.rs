@@ -214,8 +214,11 @@ pub(crate) fn clone_path(path: &Path, recursive: bool) -> Result<(bool, OwnedFd)
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     let tree = open_tree(CWD, path, flags)?;
-    let kind = rustix::fs::fstat(&tree)?.st_mode & S_IFMT;
-    Ok((kind == S_IFDIR, tree))
+    Ok((is_directory(&tree)?, tree))
+}
+
+pub(crate) fn is_directory(file: &OwnedFd) -> Result<bool, Errno> {
+    Ok(rustix::fs::fstat(file)?.st_mode & S_IFMT == S_IFDIR)
 }
 
 const S_IFMT: u32 = 0o170_000;

@@ -7,7 +7,7 @@ use super::update::Undo;
 use super::{Cgroup, devices, hosts, v1devices, v2devices, write};
 use crate::error::{Kind, LaunchError};
 use crate::plan::{errno_text, kind};
-use crate::spec::{Cpu, Memory, Resources, ThrottleDevice};
+use crate::spec::{BlockIo, Cpu, Memory, Resources, ThrottleDevice, WeightDevice};
 
 /// Whether a container takes part in the version 1 hierarchy of a controller: those that its
 /// statistics, its devices, its pausing and its limits need.
@@ -63,6 +63,7 @@ fn wrong(directory: &Path, file: &str, value: &str, error: &io::Error) -> Launch
         ),
         libc::EBUSY => (Kind::Conflict, ": more is in use already"),
         libc::ERANGE => (Kind::InvalidArgument, ""),
+        libc::ENODEV => (Kind::InvalidArgument, ": there is no such block device"),
         other => (kind(other), ""),
     };
     LaunchError::new(
@@ -100,6 +101,9 @@ pub(super) fn numbers(
         unified(setter, resources, &mut warnings)?;
     } else {
         version1(setter, resources, &mut warnings)?;
+    }
+    if let Some(io) = &resources.block_io {
+        leaf_weights(io, &mut warnings);
     }
     if let Some(limit) = resources.pids.and_then(|pids| pids.limit) {
         let value = if limit > 0 {
@@ -150,6 +154,25 @@ fn weight(shares: u64) -> u64 {
             let weight = 10f64.powf(exponent).ceil() as u64;
             weight
         }
+    }
+}
+
+/// Version 2's `io.weight` (1 to 10000) of version 1's (10 to 1000).
+fn io_weight(weight: u16) -> u64 {
+    1 + (u64::from(weight).clamp(10, 1000) - 10) * 9999 / 990
+}
+
+/// A device's weight goes to the scheduler that knows weights by device: BFQ, else io.cost.
+fn unified_device_weight(setter: &Setter<'_>, device: &WeightDevice) -> Result<(), LaunchError> {
+    let Some(weight) = device.weight.filter(|weight| *weight != 0) else {
+        return Ok(());
+    };
+    let place = format!("{}:{}", device.major, device.minor);
+    match setter.set("io", "io.bfq.weight", &format!("{place} {weight}")) {
+        Err(error) if error.kind == Kind::Unsupported => {
+            setter.set("io", "io.weight", &format!("{place} {}", io_weight(weight)))
+        }
+        other => other,
     }
 }
 
@@ -215,11 +238,14 @@ fn unified(
     }
     if let Some(io) = &resources.block_io {
         if let Some(weight) = io.weight.filter(|weight| *weight != 0) {
-            let scaled = 1 + (u64::from(weight).clamp(10, 1000) - 10) * 9999 / 990;
+            let scaled = io_weight(weight);
             optional(
                 setter.set("io", "io.weight", &format!("default {scaled}")),
                 warnings,
             )?;
+        }
+        for device in &io.weight_device {
+            optional(unified_device_weight(setter, device), warnings)?;
         }
         for (key, devices) in [
             ("rbps", &io.throttle_read_bps_device),
@@ -347,6 +373,15 @@ fn version1(
                 warnings,
             )?;
         }
+        for device in &io.weight_device {
+            if let Some(weight) = device.weight.filter(|weight| *weight != 0) {
+                let value = format!("{}:{} {weight}", device.major, device.minor);
+                optional(
+                    setter.set("blkio", "blkio.bfq.weight_device", &value),
+                    warnings,
+                )?;
+            }
+        }
         for (file, devices) in [
             (
                 "blkio.throttle.read_bps_device",
@@ -405,6 +440,18 @@ fn ignored(memory: &Memory, warnings: &mut Vec<String>) {
                 "{name} is left out: control groups of version 2 do not have it"
             ));
         }
+    }
+}
+
+fn leaf_weights(io: &BlockIo, warnings: &mut Vec<String>) {
+    let of_devices = io.weight_device.iter().map(|device| device.leaf_weight);
+    if of_devices
+        .chain([io.leaf_weight])
+        .flatten()
+        .any(|weight| weight != 0)
+    {
+        warnings
+            .push("leaf weights are left out: no scheduler since Linux 5.0 has them".to_owned());
     }
 }
 

@@ -6,9 +6,8 @@ use std::path::Path;
 
 use knarr_sys::mount::{MountAttr, set_attributes};
 use knarr_sys::process::join_namespace;
-use rustix::io::Errno;
 
-use super::{LaunchRequest, Stdio};
+use super::{LaunchRequest, Stdio, source};
 use crate::cgroup::{Cgroup, Entry};
 use crate::error::{Kind, LaunchError};
 use crate::plan::{self, Input, Options, options};
@@ -326,30 +325,6 @@ fn below(path: &str, above: &str) -> bool {
 }
 
 fn bind(bundle: &Path, mount: &Mount, options: &Options) -> Result<(bool, OwnedFd), LaunchError> {
-    let source = bundle.join(&mount.source);
-    if mount.source.is_empty() {
-        return Err(LaunchError::new(
-            Kind::InvalidArgument,
-            format!("bind mount at {:?} has no source", mount.destination),
-        ));
-    }
-    let failed = |errno: Errno| {
-        let raw = errno.raw_os_error();
-        let kind = if errno == Errno::NOENT {
-            Kind::InvalidArgument
-        } else {
-            plan::kind(raw)
-        };
-        LaunchError::new(
-            kind,
-            format!(
-                "bind source {:?} of {:?}: {}",
-                mount.source,
-                mount.destination,
-                plan::errno_text(raw)
-            ),
-        )
-    };
     if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() || options.idmap.is_some() {
         return Err(LaunchError::new(
             Kind::Unsupported,
@@ -359,8 +334,7 @@ fn bind(bundle: &Path, mount: &Mount, options: &Options) -> Result<(bool, OwnedF
             ),
         ));
     }
-    let recursive = options.bind.unwrap_or(true);
-    let (directory, tree) = clone_path(&source, recursive).map_err(failed)?;
+    let (directory, tree) = source::open(bundle, mount, options)?;
     change(&tree, options, &mount.destination)?;
     Ok((directory, tree))
 }

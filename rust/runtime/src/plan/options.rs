@@ -54,6 +54,8 @@ pub struct Options {
     pub copy_up: bool,
     /// `idmap` (false) or `ridmap` (true).
     pub idmap: Option<bool>,
+    /// What is bound lies there below the source and nowhere else: `knarr.beneath=PATH`, which config.md does not have.
+    pub beneath: Option<String>,
     /// What the file system itself takes: `key` or `key=value`.
     pub data: Vec<String>,
 }
@@ -135,7 +137,10 @@ pub fn parse(options: &[String]) -> Result<Options, LaunchError> {
                         format!("mount option {option:?} is not supported: leave it out"),
                     ));
                 }
-                data => parsed.data.push(data.to_owned()),
+                other => match other.strip_prefix("knarr.beneath=") {
+                    Some(path) => parsed.beneath = Some(path.to_owned()),
+                    None => parsed.data.push(other.to_owned()),
+                },
             }
         }
     }
