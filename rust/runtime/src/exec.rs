@@ -225,7 +225,7 @@ fn follow(first: &Child, plan: &Plan, warnings: &mut Vec<String>) -> Result<Seco
                 );
             }
             Report::Closed => {
-                if let (true, Some((pid, pidfd))) = (executing, process.take()) {
+                if executing && let Some((pid, pidfd)) = process.take() {
                     return Ok(Second {
                         pid,
                         pidfd,
