@@ -82,7 +82,7 @@ def test_what_is_not_done_is_refused_by_name(values):
         ({"ExposedPorts": {"0/tcp": {}}}, "invalid port"),
         ({"Cmd": ["a\0b"]}, "NUL"),
         ({"MacAddress": "01:02:03:04:05:06"}, "invalid MAC"),
-        ({"Healthcheck": {"Test": ["CMD", "x"]}}, "Healthcheck"),
+        ({"Healthcheck": {"Test": ["CMD"], "Interval": 1}}, "Interval in Healthcheck"),
     ],
 )
 def test_bad_config_is_refused(values, words):

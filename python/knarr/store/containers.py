@@ -26,11 +26,13 @@ __all__ = [
     "Containers",
     "Device",
     "Endpoint",
+    "Health",
     "HostConfig",
     "LogConfig",
     "Mount",
     "MountPoint",
     "PortBinding",
+    "ProbeResult",
     "RestartPolicy",
     "State",
     "Ulimit",
@@ -240,6 +242,24 @@ class Endpoint(TypedDict):
     aliases: list[str]
 
 
+class ProbeResult(TypedDict):
+    """What came of one run of a health check."""
+
+    start_ns: int
+    end_ns: int
+    exit_code: int  # -1 where it could not be run, or not to its end
+    output: str
+
+
+class Health(TypedDict):
+    """What a container's health checks have found."""
+
+    status: str  # starting healthy unhealthy
+    failing_streak: int
+    log: list[ProbeResult]  # the last five, oldest first
+    probe: str  # the exec that runs now; empty between probes
+
+
 @dataclass(slots=True)
 class State:
     """What became of the container."""
@@ -255,6 +275,7 @@ class State:
     manually_stopped: bool = False  # somebody asked for it to stop: restart policies leave it alone
     ports: list[list[Any]] = field(default_factory=list)  # [protocol, host ip, host port, container port]
     networks: dict[str, Endpoint] = field(default_factory=dict)
+    health: Health | None = None  # of a container that has no check, or has never been started
 
     @property
     def running(self) -> bool:

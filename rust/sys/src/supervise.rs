@@ -108,6 +108,20 @@ pub fn send_signal(pidfd: impl AsFd, number: i32) -> io::Result<()> {
     }
 }
 
+/// Send a signal by number to every process of a group. The caller knows whose group it is: that of a child that has
+/// not been reaped.
+pub fn send_signal_to_group(leader: i32, number: i32) -> io::Result<()> {
+    if leader <= 1 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: no pointer is passed; -1 and 0, which would mean everybody, are excluded above.
+    if unsafe { libc::kill(-leader, number) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// The first version of the kernel's `struct pidfd_info`.
 #[repr(C)]
 #[derive(Default)]

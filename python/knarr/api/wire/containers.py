@@ -17,7 +17,7 @@ from knarr.store.containers import CONFIG_DEFAULTS, HOST_DEFAULTS, Config, HostC
 if TYPE_CHECKING:
     from knarr.engine.containers.container import Container
     from knarr.engine.engine import Engine
-    from knarr.store.containers import ContainerRecord, Endpoint, State
+    from knarr.store.containers import ContainerRecord, Endpoint, Health, State
 
 __all__ = [
     "INSPECT",
@@ -161,10 +161,26 @@ def timestamp(ns: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ns // 1_000_000_000)) + f".{ns % 1_000_000_000:09d}Z"
 
 
+def _health(found: Health) -> dict[str, Any]:
+    return {
+        "Status": found["status"],
+        "FailingStreak": found["failing_streak"],
+        "Log": [
+            {
+                "Start": timestamp(result["start_ns"]),
+                "End": timestamp(result["end_ns"]),
+                "ExitCode": result["exit_code"],
+                "Output": result["output"],
+            }
+            for result in found["log"]
+        ],
+    }
+
+
 def state(found: State) -> dict[str, Any]:
     """The State of inspect."""
     status = found.status
-    return {
+    shown = {
         "Status": status,
         "Running": status in ("running", "paused", "restarting"),
         "Paused": status == "paused",
@@ -177,6 +193,9 @@ def state(found: State) -> dict[str, Any]:
         "StartedAt": timestamp(found.started_ns),
         "FinishedAt": timestamp(found.finished_ns),
     }
+    if found.health is not None:
+        shown["Health"] = _health(found.health)
+    return shown
 
 
 def mount_points(engine: Engine, record: ContainerRecord) -> list[dict[str, Any]]:
@@ -300,6 +319,7 @@ def summary(engine: Engine, container: Container, image_name: str) -> dict[str, 
     """One line of GET /containers/json."""
     record = container.record
     command = " ".join([record.path, *record.args])
+    health = record.state.health
     ports = []
     for protocol, address, host_port, port in record.state.ports:
         ports.append({"IP": address, "PrivatePort": port, "PublicPort": host_port, "Type": protocol})
@@ -321,6 +341,9 @@ def summary(engine: Engine, container: Container, image_name: str) -> dict[str, 
         "Labels": record.config["Labels"] or {},
         "State": record.state.status,
         "Status": status_text(record.state),
+        "Health": {"Status": health["status"], "FailingStreak": health["failing_streak"]}
+        if health
+        else {"Status": "none", "FailingStreak": 0},
         "HostConfig": {"NetworkMode": record.host["NetworkMode"], "Annotations": record.host["Annotations"]},
         "NetworkSettings": {
             "Networks": {name: _endpoint(endpoint) for name, endpoint in record.state.networks.items()}
@@ -334,7 +357,12 @@ def status_text(found: State) -> str:
     now = time.time_ns()
     if found.status in ("running", "paused"):
         text = f"Up {_duration(now - found.started_ns)}"
-        return f"{text} (Paused)" if found.status == "paused" else text
+        if found.status == "paused":
+            return f"{text} (Paused)"
+        if found.health is None:
+            return text
+        health = found.health["status"]
+        return f"{text} (health: starting)" if health == "starting" else f"{text} ({health})"
     if found.status == "restarting":
         return f"Restarting ({found.exit_code}) {_duration(now - found.finished_ns)} ago"
     if found.status == "created":

@@ -22,6 +22,7 @@ FILTERS = {
     "ancestor", "annotation", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name",
     "network", "publish", "since", "status", "volume",
 }  # fmt: skip
+HEALTH = ("none", "starting", "healthy", "unhealthy")
 STATES = {"created", "restarting", "running", "removing", "paused", "exited", "dead"}
 
 
@@ -110,7 +111,10 @@ def _simple(name: str, values: list[str]) -> Callable[[ContainerRecord], bool] |
             _is_port(value, f"{port}/{protocol}") for value in values for protocol, _, port, _ in record.state.ports
         )
     if name == "health":
-        return lambda _: "none" in values
+        for value in values:
+            if value not in HEALTH:
+                raise InvalidArgument(f"invalid value for health ({value}): must be one of {', '.join(HEALTH)}")
+        return lambda record: (record.state.health["status"] if record.state.health else "none") in values
     if name == "is-task":
         return lambda _: "false" in values or "0" in values
     if name == "isolation":

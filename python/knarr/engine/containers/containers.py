@@ -13,6 +13,7 @@ from knarr.engine.containers import logs, processes
 from knarr.engine.containers.container import Container, Context, Exit
 from knarr.engine.containers.create import Creation, Request, check_name
 from knarr.engine.containers.execs import Execs, Streams
+from knarr.engine.containers.health import Monitors
 from knarr.engine.containers.lifecycle import Lifecycle
 from knarr.engine.containers.removal import Removal
 from knarr.engine.containers.stats import Sampler
@@ -41,9 +42,10 @@ class Containers:
         self._names: dict[str, str] = {}  # name → ID, and names that are being taken
         self._creation = Creation(context, self._names, self.get)
         self._removal = Removal(context, self._forget)
-        self._lifecycle = Lifecycle(context, self.get, self._removal.auto)
-        self._removal.lifecycle = self._lifecycle
         self.execs = Execs(context, self.get)
+        self._health = Monitors(context, self.execs)
+        self._lifecycle = Lifecycle(context, self.get, self._removal.auto, self._health)
+        self._removal.lifecycle = self._lifecycle
         self.sampler = Sampler(context.supervisor)
         self._loaded = False
 
@@ -296,6 +298,7 @@ class Containers:
                 log.info("container %s was started and not written down: taken over", container_id[:12])
                 state.status, state.pid, state.started_ns = "running", item["pid"], item["started_at"]
                 state.finished_ns = 0
+                self._health.started(container)
                 context.records.update_state(container.record)
         for container in self.all():
             state = container.record.state
@@ -304,6 +307,7 @@ class Containers:
             if container.record.id in there:
                 for endpoint in state.networks.values():
                     context.networks.restore(endpoint)
+                self._health.adopt(container)
             elif not container.lock.locked():
                 log.warning("container %s is gone, and with it its exit code", container.record.id[:12])
                 self._lifecycle.lost(container, UNKNOWN_EXIT, UNKNOWN_ERROR)
@@ -334,6 +338,7 @@ class Containers:
     async def close(self) -> None:
         """Finish what is under way. Containers run on."""
         self.sampler.close()
+        await self._health.close()
         await self._lifecycle.close(self.all())
         await self._removal.close()
 

@@ -104,7 +104,7 @@ class Execs:
         made = Exec(secrets.token_hex(32), container.record.id, **wanted)
         self._execs[made.id] = made
         container.execs.add(made.id)
-        self._announce(container, made, "exec_create: " + " ".join(made.command))
+        self._announce(container, made, f"exec_create: {_words(made)}")
         return made
 
     async def start(self, made: Exec, streams: Streams | None, size: list[int] | None) -> None:
@@ -128,7 +128,7 @@ class Execs:
         }
         if streams is not None:
             fields["attach"] = streams.fields()
-        self._announce(container, made, "exec_start: " + " ".join(made.command))
+        self._announce(container, made, f"exec_start: {_words(made)}")
         try:
             answer = await self._context.supervisor.call("exec", fds=(streams.fd,) if streams else (), **fields)
         except BaseException as error:
@@ -212,19 +212,28 @@ class Execs:
             if made.running:
                 self._ended(made, 137)
 
+    def drop(self, made: Exec) -> None:
+        """Forget one that nobody will ask for."""
+        self._execs.pop(made.id, None)
+        try:
+            self._find(made.container_id).execs.discard(made.id)
+        except KnarrError:
+            return  # its container has gone and taken the set along
+
     def _drop_old(self) -> None:
         oldest = time.monotonic() - KEPT
         for made in list(self._execs.values()):
             if made.running or not made.finished or made.finished > oldest:
                 break  # in the order of their making: later ones are younger
-            del self._execs[made.id]
-            try:
-                self._find(made.container_id).execs.discard(made.id)
-            except KnarrError:
-                continue  # its container has gone and taken the set along
+            self.drop(made)
 
     def _announce(self, container: Container, made: Exec, action: str, **attributes: str) -> None:
         self._context.announce(container, action, execID=made.id, **attributes)
+
+
+def _words(made: Exec) -> str:
+    """Its command as Docker's events have it: with the space behind the program, whatever follows."""
+    return f"{made.command[0]} {' '.join(made.command[1:])}"
 
 
 def _gone(pid: int) -> bool:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from knarr.engine.containers.container import Container, Context, Exit
+    from knarr.engine.containers.health import Monitors
 
 __all__ = ["Lifecycle"]
 
@@ -41,10 +42,12 @@ class Lifecycle:
         context: Context,
         find: Callable[[str], Container],
         remove: Callable[[Container], Awaitable[None]],
+        health: Monitors,
     ) -> None:
         self._context = context
         self._find = find
         self._remove = remove
+        self._health = health
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- starting
@@ -89,6 +92,7 @@ class Lifecycle:
             [port["protocol"], port["host_ip"], port["host_port"], port["container_port"]]
             for port in answer.get("ports") or ()
         ]
+        self._health.started(container)
         context.records.update_state(record)
         context.announce(container, "start")
 
@@ -233,7 +237,12 @@ class Lifecycle:
                 raise Conflict(f"Container {record.id} is already paused")
             if not record.state.running:
                 raise Conflict(f"Container {record.id} is not running")
-            await self._context.supervisor.call("pause", container=record.id)
+            await self._health.paused(container)
+            try:
+                await self._context.supervisor.call("pause", container=record.id)
+            except BaseException:
+                self._health.resumed(container)
+                raise
             record.state.status = "paused"
             self._context.records.update_state(record)
         self._context.announce(container, "pause")
@@ -252,6 +261,7 @@ class Lifecycle:
                 return
             await self._context.supervisor.call("unpause", container=record.id)
             record.state.status = "running"
+            self._health.resumed(container)
             self._context.records.update_state(record)
 
     # --- ends
@@ -279,6 +289,7 @@ class Lifecycle:
         state.status, state.pid, state.exit_code, state.error = "exited", 0, code, error
         state.oom_killed, state.finished_ns = oom, finished_ns
         state.ports = []
+        self._health.ended(container)
         self._leave_networks(container)
         self._context.records.update_state(container.record)
         if oom:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from knarr.engine.containers import healthcheck
 from knarr.engine.containers.policy import DEFAULT_PATH
 from knarr.errors import InvalidArgument
 
@@ -25,6 +26,7 @@ def merge(config: Config, image: dict[str, Any]) -> None:
     given = list(config["Env"] or ())
     names = {entry.partition("=")[0] for entry in given}
     config["Env"] = given + [entry for entry in image.get("Env") or () if entry.partition("=")[0] not in names]
+    healthcheck.merge(config, image.get("Healthcheck"))
     if not config["Entrypoint"]:
         if not config["Cmd"]:
             config["Cmd"] = list(image.get("Cmd") or ())

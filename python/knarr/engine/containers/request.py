@@ -11,7 +11,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.containers import signals
+from knarr.engine.containers import healthcheck, signals
 from knarr.engine.containers.capabilities import capabilities
 from knarr.errors import InvalidArgument, Unsupported
 
@@ -104,9 +104,7 @@ def _check_config(config: Config) -> None:
     for argument in [*(config["Entrypoint"] or ()), *(config["Cmd"] or ())]:
         if "\0" in argument:
             raise InvalidArgument(f"invalid command: {argument!r} contains a NUL byte")
-    health = config["Healthcheck"]
-    if health and health.get("Test") not in (None, [], ["NONE"]):
-        raise Unsupported("Config.Healthcheck is not supported by knarr yet: leave it out, or use --no-healthcheck")
+    healthcheck.check(config["Healthcheck"])
     hostname = config["Hostname"]
     if hostname and (len(hostname) > 63 or not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", hostname)):
         raise InvalidArgument(f"invalid hostname: {hostname!r}: use letters, digits, dots and dashes, at most 63")

@@ -347,6 +347,9 @@ pub struct Signal {
     pub exec: Option<Id>,
     /// 1 to 64.
     pub signal: i32,
+    /// To its whole process group: what it has started, as far as that has not gone its own way.
+    #[serde(default)]
+    pub group: bool,
 }
 
 #[derive(Debug, Deserialize)]

@@ -41,7 +41,7 @@ impl Supervisor {
                     container: signal.container,
                     exec: signal.exec,
                 };
-                self.signal(&target, signal.signal)
+                self.signal(&target, signal.signal, signal.group)
             }
             Operation::Pause(container) => return self.freeze(client, id, &container, true),
             Operation::Unpause(container) => return self.freeze(client, id, &container, false),
@@ -161,7 +161,7 @@ impl Supervisor {
         Ok(json!({}))
     }
 
-    fn signal(&mut self, target: &Target, signal: i32) -> Answer {
+    fn signal(&mut self, target: &Target, signal: i32, group: bool) -> Answer {
         if !(1..=64).contains(&signal) {
             return Err(Failure::new(
                 Kind::InvalidArgument,
@@ -169,13 +169,18 @@ impl Supervisor {
             ));
         }
         let key = self.running(target)?;
-        let pidfd = self
-            .processes
-            .get(&key)
-            .and_then(|process| process.pidfd.as_ref());
-        let pidfd = pidfd.ok_or_else(|| Failure::missing(target))?;
-        match knarr_sys::supervise::send_signal(pidfd, signal) {
-            Ok(()) if signal == SIGKILL => {
+        let process = self.processes.get(&key);
+        let (process, pidfd) = process
+            .and_then(|process| Some((process, process.pidfd.as_ref()?)))
+            .ok_or_else(|| Failure::missing(target))?;
+        let sent = if group && process.child {
+            // Each leads a group of its own, whose number is nobody else's until we have reaped it.
+            knarr_sys::supervise::send_signal_to_group(process.pid, signal)
+        } else {
+            knarr_sys::supervise::send_signal(pidfd, signal)
+        };
+        match sent {
+            Ok(()) if signal == SIGKILL && target.exec.is_none() => {
                 self.thaw(&target.container);
                 Ok(json!({}))
             }
