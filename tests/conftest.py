@@ -75,6 +75,7 @@ class Engine:
     process: subprocess.Popen | None = None
     extra_env: dict[str, str] = field(default_factory=dict)
     elsewhere: Path | None = None  # a data root that is not below `base`
+    flags: list = field(default_factory=list)  # of the daemon, beside those for its roots and its socket
 
     @property
     def data_root(self) -> Path:
@@ -120,6 +121,7 @@ class Engine:
                     self.host,
                     "--ready-fd",
                     str(write),
+                    *map(str, self.flags),
                 ],
                 pass_fds=[write],
                 stdin=subprocess.DEVNULL,

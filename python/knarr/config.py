@@ -1,8 +1,8 @@
 """Settings of one engine: where it keeps things, where it listens, what containers get by default.
 
 Order, later wins: the defaults here, a JSON file (`/etc/knarr/config.json`, or the one named by
-`KNARR_CONFIG`), the environment (`KNARR_DATA_ROOT`, `KNARR_RUN_ROOT`, `KNARR_HOST`), and the
-flags of `knarr daemon`.
+`KNARR_CONFIG`), the environment (`KNARR_DATA_ROOT`, `KNARR_RUN_ROOT`, `KNARR_HOST`, `KNARR_TLS_VERIFY`,
+`KNARR_CERT_PATH`), and the flags of `knarr daemon`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from knarr.errors import InvalidArgument
 __all__ = ["Config", "LogDefaults", "RegistrySettings", "load"]
 
 DEFAULT_FILE = "/etc/knarr/config.json"
-ENVIRONMENT = {"data_root": "KNARR_DATA_ROOT", "run_root": "KNARR_RUN_ROOT", "host": "KNARR_HOST"}
+ENVIRONMENT = {"data_root": "KNARR_DATA_ROOT", "run_root": "KNARR_RUN_ROOT", "cert_path": "KNARR_CERT_PATH"}
+TLS_HOST = "tcp://localhost:2376"  # where TLS is asked for and no host is named
 Absolute = Annotated[str, StringConstraints(pattern=r"^/", max_length=4000)]
 
 
@@ -49,7 +50,14 @@ class Config(BaseModel):
 
     data_root: Absolute = "/var/lib/knarr"
     run_root: Absolute = "/run/knarr"
-    host: str = ""  # unix://PATH; empty: knarr.sock under the run root
+    hosts: list[str] = Field(default_factory=list)  # none: knarr.sock under the run root
+    group: str | None = None  # of the sockets' files; None: docker where there is one; empty: root
+    tls: bool | None = None  # None: not said, which is more careful than False
+    tlsverify: bool | None = None
+    tlscacert: str = ""
+    tlscert: str = ""
+    tlskey: str = ""
+    cert_path: str = ""  # the directory of those three where they are not named; empty: ~/.docker
     log: LogDefaults = Field(default_factory=LogDefaults)
     registries: dict[str, RegistrySettings] = Field(default_factory=dict)
     address_pools: list[str] = Field(default_factory=list)  # CIDRs for bridges; empty: the built-in list
@@ -60,17 +68,25 @@ class Config(BaseModel):
     def _plain(cls, value: str) -> str:
         return os.path.normpath(value)
 
-    @field_validator("host")
-    @classmethod
-    def _unix(cls, value: str) -> str:
-        if value and not value.startswith("unix:///"):
-            raise ValueError("must be unix:///PATH")
-        return value
+    @cached_property
+    def addresses(self) -> list[str]:
+        """Where the API listens, as api/listen.py reads it."""
+        return self.hosts or [TLS_HOST if self.use_tls else f"unix://{self.run_root}/knarr.sock"]
 
     @cached_property
-    def socket_path(self) -> str:
-        """Where the API listens."""
-        return self.host.removeprefix("unix://") if self.host else f"{self.run_root}/knarr.sock"
+    def use_tls(self) -> bool:
+        """Whether TCP is spoken with TLS: --tlsverify says so as well, whatever its value."""
+        return bool(self.tls) or self.tlsverify is not None
+
+    @cached_property
+    def verify_clients(self) -> bool:
+        """Whether a client needs a certificate of the authority's: unless --tlsverify=false."""
+        return self.tlsverify is not False
+
+    def tls_file(self, setting: str, name: str) -> str:
+        """The path of a PEM file: what the setting says, or its usual name in the usual directory."""
+        path: str = getattr(self, setting)
+        return path or os.path.join(self.cert_path or os.path.expanduser("~/.docker"), name)
 
     @cached_property
     def engine_id(self) -> str:
@@ -99,6 +115,10 @@ def load(**flags: Any) -> Config:
             raise InvalidArgument(f"{source}: must hold one JSON object")
         values |= loaded
     values |= {name: os.environ[variable] for name, variable in ENVIRONMENT.items() if os.environ.get(variable)}
+    if os.environ.get("KNARR_HOST"):
+        values["hosts"] = [os.environ["KNARR_HOST"]]
+    if os.environ.get("KNARR_TLS_VERIFY"):
+        values["tlsverify"] = True
     values |= {name: value for name, value in flags.items() if value is not None}
     try:
         return Config.model_validate(values)

@@ -8,38 +8,43 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import grp
+import functools
 import logging
 import os
+import resource
 import signal
 import socket
-import stat
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from knarr.api.app import API_VERSION, create_app, refusal
-from knarr.api.hijack import Front, Versions
+from knarr.api import listen
+from knarr.api.app import create_app
+from knarr.api.connections import Connections
+from knarr.api.hijack import Front
+from knarr.api.tls import Relay
 from knarr.config import load
 from knarr.engine.engine import Engine
-from knarr.errors import Conflict, KnarrError, Unavailable
+from knarr.errors import KnarrError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
     from knarr.config import Config
 
 __all__ = ["main", "run"]
 
 log = logging.getLogger("knarr.daemon")
 
-BACKLOG = 1024
+RESERVED_FILES = 1024  # open files for work that is no connection, or a quarter where there are few
 SHUTDOWN_SECONDS = 1.0  # that requests have to end before they are cut off
 
 
-def main(data_root: str | None, run_root: str | None, host: str | None, ready_fd: int | None) -> int:
-    """`knarr daemon` with its flags; None for what was not given."""
+def main(ready_fd: int | None, flags: dict[str, Any]) -> int:
+    """`knarr daemon` with its flags, in the names of knarr.config; None for what was not given."""
     try:
-        config = load(data_root=data_root, run_root=run_root, host=host)
+        config = load(**flags)
     except KnarrError as error:
         print(f"knarr daemon: {error}", file=sys.stderr)
         return 1
@@ -69,77 +74,75 @@ async def _serve(config: Config, ready_fd: int | None) -> None:
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
-    engine = Engine(config)
+    found, most = _raise_open_files()
+    engine = Engine(config, open_files=found)
+    listeners: list[listen.Listener] = []
     try:
+        listeners += listen.listeners(config)
         await engine.open()
-        async with _listening(engine):
-            log.info("serving %s with the roots %s and %s", config.socket_path, config.data_root, config.run_root)
+        async with _serving(engine, listeners, Connections(most - min(RESERVED_FILES, most // 4))):
+            hosts = ", ".join(listener.host for listener in listeners)
+            log.info("serving %s with the roots %s and %s", hosts, config.data_root, config.run_root)
             if ready_fd is not None:
                 os.write(ready_fd, b"\n")
                 os.close(ready_fd)
+            _tell_systemd("READY=1")
             await ending.wait()
+            _tell_systemd("STOPPING=1")
             log.info("ending; containers run on")
     finally:
+        for listener in listeners:
+            listener.close()
         await engine.close()
 
 
 @contextlib.asynccontextmanager
-async def _listening(engine: Engine):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    """The API on its socket."""
-    busy: set[asyncio.BaseProtocol] = set()
-    runner = web.AppRunner(create_app(engine, busy), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+async def _serving(engine: Engine, listeners: list[listen.Listener], connections: Connections) -> AsyncIterator[None]:
+    """The API on its sockets, which are closed afterwards."""
+    loop = asyncio.get_running_loop()
+    runner = web.AppRunner(create_app(engine, connections), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     inner = runner.server
     assert inner is not None
-    tasks: set[asyncio.Task[None]] = set()
-    versions = Versions(API_VERSION, refusal)
-    path = engine.config.socket_path
-    listener = _bind(path)
-    server = await asyncio.get_running_loop().create_unix_server(
-        lambda: Front(engine, inner(), tasks, versions, busy), sock=listener, backlog=BACKLOG
-    )
+    tasks: set[asyncio.Task[None]] = {loop.create_task(connections.watch())}
+
+    def front() -> Front:
+        return Front(engine, inner(), tasks, connections)
+
+    servers = []
+    for listener in listeners:
+        factory: Callable[[], asyncio.Protocol] = front
+        if listener.context is not None:
+            factory = functools.partial(Relay, listener.context, front, connections)
+        servers.append(await loop.create_server(factory, sock=listener.socket, backlog=listen.BACKLOG))
     try:
         yield
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        server.close()
-        for task in list(tasks):
+        for listener, server in zip(listeners, servers, strict=True):
+            listener.remove()
+            server.close()
+        for task in tasks:
             task.cancel()
         await runner.cleanup()
 
 
-def _bind(path: str) -> socket.socket:
-    """A socket at a path, readable by the group docker where there is one. Replaces one that nobody listens on."""
-    os.makedirs(os.path.dirname(path), 0o711, exist_ok=True)
-    try:
-        if stat.S_ISSOCK(os.lstat(path).st_mode):
-            _refuse_a_live_one(path)
-            os.unlink(path)
-    except FileNotFoundError:
-        log.debug("%s is new", path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        previous = os.umask(0o177)
-        try:
-            listener.bind(path)
-        finally:
-            os.umask(previous)
-        try:
-            os.chown(path, 0, grp.getgrnam("docker").gr_gid)
-        except KeyError:
-            log.debug("there is no group docker: the socket is root's alone")
-        os.chmod(path, 0o660)
-    except OSError as error:
-        listener.close()
-        raise Unavailable(f"cannot listen on {path}: {error.strerror}") from error
-    return listener
+def _raise_open_files() -> tuple[int, int]:
+    """Raise our limit of open files as far as it goes: what it was, and what it is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft, hard
 
 
-def _refuse_a_live_one(path: str) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+def _tell_systemd(state: str) -> None:
+    """Tell systemd what has become of us (sd_notify(3)), where it wants to know."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         try:
-            probe.connect(path)
-        except OSError:
-            return
-    raise Conflict(f"somebody listens on {path} already: give this daemon a socket of its own with --host")
+            sock.connect(address)
+            sock.sendall(state.encode())
+        except OSError as error:
+            log.warning("cannot tell systemd %s at %s: %s", state, address, error)

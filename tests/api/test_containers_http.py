@@ -27,14 +27,51 @@ def test_versions_and_headers(api):
         assert response.headers["Server"].startswith("knarr/")
     status, answer = api.call("GET", "/v1.99/version")
     assert (status, answer["message"]) == (400, "client version 1.99 is too new. Maximum supported API version is 1.56")
-    status, answer = api.call("GET", "/v1.12/version")
-    assert status == 400
-    assert "client version 1.12 is too old. Minimum supported API version is 1.24" in answer["message"]
+    for version in ("1.12", "1", "0.9.7"):
+        api.connection.request("GET", f"/v{version}/version")
+        response = api.connection.getresponse()
+        assert response.status == 400
+        assert response.headers["Content-Type"].startswith("text/plain")
+        assert (
+            response.read()
+            .decode()
+            .startswith(f"client version {version} is too old. Minimum supported API version is 1.24")
+        )
+    for version in ("2", "999999999999999999999.1", "1.56000"):
+        status, answer = api.call("GET", f"/v{version}/version")
+        assert (status, answer["message"].split(".  ")[0][:30]) == (400, f"client version {version} is"[:30])
     status, answer = api.call("POST", "/v1.99/containers/x/attach")
     assert status == 400
     assert "too new" in answer["message"]
     assert api.call("GET", "/nonsense") == (404, {"message": "page not found"})
-    assert api.call("PUT", "/containers/json")[0] == 405
+    for method, path in (("PUT", "/containers/json"), ("HEAD", "/info"), ("GET", "/v1.44/nonsense"), ("GET", "/v1.44")):
+        assert api.call(method, path)[0] == 404
+    assert api.call("POST", "/_ping") == (404, {"message": "page not found"})
+    assert api.call("HEAD", "/_ping")[0] == 200
+
+
+def test_bodies_are_json_and_say_so(api):
+    def send(data, kind, path="/containers/create"):
+        api.connection.request("POST", path, data, {"Content-Type": kind} if kind else {})
+        response = api.connection.getresponse()
+        return response.status, json.loads(response.read())["message"]
+
+    good = json.dumps({"Image": "no-such-image"})
+    assert send(good, "application/json; charset=utf-8") == (404, "No such image: no-such-image:latest")
+    assert send(good, "text/plain") == (400, "unsupported Content-Type header (text/plain): must be 'application/json'")
+    assert send(good, "") == (400, "malformed Content-Type header (): mime: no media type")
+    assert send(good + "{}", "application/json") == (400, "unexpected content after JSON")
+    assert send("{", "application/json")[1].startswith("invalid JSON: ")
+    assert send("", "application/json") == (400, "invalid JSON: got EOF while reading request body")
+    container = api.create("sleep", "100")
+    api.ok("POST", f"/containers/{container}/start")
+    made = api.ok("POST", f"/containers/{container}/exec", {"Cmd": ["true"]})["Id"]
+    assert send("{}", "text/html", f"/exec/{made}/start") == (
+        400,
+        "unsupported Content-Type header (text/html): must be 'application/json'",
+    )
+    large = json.dumps({"Image": "busybox", "Labels": {"x": "y" * (9 << 20)}})
+    assert send(large, "application/json")[0] == 413
 
 
 def test_a_life(api):

@@ -92,7 +92,7 @@ def test_another_host_is_never_started(quiet):
     assert not daemons(quiet)
 
 
-@pytest.mark.parametrize("host", ["nonsense", "unix://relative", "tcp://nohost", "ftp://x:1", "tcp://x:99999"])
+@pytest.mark.parametrize("host", ["nonsense", "unix://relative", "tcp://a/b", "ftp://x:1", "tcp://x:99999", "ssh://x"])
 def test_hosts_that_are_none(quiet, host):
     result = quiet.run("-H", host, "ps", check=False)
     assert result.returncode == 1

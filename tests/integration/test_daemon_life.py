@@ -41,7 +41,10 @@ def test_a_taken_socket_is_not_stolen(engine, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["--host", "tcp://0.0.0.0:2375"], "unix:///PATH"), (["--data-root", "/proc/nonsense"], "/proc/nonsense")],
+    [
+        (["--host", "ftp://0.0.0.0:2375"], "unsupported proto 'ftp'"),
+        (["--data-root", "/proc/nonsense"], "/proc/nonsense"),
+    ],
 )
 def test_bad_settings_are_named(tmp_path, arguments, words):
     env = {**os.environ, "KNARR_RUN_ROOT": str(tmp_path / "run"), "KNARR_DATA_ROOT": str(tmp_path / "data")}

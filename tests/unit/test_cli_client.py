@@ -222,7 +222,14 @@ def test_query():
 
 @pytest.mark.parametrize(
     ("host", "address"),
-    [("unix:///a/b", "/a/b"), ("tcp://h:1", ("h", 1)), ("http://h:1/", ("h", 1)), ("tcp://[::1]:80", ("::1", 80))],
+    [
+        ("unix:///a/b", "/a/b"),
+        ("tcp://h:1", ("h", 1)),
+        ("http://h:1/", ("h", 1)),
+        ("tcp://[::1]:80", ("::1", 80)),
+        ("tcp://h", ("h", 2375)),
+        ("https://h", ("h", 2376)),
+    ],
 )
 def test_hosts(host, address):
     assert parse_host(host) == address

@@ -16,29 +16,22 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from yarl import URL
 
-from knarr._core import __version__
-from knarr.api import errors
-from knarr.api.hijack import idle
+from knarr.api import errors, versions
+from knarr.api.versions import API_VERSION, MINIMUM_API_VERSION
 from knarr.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Iterator
 
+    from knarr.api.connections import Connections
     from knarr.engine.engine import Engine
 
-__all__ = ["API_VERSION", "MINIMUM_API_VERSION", "NOUNS", "create_app", "refusal"]
+__all__ = ["API_VERSION", "MINIMUM_API_VERSION", "NOUNS", "create_app"]
 
-API_VERSION = "1.56"
-MINIMUM_API_VERSION = "1.24"
 NOUNS = ("system", "containers", "stats", "update", "exec", "images", "networks", "volumes")
 BODY_LIMIT = 8 * 1024 * 1024  # of request bodies that are read whole; streams are not bound by it
 
-UNVERSIONED = (1, 999)  # a path without a prefix means the newest
-
-_PREFIX = re.compile(r"/v(\d{1,4})\.(\d{1,4})(/.*)$")
-_LOW = tuple(map(int, MINIMUM_API_VERSION.split(".")))
-_HIGH = tuple(map(int, API_VERSION.split(".")))
+_PREFIX = re.compile(r"/v([0-9.]+)(/.*)$")
 
 
 class _Bare:
@@ -69,13 +62,13 @@ class _Versioned(web.AbstractResource):
         match = _PREFIX.match(path)
         if match is None:
             return await self._inner.resolve(request), set()
-        version = (int(match[1]), int(match[2]))
-        message = refusal(version)
-        if message:
-            return _refuse(message), set()
-        request["version"] = version[1]
-        bare: Any = _Bare(request.method, URL.build(path=match[3], encoded=True))
-        return await self._inner.resolve(bare), set()
+        request["version"] = versions.parse(match[1])[1]
+        bare: Any = _Bare(request.method, URL.build(path=match[2], encoded=True))
+        found = await self._inner.resolve(bare)
+        message = versions.refusal(match[1])
+        if message and found.http_exception is None:
+            return _refuse(message, match[1]), set()
+        return found, set()
 
     def url_for(self, *_: str, **__: str) -> URL:
         return URL("/")
@@ -96,41 +89,33 @@ class _Versioned(web.AbstractResource):
         return iter(self._inner.routes())
 
 
-def refusal(version: tuple[int, int]) -> str:
-    """Why a version of the API is not served, in Docker's words; empty where it is."""
-    asked = f"{version[0]}.{version[1]}"
-    if version == UNVERSIONED or _LOW <= version <= _HIGH:
-        return ""
-    if version > _HIGH:
-        return f"client version {asked} is too new. Maximum supported API version is {API_VERSION}"
-    return (
-        f"client version {asked} is too old. Minimum supported API version is {MINIMUM_API_VERSION}, "
-        "please upgrade your client to a newer version"
-    )
-
-
-def _refuse(message: str) -> web.UrlMappingMatchInfo:
+def _refuse(message: str, version: str) -> web.UrlMappingMatchInfo:
     async def refuse(_: web.Request) -> web.StreamResponse:
-        raise InvalidArgument(message)
+        if versions.parse(version) > versions.parse(MINIMUM_API_VERSION):
+            raise InvalidArgument(message)
+        # Clients as old as that show what is no JSON as it is, and JSON as well.
+        return web.Response(status=400, text=message + "\n", headers={"X-Content-Type-Options": "nosniff"})
 
     return web.UrlMappingMatchInfo({}, web.UrlDispatcher().add_route("*", "/", refuse))
 
 
-def create_app(engine: Engine, busy: set[asyncio.BaseProtocol]) -> web.Application:
-    """The application that serves an engine; what busy is, api/hijack.py says."""
-    app = web.Application(middlewares=[idle(busy), errors.middleware], client_max_size=BODY_LIMIT)
+def create_app(engine: Engine, connections: Connections) -> web.Application:
+    """The application that serves an engine."""
+    app = web.Application(middlewares=[connections.middleware(), errors.middleware], client_max_size=BODY_LIMIT)
     routes: list[web.RouteDef] = []
     for noun in NOUNS:
         routes += importlib.import_module(f"knarr.api.routes.{noun}").routes(engine)
-    app.router.register_resource(_Versioned(routes))
-    server = f"knarr/{__version__} (linux)"
+    app.router.register_resource(_Versioned([_bare(route) for route in routes]))
 
     async def identify(_: web.Request, response: web.StreamResponse) -> None:
-        headers = response.headers
-        headers["Api-Version"] = API_VERSION
-        headers["Ostype"] = "linux"
-        headers["Server"] = server
-        headers["Docker-Experimental"] = "false"
+        response.headers.update(versions.HEADERS)
 
     app.on_response_prepare.append(identify)
     return app
+
+
+def _bare(route: web.RouteDef) -> web.RouteDef:
+    """A route without the HEAD that aiohttp adds to each GET: Docker has it where it is written down."""
+    if route.method != "GET":
+        return route
+    return web.RouteDef(route.method, route.path, route.handler, {**route.kwargs, "allow_head": False})

@@ -69,9 +69,10 @@ async def middleware(
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        message = {404: "page not found", 405: f"{request.method} is not allowed here"}.get(error.status, error.reason)
+        status = 404 if error.status == 405 else error.status  # Docker knows no path with another method
+        message = "page not found" if status == 404 else error.text or error.reason
         return web.Response(
-            status=error.status, body=json.dumps({"message": message}).encode() + b"\n", content_type="application/json"
+            status=status, body=json.dumps({"message": message}).encode() + b"\n", content_type="application/json"
         )
     except asyncio.CancelledError:
         raise

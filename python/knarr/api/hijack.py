@@ -5,8 +5,7 @@ the supervisor, with whatever was read from it already. aiohttp gives a connecti
 these two requests are recognised by their first line and read here; everything else passes through to aiohttp.
 
 A connection is in one of four states: idle; busy with a request of aiohttp's, whose body is not looked into; collecting
-a request of ours; or ours, and not read from any more. `busy` holds the aiohttp protocols of the second kind: an entry
-is made with the first bytes of a request, and taken away by `idle`, a middleware, when the request was handled.
+a request of ours; or ours, and not read from any more. `Connections` knows which are of the second kind.
 """
 
 from __future__ import annotations
@@ -21,34 +20,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
-from aiohttp import web
-
-from knarr.api import reply
+from knarr.api import reply, versions
 from knarr.api.errors import status_of
 from knarr.api.streams import MULTIPLEXED, RAW, frame
 from knarr.engine.containers import detach
 from knarr.engine.containers.execs import Streams
 from knarr.engine.containers.logs import Wanted
-from knarr.errors import InvalidArgument, KnarrError
+from knarr.errors import InvalidArgument, KnarrError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from aiohttp.typedefs import Middleware
-
+    from knarr.api.connections import Connections
     from knarr.engine.engine import Engine
 
-    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-__all__ = ["Front", "Versions", "idle"]
+__all__ = ["Front"]
 
 log = logging.getLogger("knarr.api")
 
 HEAD_LIMIT = 64 * 1024
 BODY_LIMIT = 64 * 1024
-_OURS = re.compile(rb"POST (?:/v\d{1,4}\.\d{1,4})?/(?:containers/[^/ ?]+/attach|exec/[^/ ?]+/start)[ ?]")
-_PATH = re.compile(r"(?:/v(?P<major>\d+)\.(?P<minor>\d+))?/(?P<noun>containers|exec)/(?P<name>[^/]+)/")
+INCOMPLETE_LIMIT = HEAD_LIMIT + 8 * BODY_LIMIT  # of a request on its way; chunks may be small
+HALF_CLOSED_SECONDS = 1.0  # that an answer has to be sent to a client which has closed its side already
+_OURS = re.compile(rb"POST (?:/v[0-9.]+)?/(?:containers/[^/ ?]+/attach|exec/[^/ ?]+/start)[ ?]")
+_PATH = re.compile(r"(?:/v(?P<version>[0-9.]+))?/(?P<noun>containers|exec)/(?P<name>[^/]+)/")
+_HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _LONGEST_LINE = 4096
+_HEADERS = "".join(f"{name}: {value}\r\n" for name, value in versions.HEADERS.items())
 _REASONS = {
     200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 409: "Conflict", 413: "Payload Too Large",
     500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable",
@@ -59,7 +55,7 @@ _REASONS = {
 class _Request:
     noun: str
     name: str
-    version: tuple[int, int]
+    version: str  # as the path has it; empty where it names none
     query: dict[str, str]
     headers: dict[str, str]
     body: bytes
@@ -70,29 +66,32 @@ class Front(asyncio.Protocol):
     """Stands before aiohttp's protocol of one connection."""
 
     def __init__(
-        self,
-        engine: Engine,
-        inner: asyncio.Protocol,
-        tasks: set[asyncio.Task[None]],
-        versions: Versions,
-        busy: set[asyncio.BaseProtocol],
+        self, engine: Engine, inner: asyncio.Protocol, tasks: set[asyncio.Task[None]], connections: Connections
     ) -> None:
         self._engine = engine
         self._inner = inner
         self._tasks = tasks
-        self._versions = versions
-        self._busy = busy
+        self._connections = connections
         self._transport: asyncio.Transport
         self._buffer = b""
         self._taken = False
+        self._counted = False
+        self._encouraged = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._inner.connection_made(transport)
+        self._counted = self._connections.take()
+        if self._counted:
+            self._connections.made(self._inner, transport)
+        else:
+            self._refuse(Unavailable("too many connections to the daemon: close some, or try again later"), close=True)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._busy.discard(self._inner)
+        self._connections.lost(self._inner)
+        if self._counted:
+            self._connections.give()
         self._inner.connection_lost(error)
 
     def pause_writing(self) -> None:
@@ -102,12 +101,17 @@ class Front(asyncio.Protocol):
         self._inner.resume_writing()
 
     def eof_received(self) -> bool | None:
-        return None if self._taken else self._inner.eof_received()
+        if self._taken or self._inner not in self._connections.busy:
+            return None
+        # Most have gone altogether, which only a write would tell; some wait for an answer.
+        asyncio.get_running_loop().call_later(HALF_CLOSED_SECONDS, self._transport.close)
+        return True
 
     def data_received(self, data: bytes) -> None:
-        if self._inner in self._busy:
+        if self._inner in self._connections.busy:
             self._inner.data_received(data)
             return
+        self._connections.begins(self._inner, self._transport)
         if self._buffer:
             self._buffer += data
         elif not data.startswith(b"POST "):
@@ -124,7 +128,7 @@ class Front(asyncio.Protocol):
         self._collect()
 
     def _pass_on(self, data: bytes) -> None:
-        self._busy.add(self._inner)
+        self._connections.busy.add(self._inner)
         self._inner.data_received(data)
 
     def _collect(self) -> None:
@@ -134,12 +138,19 @@ class Front(asyncio.Protocol):
                 self._refuse(InvalidArgument("the request's headers are too long"), close=True)
             return
         request = _parse(head, rest)
+        if request is None:  # the body is still on its way
+            if len(self._buffer) > INCOMPLETE_LIMIT:
+                request = InvalidArgument(f"the body is longer than {BODY_LIMIT} bytes")
+            elif not self._encouraged and b"\r\nexpect: 100-continue\r\n" in head.lower() + b"\r\n":
+                self._encouraged = True
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if isinstance(request, KnarrError):
             self._refuse(request, close=True)
+        if not isinstance(request, _Request):
             return
-        if request is None:
-            return  # the body is still on its way
         self._buffer = b""
+        self._encouraged = False
+        self._connections.begun(self._inner)
         self._taken = True
         self._transport.pause_reading()
         task = asyncio.get_running_loop().create_task(self._serve(request))
@@ -148,7 +159,7 @@ class Front(asyncio.Protocol):
 
     async def _serve(self, request: _Request) -> None:
         try:
-            refusal = self._versions(request.version)
+            refusal = versions.refusal(request.version)
             if refusal:
                 self._refuse(InvalidArgument(refusal))
             elif request.noun == "exec":
@@ -168,7 +179,7 @@ class Front(asyncio.Protocol):
 
     def _answer(self, status: int, body: bytes = b"", *, close: bool = False) -> None:
         """An ordinary answer; the connection goes on in HTTP unless it is closed."""
-        head = f"HTTP/1.1 {status} {_REASONS.get(status, 'Error')}\r\nApi-Version: {self._versions.newest}\r\n"
+        head = f"HTTP/1.1 {status} {_REASONS.get(status, 'Error')}\r\n{_HEADERS}"
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         head += "Connection: close\r\n\r\n" if close else "\r\n"
         if self._transport.is_closing():
@@ -183,12 +194,12 @@ class Front(asyncio.Protocol):
 
     def _hand_over(self, request: _Request, *, multiplexed: bool) -> int:
         """Send the headers of a taken connection; a descriptor of its socket, which is the caller's to close."""
-        kind = MULTIPLEXED if multiplexed and request.version >= (1, 42) else RAW
+        kind = MULTIPLEXED if multiplexed and _at_least(request.version, (1, 42)) else RAW
         if "upgrade" in request.headers:
             head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {kind}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
         else:
             head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n"
-        head += f"Api-Version: {self._versions.newest}\r\nOstype: linux\r\n\r\n"
+        head += f"{_HEADERS}\r\n"
         descriptor = os.dup(self._transport.get_extra_info("socket").fileno())
         self._transport.write(head.encode())
         return descriptor
@@ -241,6 +252,8 @@ class Front(asyncio.Protocol):
     async def _exec(self, request: _Request) -> None:
         execs = self._engine.containers.execs
         made = execs.get(request.name)
+        if request.body:
+            reply.must_be_json(request.headers.get("content-type", ""))
         body = reply.parse(request.body, optional=True)
         detached = bool(body.get("Detach"))
         size = _size(body.get("ConsoleSize"))
@@ -275,29 +288,8 @@ class Front(asyncio.Protocol):
         self._transport.write(frame("stderr", text) if multiplexed else text)
 
 
-def idle(busy: set[asyncio.BaseProtocol]) -> Middleware:
-    """The middleware that says when aiohttp has done with a request."""
-
-    @web.middleware
-    async def leave(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        finally:
-            busy.discard(request.protocol)
-
-    return leave
-
-
-class Versions:
-    """Which API versions are served."""
-
-    def __init__(self, newest: str, refusal: Callable[[tuple[int, int]], str]) -> None:
-        self.newest = newest
-        self._refusal = refusal
-
-    def __call__(self, version: tuple[int, int]) -> str:
-        """Why a version is not served; empty where it is."""
-        return self._refusal(version)
+def _at_least(version: str, wanted: tuple[int, int]) -> bool:
+    return not version or versions.parse(version) >= wanted
 
 
 def _size(value: Any) -> list[int] | None:
@@ -338,9 +330,8 @@ def _parse(head: bytes, rest: bytes) -> _Request | KnarrError | None:
         if len(rest) < int(text):
             return None
         body, rest = rest[: int(text)], rest[int(text) :]
-    version = (int(match["major"]), int(match["minor"])) if match["major"] else (1, 999)
     pairs = dict(parse_qsl(query, keep_blank_values=True))
-    return _Request(match["noun"], unquote(match["name"]), version, pairs, headers, body, rest)
+    return _Request(match["noun"], unquote(match["name"]), match["version"] or "", pairs, headers, body, rest)
 
 
 def _unchunk(data: bytes) -> tuple[bytes, bytes] | KnarrError | None:
@@ -350,10 +341,10 @@ def _unchunk(data: bytes) -> tuple[bytes, bytes] | KnarrError | None:
         line, separator, data = data.partition(b"\r\n")
         if not separator:
             return None
-        try:
-            size = int(line.partition(b";")[0], 16)
-        except ValueError:
+        digits = line.partition(b";")[0].strip()
+        if not _HEXADECIMAL.fullmatch(digits):
             return InvalidArgument("cannot read a chunk's length")
+        size = int(digits, 16)
         if size + len(body) > BODY_LIMIT:
             return InvalidArgument(f"the body is longer than {BODY_LIMIT} bytes")
         if len(data) < size + 2:

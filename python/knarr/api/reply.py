@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,9 @@ from knarr.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["body", "empty", "filters", "flag", "integer", "parse", "reply", "version"]
+__all__ = ["body", "empty", "filters", "flag", "integer", "must_be_json", "parse", "reply", "version"]
 
+BODY_SECONDS = 60.0  # for a body that is read whole to arrive
 _FALSE = {"", "0", "no", "false", "none"}  # what Docker takes for false; anything else is true
 
 
@@ -38,8 +40,25 @@ def version(request: web.Request) -> int:
 
 async def body(request: web.Request, *, optional: bool = False) -> dict[str, Any]:
     """The JSON object of a request's body. Raises InvalidArgument."""
-    data = await request.read()
+    if request.content.is_eof():
+        data = await request.read()
+    else:
+        try:
+            data = await asyncio.wait_for(request.read(), BODY_SECONDS)
+        except asyncio.TimeoutError:
+            raise web.HTTPRequestTimeout(text=f"the request's body did not come within {BODY_SECONDS:g} s") from None
+    if data:
+        must_be_json(request.headers.get("Content-Type", ""))
     return parse(data, optional=optional)
+
+
+def must_be_json(content_type: str) -> None:
+    """Hold a body's Content-Type against what the API takes. Raises InvalidArgument in Docker's words."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if not kind:
+        raise InvalidArgument(f"malformed Content-Type header ({content_type}): mime: no media type")
+    if kind != "application/json":
+        raise InvalidArgument(f"unsupported Content-Type header ({content_type}): must be 'application/json'")
 
 
 def parse(data: bytes, *, optional: bool = False) -> dict[str, Any]:
@@ -50,6 +69,10 @@ def parse(data: bytes, *, optional: bool = False) -> dict[str, Any]:
         raise InvalidArgument("invalid JSON: got EOF while reading request body")
     try:
         parsed = json.loads(data)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            raise InvalidArgument("unexpected content after JSON") from None
+        raise InvalidArgument(f"invalid JSON: {error}") from error
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"invalid JSON: {error}") from error
     if parsed is None and optional:

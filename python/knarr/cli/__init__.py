@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from knarr.cli.command import Command
+    from knarr.client.tls import Tls
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
+_TLS_FILES = {"--tlscacert": "ca", "--tlscert": "cert", "--tlskey": "key"}
 
 
 def main() -> "NoReturn":
@@ -59,13 +61,20 @@ def execute(arguments: "list[str]") -> int:
 
 def _execute(arguments: "list[str]") -> int:
     host, debug, rest = None, False, list(arguments)
+    tls: dict[str, str] = {}
     while rest and rest[0].startswith("-"):
         word = rest.pop(0)
         flag, equals, value = word.partition("=")
-        if flag in ("-H", "--host"):
+        if flag in ("-H", "--host") or flag in _TLS_FILES:
             if not equals and not rest:
                 return _complain(f"flag needs an argument: {flag}", "knarr --help")
-            host = value if equals else rest.pop(0)
+            value = value if equals else rest.pop(0)
+            if flag in _TLS_FILES:
+                tls[flag] = value
+            else:
+                host = value
+        elif flag in ("--tls", "--tlsverify"):
+            tls[flag] = value if equals else "true"
         elif word in ("-v", "--version"):
             from knarr import __version__
 
@@ -95,9 +104,9 @@ def _execute(arguments: "list[str]") -> int:
         meant = nearest(name, [*index.COMMANDS, *index.GROUPS])
         return _complain(f"{name!r} is not a knarr command{meant}", "knarr --help", code=1)
     if debug:
-        return _run(command, host, rest)
+        return _run(command, host, tls, rest)
     try:
-        return _run(command, host, rest)
+        return _run(command, host, tls, rest)
     except KnarrError as error:
         from knarr.cli.command import UsageError
 
@@ -107,7 +116,7 @@ def _execute(arguments: "list[str]") -> int:
         return _complain(str(error), "", code=getattr(error, "exit_code", 1))
 
 
-def _run(command: "Command", host: "str | None", rest: "list[str]") -> int:
+def _run(command: "Command", host: "str | None", tls: "dict[str, str]", rest: "list[str]") -> int:
     from knarr.cli.command import HelpWanted, parse
 
     try:
@@ -118,8 +127,21 @@ def _run(command: "Command", host: "str | None", rest: "list[str]") -> int:
         return pages.page(command)
     from knarr.client import Client
 
-    with Client(host) as client:
+    with Client(host, _tls(tls) if tls else None) as client:
         return command.run(client, options, positional) or 0
+
+
+def _tls(flags: "dict[str, str]") -> "Tls | None":
+    """How to speak TLS by the flags, which need --tls or --tlsverify, or their like in the environment."""
+    from knarr.cli.values import boolean
+    from knarr.client.tls import Tls
+
+    verify = boolean(flags["--tlsverify"]) if "--tlsverify" in flags else bool(os.environ.get("KNARR_TLS_VERIFY"))
+    wanted = boolean(flags["--tls"]) if "--tls" in flags else bool(os.environ.get("KNARR_TLS"))
+    if not wanted and not verify and "--tlsverify" not in flags:
+        return None
+    files = {name: flags.get(flag, "") for flag, name in _TLS_FILES.items()}
+    return Tls(verify=verify, **files)
 
 
 def _complain(message: str, see: str, code: int = 125) -> int:

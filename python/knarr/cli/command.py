@@ -71,14 +71,6 @@ class Option:
         return _CONVERTERS[self.kind](text)
 
 
-def _bool(text: str) -> bool:
-    if text in ("1", "t", "T", "true", "TRUE", "True"):
-        return True
-    if text in ("0", "f", "F", "false", "FALSE", "False"):
-        return False
-    raise InvalidArgument(f"{text!r} is neither true nor false")
-
-
 def _integer(text: str) -> int:
     try:
         return int(text)
@@ -87,7 +79,7 @@ def _integer(text: str) -> int:
 
 
 _CONVERTERS: "dict[str, Callable[[str], Any]]" = {
-    FLAG: _bool,
+    FLAG: values.boolean,
     TEXT: str,
     LIST: str,
     INT: _integer,

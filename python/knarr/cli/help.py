@@ -153,6 +153,16 @@ def root() -> Nouns:
         params=[
             click.Option(["host", "-H", "--host"], metavar="string", help="Engine to talk to (default $KNARR_HOST)"),
             click.Option(["debug", "-D", "--debug"], is_flag=True, help="Show where in the program errors come from"),
+            click.Option(["tls", "--tls"], is_flag=True, help="Use TLS; implied by --tlsverify"),
+            click.Option(["tlsverify", "--tlsverify"], is_flag=True, help="Use TLS and verify the engine"),
+            *(
+                click.Option([name, f"--{name}"], metavar="string", help=f"{what} (default ~/.docker/{file})")
+                for name, what, file in (
+                    ("tlscacert", "Trust only certificates that this one signed", "ca.pem"),
+                    ("tlscert", "This client's certificate", "cert.pem"),
+                    ("tlskey", "The key of its certificate", "key.pem"),
+                )
+            ),
             click.Option(["version", "-v", "--version"], is_flag=True, help="Show the version"),
         ],
     )

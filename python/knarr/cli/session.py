@@ -66,7 +66,7 @@ class Wait:
         if self._condition == "next-exit":
             self._condition = "not-running"
         try:
-            Connection(self._client.host).close()  # does one listen? a new one is not for us to start
+            Connection(self._client.host, self._client.tls).close()  # does one listen? a new one is not for us to start
             self.connection = self._client.containers.send_wait(self._container, self._condition)
             self.lost = None
         except Unavailable as error:
@@ -162,9 +162,9 @@ class Session:
     def run(self) -> str:
         """Until the stream ends (ENDED) or the detach keys were typed (DETACHED)."""
         stream = self._stream.socket
-        if self._stream.buffered:
-            self._show(self._stream.take())
         stream.setblocking(False)
+        if self._stream.buffered and not self._receive():
+            return ENDED
         while True:
             self._register(stream.fileno(), select.POLLIN | (select.POLLOUT if self._pending else 0))
             self._register(STDIN, select.POLLIN if self._stdin and not self._pending else 0)
@@ -205,13 +205,16 @@ class Session:
 
     def _receive(self) -> bool:
         """Show what the stream brings; False at its end."""
-        try:
-            data = self._stream.take()
-        except BlockingIOError:
-            return True
-        if data:
+        while True:
+            try:
+                data = self._stream.take()
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
             self._show(data)
-        return bool(data)
+            if not self._stream.buffered:
+                return True
 
     def _show(self, data: bytes) -> None:
         if not self._output:

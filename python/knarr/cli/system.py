@@ -3,7 +3,7 @@
 import os
 
 from knarr.cli import human
-from knarr.cli.command import INT, TEXT, Command, Option
+from knarr.cli.command import FLAG, INT, LIST, TEXT, Command, Option
 from knarr.cli.terminal import say, show
 from knarr.errors import KnarrError
 
@@ -104,19 +104,17 @@ def _info(client: "Client", options: "dict[str, Any]", _arguments: "list[str]") 
     return 0
 
 
+_PATHS = ("data_root", "run_root", "tlscacert", "tlscert", "tlskey")
+
+
 def _daemon(_client: "Client", options: "dict[str, Any]", _arguments: "list[str]") -> int:
     from knarr import daemon
 
-    return daemon.main(
-        data_root=_absolute(options["data_root"]),
-        run_root=_absolute(options["run_root"]),
-        host=options["host"],
-        ready_fd=options["ready_fd"],
-    )
-
-
-def _absolute(path: "str | None") -> "str | None":
-    return os.path.abspath(path) if path else None
+    ready_fd = options.pop("ready_fd")
+    for name in _PATHS:
+        options[name] = os.path.abspath(options[name]) if options[name] else None
+    options["hosts"] = options["hosts"] or None
+    return daemon.main(ready_fd, options)
 
 
 VERSION = Command(
@@ -139,12 +137,23 @@ DAEMON = Command(
     "daemon",
     _daemon,
     text="Run the engine's daemon in the foreground (other commands start one when none listens)",
-    example="knarr daemon --data-root /srv/knarr --run-root /run/knarr-2",
+    example="knarr daemon --host unix:///run/knarr/knarr.sock --host tcp://0.0.0.0:2376 --tlsverify",
     maximum=0,
     options=(
         Option("--data-root", TEXT, "Where images and containers are kept (default /var/lib/knarr)"),
         Option("--run-root", TEXT, "Where state is that a reboot may lose (default /run/knarr)"),
-        Option("--host", TEXT, "Where to listen (default unix://RUN_ROOT/knarr.sock)"),
+        Option(
+            "-H --host",
+            LIST,
+            "Where to listen: unix://PATH, tcp://NAME:PORT or fd:// for systemd's sockets (default unix://RUN_ROOT/knarr.sock)",
+            key="hosts",
+        ),
+        Option("-G --group", TEXT, "Group of the Unix socket (default docker, where there is such a group)"),
+        Option("--tls", FLAG, "Use TLS; implied by --tlsverify. --tls=false: TCP in the clear is meant", default=None),
+        Option("--tlsverify", FLAG, "Use TLS, and ask clients for a certificate", default=None),
+        Option("--tlscacert", TEXT, "Whose signature clients' certificates need (default ~/.docker/ca.pem)"),
+        Option("--tlscert", TEXT, "The daemon's certificate (default ~/.docker/cert.pem)"),
+        Option("--tlskey", TEXT, "The key of its certificate (default ~/.docker/key.pem)"),
         Option("--ready-fd", INT, "A descriptor that gets one byte when the daemon is ready", hidden=True),
     ),
 )

@@ -6,6 +6,15 @@ _BINARY = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40
 _NANOSECONDS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
 
+def boolean(text: str) -> bool:
+    """What `--flag=TEXT` says."""
+    if text in ("1", "t", "T", "true", "TRUE", "True"):
+        return True
+    if text in ("0", "f", "F", "false", "FALSE", "False"):
+        return False
+    raise InvalidArgument(f"{text!r} is neither true nor false")
+
+
 def size(text: str) -> int:
     """Bytes: "512", "512m", "1.5g", "2GiB" (all binary, whatever the case)."""
     lowered = text.lower()

@@ -12,6 +12,7 @@ The modules:
 
     codec.py       JSON without the standard library's json package, which costs 5 ms to import
     http.py        HTTP/1.1 over Unix and TCP sockets: keep-alive, chunks, streams, hijacked connections
+    tls.py         TLS on such a connection: Client(host, tls=Tls(...)), imported where it is used
     frames.py      the multiplexed stdout/stderr stream of attach, exec and logs
     launch.py      starts the daemon when nothing listens
     engine.py      Client: host, connections, errors; one attribute a noun

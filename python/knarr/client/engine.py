@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from knarr.client.execs import Execs
     from knarr.client.images import Images
     from knarr.client.networks import Networks
+    from knarr.client.tls import Tls
     from knarr.client.volumes import Volumes
 
     Parameters = Mapping[str, str | int | bool | None]  # of a query; None, False and "" are left out
@@ -45,7 +46,8 @@ class Client:
     """A client of one engine.
 
     host: "unix:///path" or "tcp://name:port"; by default $KNARR_HOST, or the daemon of this environment's run root
-    ($KNARR_RUN_ROOT, /run/knarr), which is started when nothing listens there.
+    ($KNARR_RUN_ROOT, /run/knarr), which is started when nothing listens there. tls: how to speak it over TCP; by
+    default with the files in $KNARR_CERT_PATH where $KNARR_TLS_VERIFY or $KNARR_TLS is set.
     """
 
     containers: "Containers"
@@ -54,8 +56,13 @@ class Client:
     networks: "Networks"
     volumes: "Volumes"
 
-    def __init__(self, host: "str | None" = None) -> None:
+    def __init__(self, host: "str | None" = None, tls: "Tls | None" = None) -> None:
         self.host = host or os.environ.get("KNARR_HOST") or default_host()
+        self.tls = tls
+        if tls is None and (os.environ.get("KNARR_TLS_VERIFY") or os.environ.get("KNARR_TLS")):
+            from knarr.client.tls import Tls
+
+            self.tls = Tls(verify=bool(os.environ.get("KNARR_TLS_VERIFY")))
         self._idle: list[Connection] = []
 
     def __enter__(self) -> "Self":
@@ -180,7 +187,7 @@ class Client:
             try:  # one step: the handler of a signal may use this client in between any two
                 connection = self._idle.pop()
             except IndexError:
-                return connect_or_start(self.host)
+                return connect_or_start(self.host, self.tls)
             if not connection.stale():
                 return connection
             connection.close()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
+    from knarr.client.tls import Tls, TlsSocket
+
 READ = 1 << 18
 MAX_HEAD = 64 << 10
 MAX_BODY = 256 << 20  # of a body that is read whole
@@ -41,15 +43,28 @@ def query(parameters: "Mapping[str, str | int | bool | None]") -> str:
     return "?" + "&".join(pairs) if pairs else ""
 
 
-def parse_host(host: str) -> "str | tuple[str, int]":
-    """The path of "unix://PATH", or the (name, port) of "tcp://NAME:PORT"."""
+def parse_host(host: str, *, tls: bool = False) -> "str | tuple[str, int]":
+    """The path of "unix://PATH", or the (name, port) of "tcp://NAME:PORT"; without a port 2375, or with TLS 2376."""
     scheme, separator, rest = host.partition("://")
     if separator and scheme == "unix" and rest.startswith("/"):
         return rest
-    if separator and scheme in ("tcp", "http"):
-        name, _, port = rest.rstrip("/").rpartition(":")
-        if name and port.isdigit() and int(port) < 1 << 16:
-            return name.strip("[]"), int(port)
+    if separator and scheme in ("tcp", "http", "https"):
+        rest = rest.removesuffix("/")
+        if rest.startswith("["):
+            name, _, port = rest[1:].partition("]")
+            port = port.removeprefix(":")
+        else:
+            name, colon, port = rest.partition(":")
+            port = port if colon else ""
+        if name and "/" not in rest and not port:
+            return name, 2376 if tls or scheme == "https" else 2375
+        if name and port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16:
+            return name, int(port)
+    if scheme == "ssh":
+        raise InvalidArgument(
+            f"invalid host {host!r}: knarr does not speak ssh. Forward the engine's socket with "
+            "`ssh -L /tmp/engine.sock:/run/knarr/knarr.sock`, and use unix:///tmp/engine.sock"
+        )
     raise InvalidArgument(f"invalid host {host!r}: it is unix:///absolute/path or tcp://name:port")
 
 
@@ -60,41 +75,56 @@ def _reason(error: OSError) -> str:
 class Connection:
     """One connection to an engine."""
 
-    __slots__ = ("_buffer", "answered", "host", "requests", "socket")
+    __slots__ = ("_buffer", "_tls", "answered", "host", "requests", "socket")
 
-    def __init__(self, host: str) -> None:
-        address = parse_host(host)
+    def __init__(self, host: str, tls: "Tls | None" = None) -> None:
+        address = parse_host(host, tls=tls is not None)
         self.host = host
+        self.socket: _socket.socket | TlsSocket
+        self._tls: TlsSocket | None = None
         self.requests = 0  # sent so far
         self.answered = False  # whether anything of the answer to the last has come
         self._buffer = b""
         if isinstance(address, str):
-            self.socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-            self._connect(address)
+            self.socket = self._connect(_socket.AF_UNIX, 0, address)
             return
         try:
             found = _socket.getaddrinfo(*address, 0, _socket.SOCK_STREAM)
         except OSError as error:
             raise Unavailable(f"cannot reach the engine at {host}: {_reason(error)}") from error
-        for number, (family, kind, protocol, _name, target) in enumerate(found, 1):
-            self.socket = _socket.socket(family, kind | _socket.SOCK_CLOEXEC, protocol)
+        for number, (family, _kind, protocol, _name, target) in enumerate(found, 1):
             try:
-                self._connect(target)
+                connected = self._connect(family, protocol, target)
             except Unavailable:
                 if number == len(found):
                     raise
                 continue
-            self.socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+            connected.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+            self.socket = connected
+            if tls is not None:
+                self.socket = self._tls = self._secure(tls, connected, address[0])
             return
 
-    def _connect(self, target: "Any") -> None:
+    def _connect(self, family: int, protocol: int, target: "Any") -> "_socket.socket":
+        connected = _socket.socket(family, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC, protocol)
         try:
-            self.socket.connect(target)
+            connected.connect(target)
         except OSError as error:
-            self.socket.close()
+            connected.close()
             raise Unavailable(
                 f"cannot connect to the engine at {self.host}: {_reason(error)}; is its daemon running?"
             ) from error
+        return connected
+
+    def _secure(self, tls: "Tls", connected: "_socket.socket", name: str) -> "TlsSocket":
+        try:
+            return tls.wrap(connected, name)
+        except OSError as error:
+            connected.close()
+            raise Unavailable(f"no TLS with the engine at {self.host}: {_reason(error)}") from error
+        except BaseException:
+            connected.close()
+            raise
 
     def close(self) -> None:
         """Close it; what is left unread is lost."""
@@ -178,8 +208,8 @@ class Connection:
 
     @property
     def buffered(self) -> bool:
-        """Whether bytes have been read that nobody has taken."""
-        return bool(self._buffer)
+        """Whether bytes, or the end, have been read that nobody has taken."""
+        return bool(self._buffer) or (self._tls is not None and self._tls.pending)
 
     def take(self) -> bytes:
         """Bytes that were read beyond the response's head, or the next that come; empty at the end."""

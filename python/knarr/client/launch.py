@@ -11,6 +11,10 @@ import os
 from knarr.client.http import Connection
 from knarr.errors import Unavailable
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from knarr.client.tls import Tls
+
 DEFAULT_RUN_ROOT = "/run/knarr"
 DEFAULT_DATA_ROOT = "/var/lib/knarr"
 START_SECONDS = 60
@@ -32,10 +36,10 @@ def default_host() -> str:
     return f"unix://{run_root()}/knarr.sock"
 
 
-def connect_or_start(host: str) -> Connection:
+def connect_or_start(host: str, tls: "Tls | None" = None) -> Connection:
     """Connect; start the daemon first where the host is the one of this environment and nothing listens."""
     try:
-        return Connection(host)
+        return Connection(host, tls)
     except Unavailable:
         if host != default_host():
             raise

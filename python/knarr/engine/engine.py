@@ -39,9 +39,12 @@ CHECKPOINT_SECONDS = 5.0
 
 
 class Engine:
-    """One engine: a pair of roots, and everything in them. Made and used in the event loop."""
+    """One engine: a pair of roots, and everything in them. Made and used in the event loop.
 
-    def __init__(self, config: Config) -> None:
+    open_files: the limit of open files that containers get which do not name one.
+    """
+
+    def __init__(self, config: Config, open_files: int) -> None:
         self.config = config
         self.version = __version__
         self._locks = contextlib.ExitStack()
@@ -49,7 +52,9 @@ class Engine:
         self.database = Database(f"{config.data_root}/state.db")
         self.store = Store(config.data_root)
         self.events = Events()
-        self.supervisor = Supervisor(config.run_root, config.data_root, self._event, self._connected)
+        self.supervisor = Supervisor(
+            config.run_root, config.data_root, self._event, self._connected, open_files=open_files
+        )
         self.networks = Networks(config, self.database)
         self.volumes = Volumes(config.data_root, self.database, self.store, self.events)
         self.images = Images(

@@ -78,11 +78,13 @@ class Supervisor:
         data_root: str,
         on_event: Callable[[dict[str, Any]], None],
         on_connect: Callable[[dict[str, Any]], Awaitable[None]],
+        open_files: int,
     ) -> None:
         self._run_root = run_root
         self._data_root = data_root
         self._on_event = on_event
         self._on_connect = on_connect
+        self._open_files = open_files
         self._path = f"{run_root}/supervisor.sock"
         self._socket: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -313,11 +315,15 @@ class Supervisor:
         return sock
 
     def _spawn(self, path: str) -> None:
-        """Run the program, which puts itself into the background and is then the keeper."""
+        """Run the program, which puts itself into the background and is then the keeper.
+
+        Through a shell that sets its limit of open files, which becomes the containers': ours has been raised.
+        """
+        shell = ["/bin/sh", "-c", 'ulimit -Sn "$0" && exec "$@"', str(self._open_files)]
         with open(self._log_path, "ab") as output:
             try:
                 result = subprocess.run(
-                    [path, "--run-root", self._run_root, "--data-root", self._data_root],
+                    [*shell, path, "--run-root", self._run_root, "--data-root", self._data_root],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

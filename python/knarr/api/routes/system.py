@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from knarr.api import reply, streams
+from knarr.api.versions import API_VERSION, MINIMUM_API_VERSION
 from knarr.api.wire.containers import parse_time, timestamp
 from knarr.errors import Unsupported
 from knarr.types import Platform
@@ -42,8 +43,6 @@ _LATER = (
 
 def routes(engine: Engine) -> list[web.RouteDef]:
     """The routes of the engine itself."""
-    from knarr.api.app import API_VERSION, MINIMUM_API_VERSION
-
     architecture = Platform.host().architecture
     system_name = _system_name()
 
@@ -97,6 +96,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
     return [
         web.get("/_ping", ping),
+        web.head("/_ping", ping),
         web.get("/version", version),
         web.get("/info", info),
         web.get("/events", events),
