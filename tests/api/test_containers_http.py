@@ -39,7 +39,8 @@ def test_versions_and_headers(api):
         )
     for version in ("2", "999999999999999999999.1", "1.56000"):
         status, answer = api.call("GET", f"/v{version}/version")
-        assert (status, answer["message"].split(".  ")[0][:30]) == (400, f"client version {version} is"[:30])
+        assert status == 400
+        assert answer["message"].startswith(f"client version {version} is too new. ")
     status, answer = api.call("POST", "/v1.99/containers/x/attach")
     assert status == 400
     assert "too new" in answer["message"]
@@ -152,7 +153,7 @@ def test_doing_it_twice(api):
         ("POST", "/volumes/create", {"Name": "x1", "DriverOpts": {"type": "nfs"}}, 501, "type"),
         ("GET", "/networks/none-such", None, 404, "network none-such not found"),
         ("POST", "/networks/create", {"Name": "x"}, 501, "not supported"),
-        ("GET", "/containers/none/stats", None, 501, "not supported"),
+        ("GET", "/containers/none/stats", None, 404, "No such container: none"),
         ("POST", "/auth", {"username": "u"}, 501, "~/.docker/config.json"),
         ("POST", "/build", None, 501, "building an image is not supported"),
         ("GET", "/system/df", None, 501, "disk usage is not supported"),
@@ -250,7 +251,10 @@ def test_a_refused_attach_leaves_the_connection_usable(api):
 def test_a_body_that_looks_like_an_attach_is_a_body(api):
     """What comes within a request's body is not read as a request, however it is cut."""
     body = b"POST /containers/x/attach HTTP/1.1\r\nHost: x\r\n\r\n"
-    sock = api.raw(b"POST /volumes/create HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
+    sock = api.raw(
+        b"POST /volumes/create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        % len(body)
+    )
     time.sleep(0.1)
     sock.sendall(body)
     status, _, rest = read_head(sock)
@@ -262,11 +266,23 @@ def test_a_body_that_looks_like_an_attach_is_a_body(api):
 
 def start_exec(api, exec_id, body=b'{"Detach":false}'):
     sock = api.raw(
-        b"POST /exec/%s/start HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: %d\r\n\r\n%s"
-        % (exec_id.encode(), len(body), body)
+        b"POST /exec/%s/start HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (exec_id.encode(), len(body), body)
     )
     status, _, rest = read_head(sock)
     return status, read_all(sock, rest)
+
+
+def test_output_comes_after_docker_py_has_read_the_head(api):
+    """It reads the head through a buffer, and the rest without it."""
+    container = api.create("sleep", "100")
+    api.ok("POST", f"/containers/{container}/start")
+    made = api.ok("POST", f"/containers/{container}/exec", {"Cmd": ["echo", "x"], "AttachStdout": True})["Id"]
+    head = f"POST /exec/{made}/start HTTP/1.1\r\nHost: x\r\nUser-Agent: docker-sdk-python/7.2.0\r\n"
+    sock = api.raw(f"{head}Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+    time.sleep(0.05)
+    assert sock.recv(65536).endswith(b"\r\n\r\n")
+    assert frames(read_all(sock)) == [(1, b"x\n")]
 
 
 def test_exec_and_its_exit_code(api):

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import fcntl
 import json
 import logging
 import os
 import re
+import termios
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
@@ -42,6 +44,7 @@ INCOMPLETE_LIMIT = HEAD_LIMIT + 8 * BODY_LIMIT  # of a request on its way; chunk
 HALF_CLOSED_SECONDS = 1.0  # that an answer has to be sent to a client which has closed its side already
 _OURS = re.compile(rb"POST (?:/v[0-9.]+)?/(?:containers/[^/ ?]+/attach|exec/[^/ ?]+/start)[ ?]")
 _PATH = re.compile(r"(?:/v(?P<version>[0-9.]+))?/(?P<noun>containers|exec)/(?P<name>[^/]+)/")
+_BUFFERING = "docker-sdk-python"  # the User-Agent of docker-py, see _taken_off
 _HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _LONGEST_LINE = 4096
 _HEADERS = "".join(f"{name}: {value}\r\n" for name, value in versions.HEADERS.items())
@@ -192,7 +195,7 @@ class Front(asyncio.Protocol):
         else:
             self._transport.resume_reading()
 
-    def _hand_over(self, request: _Request, *, multiplexed: bool) -> int:
+    async def _hand_over(self, request: _Request, *, multiplexed: bool) -> int:
         """Send the headers of a taken connection; a descriptor of its socket, which is the caller's to close."""
         kind = MULTIPLEXED if multiplexed and _at_least(request.version, (1, 42)) else RAW
         if "upgrade" in request.headers:
@@ -200,8 +203,10 @@ class Front(asyncio.Protocol):
         else:
             head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n"
         head += f"{_HEADERS}\r\n"
-        descriptor = os.dup(self._transport.get_extra_info("socket").fileno())
         self._transport.write(head.encode())
+        descriptor = os.dup(self._transport.get_extra_info("socket").fileno())
+        if _BUFFERING in request.headers.get("user-agent", ""):
+            await _taken_off(descriptor)
         return descriptor
 
     # --- what is asked for
@@ -215,7 +220,7 @@ class Front(asyncio.Protocol):
         keys = detach.parse(query.get("detachKeys") or detach.DEFAULT) if terminal else []
         with_logs, live = reply.flag(query, "logs"), reply.flag(query, "stream")
         stdout, stderr = reply.flag(query, "stdout"), reply.flag(query, "stderr")
-        descriptor = self._hand_over(request, multiplexed=not terminal)
+        descriptor = await self._hand_over(request, multiplexed=not terminal)
         try:
             if with_logs:
                 await self._write_logs(container.record.id, stdout=stdout, stderr=stderr, terminal=terminal)
@@ -265,7 +270,7 @@ class Front(asyncio.Protocol):
         if made.started:
             await execs.start(made, None, size)  # says what is wrong with that
         keys = detach.parse(made.detach_keys or detach.DEFAULT) if made.tty else []
-        descriptor = self._hand_over(request, multiplexed=not made.tty)
+        descriptor = await self._hand_over(request, multiplexed=not made.tty)
         streams = Streams(
             fd=descriptor,
             stdin=made.stdin,
@@ -290,6 +295,18 @@ class Front(asyncio.Protocol):
 
 def _at_least(version: str, wanted: tuple[int, int]) -> bool:
     return not version or versions.parse(version) >= wanted
+
+
+async def _taken_off(descriptor: int) -> None:
+    """Wait until the client has read what was written to its Unix socket, a moment at most (SIOCOUTQ of unix(7)).
+
+    docker-py reads the headers through a buffer and goes on without it, so that output which arrives together with
+    them is lost on it.
+    """
+    for _ in range(200):
+        if not any(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))):
+            return
+        await asyncio.sleep(0.0005)
 
 
 def _size(value: Any) -> list[int] | None:
