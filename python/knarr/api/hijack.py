@@ -197,8 +197,10 @@ class Front(asyncio.Protocol):
 
     async def _hand_over(self, request: _Request, *, multiplexed: bool) -> int:
         """Send the headers of a taken connection; a descriptor of its socket, which is the caller's to close."""
-        kind = MULTIPLEXED if multiplexed and _at_least(request.version, (1, 42)) else RAW
+        kind = RAW  # which a client without `Upgrade` is told of either, as Docker does
         if "upgrade" in request.headers:
+            if multiplexed and _at_least(request.version, (1, 42)):
+                kind = MULTIPLEXED
             head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {kind}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
         else:
             head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n"

@@ -168,7 +168,6 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     for method, path, what in (
         ("GET", "/containers/{name}/changes", "container diff"),
         ("GET", "/containers/{name}/export", "container export"),
-        ("GET", "/containers/{name}/attach/ws", "attach over a WebSocket"),
         ("GET", "/containers/{name}/archive", "copying out of a container"),
         ("PUT", "/containers/{name}/archive", "copying into a container"),
         ("POST", "/commit", "commit"),

@@ -33,11 +33,8 @@ EVENT_FILTERS = {
 _LATER = (
     ("/build", "building an image"),
     ("/system/df", "disk usage"),
-    ("/plugins{rest:(/.*)?}", "the use of plugins"),
-    *(
-        (f"/{noun}{{rest:(/.*)?}}", "swarm mode")
-        for noun in ("swarm", "nodes", "services", "tasks", "secrets", "configs")
-    ),
+    ("/session", "BuildKit's session"),
+    ("/grpc", "BuildKit's session"),
 )
 
 
