@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["API_VERSION", "MINIMUM_API_VERSION", "NOUNS", "create_app"]
 
-NOUNS = ("system", "containers", "stats", "update", "websocket", "exec", "images", "swarm", "networks", "volumes")
+NOUNS = (
+    "system", "events", "disk", "containers", "stats", "update", "checkpoints", "websocket", "exec", "images", "swarm",
+    "networks", "volumes",
+)  # fmt: skip
 BODY_LIMIT = 8 * 1024 * 1024  # of request bodies that are read whole; streams are not bound by it
 
 _PREFIX = re.compile(r"/v([0-9.]+)(/.*)$")

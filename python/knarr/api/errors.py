@@ -11,6 +11,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from knarr import errors
+from knarr.engine.containers.container import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,6 +24,7 @@ STATUS: dict[type[Exception], int] = {
     errors.NotFound: 404,
     errors.NotModified: 304,
     errors.Conflict: 409,
+    Failed: 500,
     errors.InvalidArgument: 400,
     errors.Unauthorized: 401,
     errors.PermissionDenied: 403,

@@ -18,6 +18,7 @@ from knarr._core import Store, __version__
 from knarr.engine.containers.container import Context
 from knarr.engine.containers.containers import Containers
 from knarr.engine.containers.seccomp import Profiles
+from knarr.engine.disk import Disk
 from knarr.engine.events import Events
 from knarr.engine.images.images import Images
 from knarr.engine.networks.networks import Networks
@@ -79,6 +80,7 @@ class Engine:
             )
         )
         self.volumes.using = self.containers.using_volume
+        self.disk = Disk(self.containers, self.images, self.volumes)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _lock_roots(self) -> None:

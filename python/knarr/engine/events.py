@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Event", "Events", "Listener"]
 
-KEPT = 1024
+KEPT = 256  # as many as Docker keeps
 BACKLOG = 4096  # events of one listener that wait to be read
 
 Event = dict[str, Any]  # the API's EventMessage

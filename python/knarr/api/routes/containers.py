@@ -12,7 +12,7 @@ from knarr.api import reply, streams
 from knarr.api.wire import containers as wire
 from knarr.api.wire import listing
 from knarr.engine.containers.logs import Wanted
-from knarr.errors import InvalidArgument, Unsupported
+from knarr.errors import InvalidArgument, KnarrError, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -53,7 +53,11 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return reply.empty()
 
     async def kill(request: web.Request) -> web.StreamResponse:
-        await containers.kill(_name(request), request.query.get("signal", ""))
+        name = _name(request)
+        try:
+            await containers.kill(name, request.query.get("signal", ""))
+        except KnarrError as error:
+            raise type(error)(f"cannot kill container: {name}: {error}") from error
         return reply.empty()
 
     async def pause(request: web.Request) -> web.StreamResponse:
@@ -133,7 +137,9 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
     async def prune(request: web.Request) -> web.StreamResponse:
         filters = reply.filters(request.query, PRUNE_FILTERS)
-        until = min((wire.parse_time(text) for text in filters.get("until", ())), default=0)
+        if len(filters.get("until", ())) > 1:
+            raise InvalidArgument("more than one until filter specified")
+        until = wire.parse_time(filters["until"][0]) if filters.get("until") else 0
 
         def wanted(record: ContainerRecord) -> bool:
             labels = record.config["Labels"] or {}
@@ -144,7 +150,6 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             return wire.labels_match(filters.get("label", []), labels)
 
         removed, freed = await containers.prune(wanted)
-        engine.events.emit("container", "prune", "", {"reclaimed": str(freed)})
         return reply.reply({"ContainersDeleted": removed or None, "SpaceReclaimed": freed})
 
     found = [

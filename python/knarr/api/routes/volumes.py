@@ -9,7 +9,8 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from knarr.api import reply
-from knarr.api.wire.containers import labels_match, parse_time, timestamp
+from knarr.api.wire.containers import labels_match, parse_time
+from knarr.api.wire.volumes import volume
 from knarr.errors import InvalidArgument, Unsupported
 
 if TYPE_CHECKING:
@@ -38,15 +39,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     volumes = engine.volumes
 
     def show(record: VolumeRecord) -> dict[str, Any]:
-        return {
-            "CreatedAt": timestamp(record.created_ns)[:19] + "Z",
-            "Driver": "local",
-            "Labels": record.labels or None,
-            "Mountpoint": volumes.path(record.name),
-            "Name": record.name,
-            "Options": record.options or None,
-            "Scope": "local",
-        }
+        return volume(volumes, record)
 
     async def create(request: web.Request) -> web.StreamResponse:
         body = {key: value for key, value in (await reply.body(request, optional=True)).items() if value is not None}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from knarr.engine.engine import Engine
     from knarr.store.containers import ContainerRecord
 
-__all__ = ["containers"]
+__all__ = ["containers", "line"]
 
 FILTERS = {
     "ancestor", "annotation", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name",
@@ -43,13 +43,18 @@ async def containers(engine: Engine, query: Mapping[str, str], version: int) -> 
             continue
         if not all(test(container.record) for test in tests):
             continue
-        line = summary(engine, container, _image_name(engine, container))
+        shown = line(engine, container)
         if sizes:
-            line["SizeRw"], line["SizeRootFs"] = await engine.containers.sizes(container)
-        answer.append(SUMMARY.of(line, version))
+            shown["SizeRw"], shown["SizeRootFs"] = await engine.containers.sizes(container)
+        answer.append(SUMMARY.of(shown, version))
         if limit and len(answer) == limit:
             break
     return answer
+
+
+def line(engine: Engine, container: Container) -> dict[str, Any]:
+    """One container in a list, with the fields of every version."""
+    return summary(engine, container, _image_name(engine, container))
 
 
 def _image_name(engine: Engine, container: Container) -> str:

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from knarr.store import containers as records
     from knarr.store.containers import ContainerRecord
 
-__all__ = ["Container", "Context", "Exit"]
+__all__ = ["Container", "Context", "Exit", "Failed"]
+
+
+class Failed(Conflict):
+    """A refusal that Docker reports as a failure of its own (status 500)."""
 
 
 @dataclass(slots=True)
@@ -52,7 +56,7 @@ class Context:
             "container",
             action,
             record.id,
-            {"image": record.config["Image"], "name": record.name, **(record.config["Labels"] or {}), **attributes},
+            {**attributes, **(record.config["Labels"] or {}), "image": record.config["Image"], "name": record.name},
         )
 
 

@@ -47,6 +47,7 @@ class Containers:
         self._lifecycle = Lifecycle(context, self.get, self._removal.auto, self._health)
         self._removal.lifecycle = self._lifecycle
         self.sampler = Sampler(context.supervisor)
+        self._pruning = asyncio.Lock()
         self._loaded = False
 
     # --- finding
@@ -171,6 +172,7 @@ class Containers:
         if not container.record.state.running:
             raise Conflict(f"cannot resize a stopped container: container {container.record.id} is not running")
         await self._context.supervisor.call("resize", container=container.record.id, rows=rows, cols=columns)
+        self._context.announce(container, "resize", height=str(rows), width=str(columns))
 
     async def attach(self, name: str, streams: Streams) -> None:
         """Hand a client's connection to the supervisor."""
@@ -212,12 +214,16 @@ class Containers:
 
     async def top(self, name: str, arguments: str) -> tuple[list[str], list[list[str]]]:
         """Its processes: (titles, rows)."""
+        processes.check(arguments)
         container = self.get(name)
-        if not container.record.state.running:
-            raise Conflict(f"container {container.record.id} is not running")
-        return await asyncio.to_thread(
-            processes.processes, self._context.config.engine_id, container.record.id, arguments
-        )
+        record = container.record
+        if record.state.status == "restarting":
+            raise Conflict(f"container {record.id} is restarting, wait until the container is running")
+        if not record.state.running:
+            raise Conflict(f"container {record.id} is not running")
+        found = await asyncio.to_thread(processes.processes, self._context.config.engine_id, record.id, arguments)
+        self._context.announce(container, "top")
+        return found
 
     async def sizes(self, container: Container) -> tuple[int, int]:
         """(bytes that it has written, bytes of its whole root file system)."""
@@ -227,7 +233,15 @@ class Containers:
         return written, written + (image.size if image else 0)
 
     async def prune(self, wanted: Callable[[ContainerRecord], bool]) -> tuple[list[str], int]:
-        """Remove those that do not run and are wanted gone: their IDs, and the bytes freed."""
+        """Remove those that do not run and are wanted gone: their IDs, and the bytes freed. One at a time."""
+        if self._pruning.locked():
+            raise Conflict("a prune operation is already running")
+        async with self._pruning:
+            removed, freed = await self._prune(wanted)
+        self._context.events.emit("container", "prune", "", {"reclaimed": str(freed)})
+        return removed, freed
+
+    async def _prune(self, wanted: Callable[[ContainerRecord], bool]) -> tuple[list[str], int]:
         removed, freed = [], 0
         for container in self.all():
             state = container.record.state

@@ -13,8 +13,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from knarr.engine.containers import launch, signals
+from knarr.engine.containers.container import Failed
 from knarr.engine.supervisor import NotExecutable, SupervisorLost
-from knarr.errors import Conflict, KnarrError, NotFound, NotModified
+from knarr.errors import Conflict, KnarrError, NotFound, NotModified, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -56,11 +57,15 @@ class Lifecycle:
         """Start a container. NotModified where it runs already."""
         async with container.lock:
             self._may_start(container)
-            self._cancel_restart(container)
-            container.backoff = 0.0
-            container.record.state.restart_count = 0
-            container.record.state.manually_stopped = False
+            self._begin_anew(container)
             await self._start(container)
+
+    def _begin_anew(self, container: Container) -> None:
+        """Forget what its restart policy has done so far: somebody wants it to run."""
+        self._cancel_restart(container)
+        container.backoff = 0.0
+        container.record.state.restart_count = 0
+        container.record.state.manually_stopped = False
 
     def _may_start(self, container: Container) -> None:
         if container.removing:
@@ -94,6 +99,7 @@ class Lifecycle:
         ]
         self._health.started(container)
         context.records.update_state(record)
+        self._announce_networks(container, "connect")
         context.announce(container, "start")
 
     async def _ask_to_start(self, container_id: str, fields: dict[str, Any]) -> dict[str, Any]:
@@ -130,6 +136,7 @@ class Lifecycle:
         if state.status == "restarting":
             async with container.lock:
                 self._give_up_restarting(container)
+            self._context.announce(container, "stop")
             return
         if not state.running:
             raise NotModified(f"container {container.record.id} is already stopped")
@@ -142,11 +149,11 @@ class Lifecycle:
         try:
             if container.record.state.running:
                 await self._end(container, signal, timeout)
+                self._context.announce(container, "stop")
         finally:
             container.restarting = False
         async with container.lock:
-            self._cancel_restart(container)
-            container.record.state.manually_stopped = False
+            self._begin_anew(container)
             if not container.record.state.running:
                 self._may_start(container)
                 await self._start(container)
@@ -175,7 +182,7 @@ class Lifecycle:
         number = signals.number(signal or "SIGKILL")
         record = container.record
         if not record.state.running:
-            raise Conflict(f"cannot kill container: {record.id}: container {record.id} is not running")
+            raise Conflict(f"container {record.id} is not running")
         stop = record.config["StopSignal"]
         if number in _ENDING or (stop and number == signals.number(stop)):
             self._stopped_by_hand(container)
@@ -185,8 +192,7 @@ class Lifecycle:
             else:
                 await self._signal(container, number)
         except NotFound:
-            raise Conflict(f"cannot kill container: {record.id}: container {record.id} is not running") from None
-        self._context.announce(container, "kill", signal=str(number))
+            raise Conflict(f"container {record.id} is not running") from None
 
     async def _kill(self, container: Container, ended: asyncio.Future[Exit]) -> None:
         try:
@@ -220,6 +226,7 @@ class Lifecycle:
             await supervisor.call("signal", container=container.record.id, signal=number)
         except SupervisorLost:  # once more, of the next one: a signal that comes twice does no harm here
             await supervisor.call("signal", container=container.record.id, signal=number)
+        self._context.announce(container, "kill", signal=str(number))
 
     def _stopped_by_hand(self, container: Container) -> None:
         if not container.record.state.manually_stopped:
@@ -234,9 +241,11 @@ class Lifecycle:
         async with container.lock:
             record = container.record
             if record.state.status == "paused":
-                raise Conflict(f"Container {record.id} is already paused")
+                raise Conflict(f"container {record.id} is already paused")
+            if record.state.status == "restarting":
+                raise Conflict(f"container {record.id} is restarting, wait until the container is running")
             if not record.state.running:
-                raise Conflict(f"Container {record.id} is not running")
+                raise Conflict(f"container {record.id} is not running")
             await self._health.paused(container)
             try:
                 await self._context.supervisor.call("pause", container=record.id)
@@ -250,7 +259,7 @@ class Lifecycle:
     async def unpause(self, container: Container) -> None:
         """Thaw it."""
         if container.record.state.status != "paused":
-            raise Conflict(f"Container {container.record.id} is not paused")
+            raise Failed(f"Container {container.record.id} is not paused")
         await self._thaw(container)
         self._context.announce(container, "unpause")
 
@@ -294,6 +303,7 @@ class Lifecycle:
         self._context.records.update_state(container.record)
         if oom:
             self._context.announce(container, "oom")
+        self._announce_networks(container, "disconnect")
         duration = max(0, finished_ns - state.started_ns) // 1_000_000_000
         self._context.announce(container, "die", exitCode=str(code), execDuration=str(duration))
 
@@ -345,8 +355,8 @@ class Lifecycle:
                 await self._start(container)
             except KnarrError as error:
                 log.warning("container %s could not be restarted: %s", container.record.id[:12], error)
-                if self.wants_restart(container):
-                    self._schedule_restart(container)
+                if isinstance(error, Unavailable) and self.wants_restart(container):
+                    self._schedule_restart(container)  # by no fault of its own
                 else:
                     container.ended()
 
@@ -367,6 +377,11 @@ class Lifecycle:
     def _leave_networks(self, container: Container) -> None:
         for endpoint in container.record.state.networks.values():
             self._context.networks.leave(endpoint)
+
+    def _announce_networks(self, container: Container, action: str) -> None:
+        for name, endpoint in container.record.state.networks.items():
+            attributes = {"container": container.record.id, "name": name, "type": name}
+            self._context.events.emit("network", action, endpoint["network_id"], attributes)
 
     # --- tasks
 

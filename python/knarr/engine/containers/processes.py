@@ -1,25 +1,41 @@
-"""The processes of a container, as `ps -ef` lists them, from its control group and /proc (proc_pid_stat(5))."""
+"""The processes of a container, from its control group.
+
+`ps -ef`, which is what people ask for, is read from /proc (proc_pid_stat(5)); all else is the host's ps, as with
+Docker: nothing of the image is run.
+"""
 
 from __future__ import annotations
 
 import os
 import pwd
+import re
 import subprocess
 import time
 
+from knarr.engine.containers.container import Failed
 from knarr.errors import Conflict, Unsupported
 
-__all__ = ["TITLES", "processes"]
+__all__ = ["TITLES", "check", "processes"]
 
 TITLES = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
+PATIENCE = 10  # seconds that ps may take
 _TICKS = os.sysconf("SC_CLK_TCK")
+# A column that is called PID and is another: rows would be chosen by it.
+_RENAMED = re.compile(r"\s+(\S*)=\s*(PID\S*)")
+
+
+def check(arguments: str) -> None:
+    """Refuse arguments that would choose rows by anything but their PIDs."""
+    for column, title in _RENAMED.findall(arguments):
+        if column != "pid":
+            raise Failed(f'specifying "{column}={title}" is not allowed')
 
 
 def processes(engine_id: str, container_id: str, arguments: str) -> tuple[list[str], list[list[str]]]:
-    """(titles, rows). Blocks: for threads."""
+    """(titles, rows). Blocks: for threads. Raises Failed in the words of ps."""
     pids = _pids(engine_id, container_id)
-    if arguments not in ("", "-ef", "aux", "-aux"):
-        return _ps(pids, arguments.split())
+    if arguments not in ("", "-ef"):
+        return parse(_ps(pids, arguments.split(" ")), set(pids))
     boot = time.time() - float(_read("/proc/uptime").split()[0])
     rows = [row for row in (_row(pid, boot) for pid in pids) if row is not None]
     return TITLES, rows
@@ -79,22 +95,58 @@ def _read(path: str) -> str:
         return file.read()
 
 
-def _ps(pids: list[int], arguments: list[str]) -> tuple[list[str], list[list[str]]]:
-    """The host's ps, with somebody's own columns, cut down to the container's processes."""
+def _ps(pids: list[int], arguments: list[str]) -> str:
+    """What the host's ps says of some processes, with somebody's own options."""
+    only = "-q" + ",".join(map(str, pids))
     try:
-        result = subprocess.run(
-            ["ps", *arguments], capture_output=True, text=True, check=False, timeout=10, stdin=subprocess.DEVNULL
-        )
+        result = _run([*arguments, only])
+        if result.returncode:  # some options do not go with -q: then of all processes
+            result = _run(arguments)
     except FileNotFoundError:
         raise Unsupported(
             "top with ps options needs the host's ps, which is not installed: leave the options out"
         ) from None
-    lines = result.stdout.splitlines()
-    if result.returncode or not lines:
-        raise Conflict(f"ps {' '.join(arguments)}: {result.stderr.strip() or 'no output'}")
-    titles = lines[0].split()
+    except subprocess.TimeoutExpired:
+        raise Failed(f"ps: no answer within {PATIENCE} s") from None
+    if result.returncode:
+        raise Failed(f"ps: {result.stderr.partition(chr(10))[0] or f'exit status {result.returncode}'}")
+    return result.stdout
+
+
+def _run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["ps", *arguments],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        timeout=PATIENCE,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def parse(output: str, pids: set[int]) -> tuple[list[str], list[list[str]]]:
+    """The titles, and the rows of those processes. A row with a dash for a PID is a thread of the one above it."""
+    first, *lines = output.split("\n")
+    titles = _words(first)
     if "PID" not in titles:
-        raise Conflict("Couldn't find PID field in ps output")
+        raise Failed("Couldn't find PID field in ps output")
     column = titles.index("PID")
-    rows = [line.split(None, len(titles) - 1) for line in lines[1:]]
-    return titles, [row for row in rows if len(row) > column and row[column].isdigit() and int(row[column]) in pids]
+    rows, ours = [], False
+    for line in lines:
+        words = _words(line)
+        if len(words) <= column:
+            continue
+        if words[column] != "-":
+            if not words[column].isdigit():
+                raise Failed(f"Unexpected pid '{words[column]}': it is no number")
+            ours = int(words[column]) in pids
+        if ours:
+            last = len(titles) - 1
+            rows.append([*words[:last], " ".join(words[last:])])
+    return titles, rows
+
+
+def _words(line: str) -> list[str]:
+    """Split at ASCII spaces only: names may hold others."""
+    return [word for word in re.split(r"[ \t\n\f\r]+", line) if word]
