@@ -119,7 +119,7 @@ def test_doing_it_twice(api):
         ("POST", "/containers/create", {"Image": ""}, 400, "no image specified"),
         ("POST", "/containers/create", {"Image": "busybox", "Cmd": 5}, 400, "Cmd"),
         ("POST", "/containers/create", {"Image": "busybox", "HostConfig": {"Memory": "x"}}, 400, "Memory"),
-        ("POST", "/containers/create", {"Image": "busybox", "HostConfig": {"Links": ["a"]}}, 501, "Links"),
+        ("POST", "/containers/create", {"Image": "busybox", "HostConfig": {"Links": ["a"]}}, 400, "container for a"),
         (
             "POST",
             "/containers/create",

@@ -178,10 +178,10 @@ def test_a_container_may_have_none(api):
         ({"StartPeriod": 999_999}, "StartPeriod in Healthcheck cannot be less than 1ms"),
         ({"StartInterval": 1}, "StartInterval in Healthcheck cannot be less than 1ms"),
         ({"Retries": -1}, "Retries in Healthcheck cannot be negative"),
-        ({"Test": "true"}, "Healthcheck.Test must be a list of strings"),
-        ({"Test": ["CMD", 5]}, "Healthcheck.Test must be a list of strings"),
+        ({"Test": "true"}, "Healthcheck.Test: Input should be a valid list"),
+        ({"Test": ["CMD", 5]}, "Healthcheck.Test.1: Input should be a valid string"),
         ({"Test": ["CMD", "a\0b"]}, "NUL"),
-        ({"Interval": 1.5}, "Healthcheck.Interval must be a whole number"),
+        ({"Interval": 1.5}, "Healthcheck.Interval: Input should be a valid integer"),
         ({"Frequency": 5}, "Healthcheck.Frequency is not a field"),
     ],
 )

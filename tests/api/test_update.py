@@ -90,7 +90,13 @@ def test_what_is_refused_changes_nothing(shared_engine, api, running):
     status, answer = api.call(
         "POST",
         f"/containers/{running}/update",
-        {"Memory": 128 * MIB, "MemorySwap": 256 * MIB, "CpuShares": 300, "CpuQuota": 50000, "CpusetCpus": "4000"},
+        {
+            "Memory": 128 * MIB,
+            "MemorySwap": 256 * MIB,
+            "CpuShares": 300,
+            "CpuQuota": 50000,
+            "CpuRealtimeRuntime": 500000,
+        },
     )
     assert status == 400, answer
     assert answer["message"].startswith(f"Cannot update container {running}: ")

@@ -2,10 +2,12 @@
 
 import pytest
 
-from knarr.api.wire.containers import create_request, parse_time, status_text
+from knarr.api.wire.containers import parse_time, status_text
+from knarr.api.wire.create import create_request
 from knarr.engine.containers import detach, merge, signals
 from knarr.engine.containers.create import check_name
 from knarr.engine.containers.names import FIRST, SECOND, random_name
+from knarr.engine.containers.offered import _LIMITS, Offered, discard
 from knarr.engine.containers.request import check, log_limits, parse_port, security
 from knarr.errors import InvalidArgument, KnarrError, Unsupported
 from knarr.store.containers import State
@@ -47,6 +49,31 @@ from tests.unit.engine_records import config, host
         ({"LogConfig": {"Type": "nonsense"}}, "no log driver named 'nonsense'"),
         ({"LogConfig": {"Type": "json-file", "Config": {"max-size": "x"}}}, "max-size"),
         ({"Umask": 0o1000}, "Umask"),
+        ({"StorageOpt": {"size": "1G"}}, "supported only for overlay over xfs with 'pquota'.*StorageOpt"),
+        ({"StorageOpt": {"nonsense": "1G"}}, "Unknown option nonsense"),
+        ({"UsernsMode": "private"}, "invalid userns mode: private"),
+        ({"VolumeDriver": "nfs"}, 'error looking up volume plugin nfs: plugin "nfs" not found'),
+        (
+            {"DeviceRequests": [{"Driver": "nvidia", "Count": -1, "Capabilities": [["gpu", "x"]]}]},
+            r'could not select device driver "nvidia" with capabilities: \[\[gpu x\]\]',
+        ),
+        ({"IOMaximumIOps": 1}, "QoS maximum IOPs"),
+        ({"IOMaximumBandwidth": 1}, "QoS maximum bandwidth"),
+        ({"Isolation": "hyperv"}, "linux only supports 'default'"),
+        ({"CgroupParent": "/a/../b"}, "invalid cgroup parent"),
+        ({"IpcMode": "container:"}, "invalid IPC mode"),
+        ({"BlkioDeviceReadBps": [{"Path": "sda", "Rate": 1}]}, "BlkioDeviceReadBps.*absolute path"),
+        ({"BlkioDeviceWriteIOps": [{"Path": "/dev/sda", "Rate": 0}]}, "BlkioDeviceWriteIOps.*rate above 0"),
+        ({"BlkioWeightDevice": [{"Path": "/dev/sda", "Weight": 7}]}, "BlkioWeightDevice.*weight from 10 to 1000"),
+        ({"CpusetCpus": "0,9000"}, "below 8192"),
+        ({"CpusetCpus": "0,4000"}, "Requested CPUs are not available - requested 0,4000"),
+        ({"CpusetMems": "77"}, "Requested memory nodes are not available"),
+        ({"CpuRealtimePeriod": 10, "CpuRealtimeRuntime": 11}, "cpu real-time runtime|does not support CPU real-time"),
+        ({"Annotations": {"": "x"}}, "empty string is not permitted"),
+        ({"Annotations": {"knarr.init": "true"}}, "knarr.init"),
+        ({"MaskedPaths": ["proc/x"]}, "MaskedPaths"),
+        ({"ReadonlyPaths": ["x"]}, "ReadonlyPaths"),
+        ({"Sysctls": {"kernel.msgmax": "1"}, "IpcMode": "container:x"}, "host ipc namespace"),
         ({"Knarr": {"Nonsense": 1}}, "Nonsense"),
         ({"Knarr": {"HostOverlay": True}}, "leave Image empty"),
     ],
@@ -59,9 +86,7 @@ def test_what_makes_no_sense_is_refused(values, words):
 @pytest.mark.parametrize(
     "values",
     [
-        {"Links": ["a:b"]}, {"StorageOpt": {"size": "1G"}}, {"UsernsMode": "private"}, {"CgroupParent": "/x"}, {"VolumeDriver": "nfs"},
-        {"DeviceRequests": [{"Driver": "nvidia"}]}, {"BlkioDeviceReadBps": [{"Path": "/dev/sda", "Rate": 1}]}, {"KernelMemory": 1 << 30},
-        {"IOMaximumIOps": 1}, {"IpcMode": "container:x"}, {"PortBindings": {"80/sctp": []}}, {"PortBindings": {"80/tcp": [{"HostIp": "::1"}]}},
+        {"Cgroup": "container:x"}, {"PortBindings": {"80/sctp": []}}, {"PortBindings": {"80/tcp": [{"HostIp": "::1"}]}},
         {"PortBindings": {"80/tcp": [{"HostPort": "8000-8010"}]}}, {"SecurityOpt": ["apparmor=custom"]}, {"LogConfig": {"Config": {"tag": "x"}}},
     ],
     ids=lambda values: next(iter(values)),
@@ -111,17 +136,40 @@ def test_the_body_keeps_what_was_given_and_fills_the_rest():
     assert request.name == "n"
 
 
-@pytest.mark.parametrize("body", [{"Unknown": "x"}, {"HostConfig": {"Unknown": 1}}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"Unknown": "x"}, {"HostConfig": {"Unknown": 1}}, {"Healthcheck": {"Unknown": 1}}, {"HostConfig": {"LogConfig": {"Unknown": "x"}}},
+        {"HostConfig": {"Mounts": [{"Unknown": True}]}}, {"HostConfig": {"Mounts": [{"BindOptions": {"Unknown": True}}]}},
+        {"HostConfig": {"PortBindings": {"80/tcp": [{"Unknown": "x"}]}}}, {"HostConfig": {"Ulimits": [{"Unknown": 1}]}},
+        {"HostConfig": {"Mounts": [{"VolumeOptions": {"DriverConfig": {"Unknown": 1}}}]}}, {"HostConfig": {"DeviceRequests": [{"Unknown": 1}]}},
+        {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"IPAMConfig": {"Unknown": "1.2.3.4"}}}}}, {"NetworkingConfig": {"Unknown": 1}},
+    ],
+)  # fmt: skip
 def test_an_unknown_field_is_refused_by_name(body):
     with pytest.raises(InvalidArgument, match="Unknown"):
         create_request(body, "", None)
 
 
 @pytest.mark.parametrize(
-    "body", [{"Cmd": 7}, {"Env": "A=1"}, {"HostConfig": {"Memory": "7"}}, {"HostConfig": {"Privileged": 1}}]
+    "body",
+    [
+        {"Cmd": 7},
+        {"Env": "A=1"},
+        {"HostConfig": {"Memory": "7"}},
+        {"HostConfig": {"Privileged": 1}},
+        {"HostConfig": 7},
+        {"HostConfig": [1]},
+        {"NetworkingConfig": 7},
+        {"HostConfig": {"Mounts": {}}},
+        {"HostConfig": {"Mounts": [7]}},
+        {"HostConfig": {"Mounts": [{"BindOptions": {"NonRecursive": "yes"}}]}},
+        {"Healthcheck": []},
+        {"ExposedPorts": ["80"]},
+    ],
 )
 def test_a_wrong_type_is_refused(body):
-    with pytest.raises(ValueError):
+    with pytest.raises((ValueError, InvalidArgument)):
         create_request(body, "", None)
 
 
@@ -252,3 +300,98 @@ def test_bad_time():
 )
 def test_status_words(state, words):
     assert status_text(state).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("version", "body", "field", "kept"),
+    [
+        (55, {"HostConfig": {"Umask": 18}}, "HostConfig.Umask", None),
+        (42, {"HostConfig": {"Annotations": {"a": "b"}}}, "HostConfig.Annotations", None),
+        (41, {"HostConfig": {"ConsoleSize": [1, 2]}}, "HostConfig.ConsoleSize", [0, 0]),
+        (40, {"HostConfig": {"CgroupnsMode": "private"}}, "HostConfig.CgroupnsMode", None),
+        (42, {"HostConfig": {"KernelMemory": 1 << 30}}, "HostConfig.KernelMemory", 0),
+        (52, {"HostConfig": {"KernelMemoryTCP": 1 << 30}}, "HostConfig.KernelMemoryTCP", 0),
+        (43, {"Healthcheck": {"StartInterval": 10**9}}, "Healthcheck.StartInterval", None),
+    ],
+)
+def test_a_field_of_another_version_is_ignored_with_a_warning(version, body, field, kept):
+    asked = create_request(body, "", None, version)
+    assert asked.warnings == [f"{field} is not part of API v1.{version} and was ignored"]
+    value = {**asked.config, "HostConfig": asked.host}
+    for name in field.split("."):
+        value = (value or {}).get(name)
+    if field != "HostConfig.CgroupnsMode":  # which has a default of its own there
+        assert value == kept
+    newest_or_before = 56 if field not in ("HostConfig.KernelMemory", "HostConfig.KernelMemoryTCP") else version - 1
+    assert create_request(body, "", None, newest_or_before).warnings == []
+
+
+def test_defaults_that_older_clients_expect():
+    assert create_request({}, "", None, 39).host["IpcMode"] == "shareable"
+    assert create_request({}, "", None, 40).host["IpcMode"] == ""
+    assert create_request({"HostConfig": {"IpcMode": "none"}}, "", None, 39).host["IpcMode"] == "none"
+    assert create_request({}, "", None, 43).read_only_recursive is False
+    assert create_request({}, "", None, 44).read_only_recursive is True
+    assert create_request({}, "", None, 41).host["CgroupnsMode"] == ""
+
+
+@pytest.mark.parametrize(
+    ("version", "body", "words"),
+    [
+        (43, {"HostConfig": {"Mounts": [{"Type": "bind", "BindOptions": {"ReadOnlyForceRecursive": True}}]}},
+         "BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer"),
+        (44, {"HostConfig": {"Mounts": [{"Type": "volume", "VolumeOptions": {"Subpath": "x"}}]}}, "VolumeOptions.Subpath needs API v1.45 or newer"),
+        (43, {"NetworkingConfig": {"EndpointsConfig": {"a": {}, "b": {}}}}, "multiple network endpoints: a, b"),
+        (52, {"MacAddress": "02:42:ac:11:00:02"}, "container-wide MAC address no longer supported"),
+        (44, {"MacAddress": "02:42:ac:11:00:02", "NetworkingConfig": {"EndpointsConfig": {"bridge": {"MacAddress": "02:42:ac:11:00:03"}}}},
+         "must match the endpoint-specific MAC address"),
+        (43, {"MacAddress": "02:42:ac:11:00:02", "HostConfig": {"NetworkMode": "host"}}, "conflicting options: mac-address"),
+    ],
+)  # fmt: skip
+def test_what_a_version_refuses(version, body, words):
+    with pytest.raises(InvalidArgument, match=words):
+        create_request(body, "", None, version)
+
+
+def test_options_of_another_type_of_mount_were_once_ignored():
+    body = {
+        "HostConfig": {
+            "Mounts": [
+                {"Type": "bind", "Source": "/", "Target": "/x", "TmpfsOptions": {"Mode": 7}, "VolumeOptions": {}}
+            ]
+        }
+    }
+    assert "TmpfsOptions" not in create_request(body, "", None, 41).host["Mounts"][0]
+    assert "TmpfsOptions" in create_request(body, "", None, 42).host["Mounts"][0]
+
+
+def test_warnings_of_a_request():
+    ports = {"HostConfig": {"PortBindings": {"80/tcp": [], "81/tcp": [{}]}}}
+    assert "empty list of port-bindings: 80/tcp." in create_request(ports, "", None, 52).warnings[0]
+    assert create_request(ports, "", None, 51).warnings == []
+    driver = {"HostConfig": {"VolumeDriver": "local", "Mounts": [{"Type": "volume", "Target": "/x"}]}}
+    assert "volume-driver configuration is ignored" in create_request(driver, "", None, 48).warnings[0]
+    mac = {"MacAddress": "02:42:ac:11:00:02"}
+    assert "MacAddress field is now deprecated" in create_request(mac, "", None, 51).warnings[0]
+    assert create_request(mac, "", None, 43).warnings == []
+
+
+def test_what_the_host_does_not_offer_is_discarded_with_a_word():
+    nothing = Offered(True, frozenset(field for field, *_ in _LIMITS), False, "0-1", "0")
+    asked = host(CpuShares=2, CpusetCpus="0", BlkioWeight=20, MemorySwappiness=0, OomKillDisable=True, CpuPercent=7, KernelMemory=9,
+                 BlkioDeviceReadBps=[{"Path": "/dev/x", "Rate": 1}], BlkioWeightDevice=[{"Path": "/dev/x", "Weight": 10}])  # fmt: skip
+    warnings = []
+    discard(asked, warnings, nothing)
+    assert len(warnings) == 9
+    assert all(word.endswith("discarded.") for word in warnings)
+    assert [asked[name] for name in ("CpuShares", "CpusetCpus", "BlkioWeight", "MemorySwappiness", "OomKillDisable", "CpuPercent", "KernelMemory")] == [
+        0, "", 0, None, None, 0, 0]  # fmt: skip
+    assert asked["BlkioDeviceReadBps"] == asked["BlkioWeightDevice"] == []
+    everything = Offered(False, frozenset(), True, "0-1", "0")
+    asked = host(
+        CpuShares=2, CpusetCpus="0-1", BlkioWeight=20, OomKillDisable=True, CpuRealtimeRuntime=5, CpuRealtimePeriod=10
+    )
+    warnings = []
+    discard(asked, warnings, everything)
+    assert warnings == []
+    assert asked["CpuShares"] == 2

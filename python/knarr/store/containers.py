@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 if TYPE_CHECKING:
     from knarr.store.database import Database
@@ -54,7 +54,7 @@ class Config(TypedDict):
     StdinOnce: bool
     Env: list[str] | None
     Cmd: list[str] | None
-    Healthcheck: dict[str, Any] | None
+    Healthcheck: Healthcheck | None
     ArgsEscaped: bool
     Image: str
     Volumes: dict[str, dict[str, Any]] | None
@@ -106,6 +106,81 @@ class Device(TypedDict, total=False):
     CgroupPermissions: str
 
 
+class BlkioWeight(TypedDict, total=False):
+    """The weight of a block device."""
+
+    Path: str
+    Weight: int
+
+
+class BlkioRate(TypedDict, total=False):
+    """Bytes or operations a second of a block device."""
+
+    Path: str
+    Rate: int
+
+
+class DeviceRequest(TypedDict, total=False):
+    """Devices that a driver would give."""
+
+    Driver: str
+    Count: int
+    DeviceIDs: list[str] | None
+    Capabilities: list[list[str]] | None
+    Options: dict[str, str] | None
+
+
+class Healthcheck(TypedDict, total=False):
+    """A test of the container's health; times are nanoseconds."""
+
+    Test: list[str] | None
+    Interval: int
+    Timeout: int
+    StartPeriod: int
+    StartInterval: int
+    Retries: int
+
+
+class BindOptions(TypedDict, total=False):
+    """Of a mount of type bind."""
+
+    Propagation: str
+    NonRecursive: bool
+    CreateMountpoint: bool
+    ReadOnlyNonRecursive: bool
+    ReadOnlyForceRecursive: bool
+
+
+class Driver(TypedDict, total=False):
+    """A volume's driver."""
+
+    Name: str
+    Options: dict[str, str] | None
+
+
+class VolumeOptions(TypedDict, total=False):
+    """Of a mount of type volume."""
+
+    NoCopy: bool
+    Labels: dict[str, str] | None
+    Subpath: str
+    DriverConfig: Driver | None
+
+
+class TmpfsOptions(TypedDict, total=False):
+    """Of a mount of type tmpfs; Mode is octal written as a decimal number of Go's file modes: permission bits."""
+
+    SizeBytes: int
+    Mode: int
+    Options: list[list[str]] | None
+
+
+class ImageOptions(TypedDict, total=False):
+    """Of a mount of type image."""
+
+    Subpath: str
+
+
 class Mount(TypedDict, total=False):
     """A mount as asked for by `--mount`."""
 
@@ -114,10 +189,10 @@ class Mount(TypedDict, total=False):
     Type: str
     ReadOnly: bool
     Consistency: str
-    BindOptions: dict[str, Any] | None
-    VolumeOptions: dict[str, Any] | None
-    TmpfsOptions: dict[str, Any] | None
-    ImageOptions: dict[str, Any] | None
+    BindOptions: BindOptions | None
+    VolumeOptions: VolumeOptions | None
+    TmpfsOptions: TmpfsOptions | None
+    ImageOptions: ImageOptions | None
     ClusterOptions: dict[str, Any] | None
 
 
@@ -168,11 +243,11 @@ class HostConfig(TypedDict):
     Memory: int
     CgroupParent: str
     BlkioWeight: int
-    BlkioWeightDevice: list[dict[str, Any]] | None
-    BlkioDeviceReadBps: list[dict[str, Any]] | None
-    BlkioDeviceWriteBps: list[dict[str, Any]] | None
-    BlkioDeviceReadIOps: list[dict[str, Any]] | None
-    BlkioDeviceWriteIOps: list[dict[str, Any]] | None
+    BlkioWeightDevice: list[BlkioWeight] | None
+    BlkioDeviceReadBps: list[BlkioRate] | None
+    BlkioDeviceWriteBps: list[BlkioRate] | None
+    BlkioDeviceReadIOps: list[BlkioRate] | None
+    BlkioDeviceWriteIOps: list[BlkioRate] | None
     CpuPeriod: int
     CpuQuota: int
     CpuRealtimePeriod: int
@@ -181,7 +256,7 @@ class HostConfig(TypedDict):
     CpusetMems: str
     Devices: list[Device] | None
     DeviceCgroupRules: list[str] | None
-    DeviceRequests: list[dict[str, Any]] | None
+    DeviceRequests: list[DeviceRequest] | None
     KernelMemory: int
     KernelMemoryTCP: int
     MemoryReservation: int
@@ -224,6 +299,7 @@ class MountPoint(TypedDict):
     propagation: str  # empty: rprivate
     recursive: bool
     no_copy: bool
+    subpath: NotRequired[str]  # of a volume: what of it is mounted
     options: list[str]  # of a tmpfs
     listed: bool  # `--tmpfs` mounts are not listed by inspect
 
@@ -240,6 +316,8 @@ class Endpoint(TypedDict):
     wanted_address: str
     wanted_mac: str
     aliases: list[str]
+    driver_opts: NotRequired[dict[str, str]]
+    gw_priority: NotRequired[int]
 
 
 class ProbeResult(TypedDict):

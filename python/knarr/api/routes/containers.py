@@ -11,6 +11,7 @@ from aiohttp import web
 from knarr.api import reply, streams
 from knarr.api.wire import containers as wire
 from knarr.api.wire import listing
+from knarr.api.wire.create import create_request
 from knarr.engine.containers.logs import Wanted
 from knarr.errors import InvalidArgument, KnarrError, Unsupported
 
@@ -32,7 +33,8 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
     async def create(request: web.Request) -> web.StreamResponse:
         query = request.query
-        wanted = wire.create_request(await reply.body(request), query.get("name", ""), query.get("platform") or None)
+        platform = query.get("platform") or None
+        wanted = create_request(await reply.body(request), query.get("name", ""), platform, reply.version(request))
         record, warnings = await containers.create(wanted)
         return reply.reply({"Id": record.id, "Warnings": warnings}, 201)
 

@@ -1,4 +1,4 @@
-"""Containers on the wire: the body of a create, and records as inspect and list show them."""
+"""Containers on the wire: records as inspect and list show them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
-from typing_extensions import TypedDict
-
 from knarr.api.wire.shape import Shape
-from knarr.engine.containers.create import Request
+from knarr.engine.containers.links import links
+from knarr.engine.containers.policy import MASKED_PATHS, READONLY_PATHS
 from knarr.errors import InvalidArgument
-from knarr.store.containers import CONFIG_DEFAULTS, HOST_DEFAULTS, Config, HostConfig
 
 if TYPE_CHECKING:
     from knarr.engine.containers.container import Container
@@ -22,8 +19,6 @@ if TYPE_CHECKING:
 __all__ = [
     "INSPECT",
     "SUMMARY",
-    "create_request",
-    "decode_host",
     "inspect",
     "labels_match",
     "mount_points",
@@ -96,62 +91,6 @@ SUMMARY = Shape(
     optional={"ImageManifestDescriptor": 0},
 )
 ZERO_TIME = "0001-01-01T00:00:00Z"
-_CONFIG: TypeAdapter[Config] = TypeAdapter(Config)
-_HOST: TypeAdapter[HostConfig] = TypeAdapter(HostConfig)
-# Fields of earlier and later API versions that may be sent empty.
-_ENVELOPE = {"HostConfig", "NetworkingConfig", "Platform", "VolumeDriver", "Name"}
-
-
-class _Networking(TypedDict, total=False):
-    EndpointsConfig: dict[str, dict[str, Any] | None] | None
-
-
-_NETWORKING: TypeAdapter[_Networking] = TypeAdapter(_Networking)
-
-
-def create_request(body: dict[str, Any], name: str, platform: str | None) -> Request:
-    """Decode the body of POST /containers/create. Raises InvalidArgument, pydantic's ValidationError."""
-    config = {key: value for key, value in body.items() if value is not None and key not in _ENVELOPE}
-    host = {key: value for key, value in (body.get("HostConfig") or {}).items() if value is not None}
-    _refuse_unknown(config, CONFIG_DEFAULTS, "")
-    _refuse_unknown(host, HOST_DEFAULTS, "HostConfig.")
-    for key in ("Cmd", "Entrypoint", "Shell"):
-        if isinstance(config.get(key), str):
-            config[key] = [config[key]]
-    for item in ("CapAdd", "CapDrop"):
-        if isinstance(host.get(item), str):
-            host[item] = [host[item]]
-    networking = _NETWORKING.validate_python(body.get("NetworkingConfig") or {}, strict=True)
-    endpoints = networking.get("EndpointsConfig") or {}
-    return Request(
-        config=_CONFIG.validate_python({**CONFIG_DEFAULTS, **config}, strict=True),
-        host=decode_host(host),
-        networks={key: value or {} for key, value in endpoints.items()},
-        name=name,
-        platform=platform,
-    )
-
-
-def decode_host(given: dict[str, Any]) -> HostConfig:
-    """A whole HostConfig from what was given of one. Raises pydantic's ValidationError."""
-    return _HOST.validate_python(_with_defaults(given), strict=True)
-
-
-def _with_defaults(host: dict[str, Any]) -> dict[str, Any]:
-    full = {**HOST_DEFAULTS, **host}
-    for key in ("LogConfig", "RestartPolicy"):
-        if isinstance(full[key], dict):
-            full[key] = {name: value for name, value in full[key].items() if value is not None}
-    return full
-
-
-def _refuse_unknown(given: dict[str, Any], known: dict[str, Any], prefix: str) -> None:
-    for key in given.keys() - known.keys():
-        value = given.pop(key)
-        if value not in ("", 0, False, [], {}):
-            raise InvalidArgument(
-                f"{prefix}{key} is not a field that knarr knows: leave it out (it was {value!r:.200})"
-            )
 
 
 def timestamp(ns: int) -> str:
@@ -223,8 +162,8 @@ def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
         "Links": None,
         "Aliases": endpoint["aliases"] or None,
         "MacAddress": endpoint["mac"],
-        "DriverOpts": None,
-        "GwPriority": 0,
+        "DriverOpts": endpoint.get("driver_opts") or None,
+        "GwPriority": endpoint.get("gw_priority", 0),
         "NetworkID": endpoint["network_id"],
         "EndpointID": endpoint["endpoint_id"],
         "Gateway": endpoint["gateway"],
@@ -258,6 +197,21 @@ def _network_settings(record: ContainerRecord) -> dict[str, Any]:
         "Ports": _ports(record),
         "Networks": networks,
     }
+
+
+def _host(engine: Engine, record: ContainerRecord) -> dict[str, Any]:
+    """HostConfig as it is shown: with the paths that are hidden by default, and links by their names of now."""
+    shown: dict[str, Any] = {**record.host}
+    if not record.host["Privileged"]:
+        for key, default in (("MaskedPaths", MASKED_PATHS), ("ReadonlyPaths", READONLY_PATHS)):
+            if shown[key] is None:
+                shown[key] = default
+    if record.host["Links"]:
+        names = {container.record.id: container.record.name for container in engine.containers.all()}
+        shown["Links"] = [
+            f"/{names[other]}:/{record.name}/{alias}" for other, alias in links(record) if other in names
+        ] or None
+    return shown
 
 
 def _manifest(engine: Engine, record: ContainerRecord) -> dict[str, Any] | None:
@@ -299,7 +253,7 @@ def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None)
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": engine.containers.execs.of(container) or None,
-        "HostConfig": record.host,
+        "HostConfig": _host(engine, record),
         "Storage": {"RootFS": {"Snapshot": {"Name": "overlay2"}}},
         "GraphDriver": {
             "Name": "overlay2",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from knarr.api.wire.containers import decode_host
+from knarr.api.wire.create import decode_host
 from knarr.api.wire.shape import Shape
 from knarr.errors import InvalidArgument
 from knarr.store.containers import HOST_DEFAULTS

@@ -15,7 +15,9 @@ from knarr.engine.containers.create import Creation, Request, check_name
 from knarr.engine.containers.execs import Execs, Streams
 from knarr.engine.containers.health import Monitors
 from knarr.engine.containers.lifecycle import Lifecycle
+from knarr.engine.containers.links import Links
 from knarr.engine.containers.removal import Removal
+from knarr.engine.containers.spec import cgroup
 from knarr.engine.containers.stats import Sampler
 from knarr.engine.containers.update import update
 from knarr.errors import Conflict, InvalidArgument, NotFound, Unsupported
@@ -40,11 +42,12 @@ class Containers:
         self._context = context
         self._containers: dict[str, Container] = {}  # by ID, oldest first
         self._names: dict[str, str] = {}  # name → ID, and names that are being taken
-        self._creation = Creation(context, self._names, self.get)
+        self._links = Links(self.get)
+        self._creation = Creation(context, self._names, self.get, self._links)
         self._removal = Removal(context, self._forget)
         self.execs = Execs(context, self.get)
         self._health = Monitors(context, self.execs)
-        self._lifecycle = Lifecycle(context, self.get, self._removal.auto, self._health)
+        self._lifecycle = Lifecycle(context, self.get, self._removal.auto, self._health, self._links)
         self._removal.lifecycle = self._lifecycle
         self.sampler = Sampler(context.supervisor)
         self._pruning = asyncio.Lock()
@@ -96,6 +99,7 @@ class Containers:
         record, warnings = await self._creation.create(asked)
         container = Container(record)
         self._containers[record.id] = container
+        self._links.add(record)
         self._context.announce(container, "create")
         return record, warnings
 
@@ -221,7 +225,8 @@ class Containers:
             raise Conflict(f"container {record.id} is restarting, wait until the container is running")
         if not record.state.running:
             raise Conflict(f"container {record.id} is not running")
-        found = await asyncio.to_thread(processes.processes, self._context.config.engine_id, record.id, arguments)
+        group = cgroup(record, self._context.config.engine_id)
+        found = await asyncio.to_thread(processes.processes, group, arguments)
         self._context.announce(container, "top")
         return found
 
@@ -288,6 +293,7 @@ class Containers:
                 context.records.delete(record.id)
                 continue
             self._containers[record.id] = Container(record)
+            self._links.add(record)
             self._names[record.name] = record.id
         os.makedirs(f"{context.config.data_root}/containers", 0o710, exist_ok=True)
         os.makedirs(f"{context.config.run_root}/containers", 0o700, exist_ok=True)
@@ -359,4 +365,5 @@ class Containers:
     def _forget(self, container: Container) -> None:
         self._containers.pop(container.record.id, None)
         self._names.pop(container.record.name, None)
+        self._links.forget(container.record)
         self.execs.container_gone(container)

@@ -13,11 +13,12 @@ import re
 import secrets
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from knarr.engine.containers import merge, mounts, request
 from knarr.engine.containers.names import random_name
+from knarr.engine.containers.spec import ENDPOINT_SYSCTLS, endpoint_sysctls
 from knarr.errors import Conflict, InvalidArgument, NotFound, Unsupported
 from knarr.store.containers import Config, ContainerRecord, Endpoint, HostConfig, State
 from knarr.types import Platform
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from knarr.engine.containers.container import Container, Context
+    from knarr.engine.containers.links import Links
     from knarr.engine.images.images import Image
 
 __all__ = ["Creation", "Request", "check_name"]
@@ -45,6 +47,8 @@ class Request:
     networks: dict[str, dict[str, Any]]  # EndpointsConfig
     name: str = ""
     platform: str | None = None
+    warnings: list[str] = field(default_factory=list)  # found while it was decoded
+    read_only_recursive: bool = True  # what a read-only bind means that does not say
 
 
 def check_name(name: str) -> str:
@@ -57,16 +61,17 @@ def check_name(name: str) -> str:
 class Creation:
     """Makes records of containers."""
 
-    def __init__(self, context: Context, names: dict[str, str], find: Callable[[str], Container]) -> None:
+    def __init__(self, context: Context, names: dict[str, str], find: Callable[[str], Container], links: Links) -> None:
         self._context = context
         self._names = names  # of all containers: name → ID
         self._find = find
+        self._links = links
 
     async def create(self, asked: Request) -> tuple[ContainerRecord, list[str]]:
         """Make a record of what was asked for; warnings for its maker."""
         config, host = asked.config, asked.host
         self._normalize(config, host)
-        warnings = request.check(config, host)
+        warnings = asked.warnings + request.check(config, host)
         self._check_seccomp(host)
         if not config["Image"] and not (host["Knarr"] or {}).get("HostOverlay"):
             raise InvalidArgument("no image specified: give Config.Image")
@@ -81,10 +86,22 @@ class Creation:
                     held.enter_context(context.images.hold(image.id))
                     merge.merge(config, image.config.get("config") or {})
                 record = self._record(container_id, name, config, host, image)
+                if image and not asked.platform:
+                    warnings += _foreign(image.platform)
                 record.state.networks = self._endpoints(record, asked.networks)
+                self._share(host)
+                self._links.resolve(record)
+                if host["Links"]:
+                    warnings.append(
+                        "Links on the default bridge network are deprecated and will be removed in a future release. "
+                        "Use a custom network instead."
+                    )
                 sources = self._sources(host)
                 if host["Binds"] or host["Mounts"]:  # these look at the host's files, which may be slow ones
-                    record.mounts = await asyncio.to_thread(mounts.resolve, config, host, sources)
+                    recursive = asked.read_only_recursive
+                    record.mounts = await asyncio.to_thread(
+                        mounts.resolve, config, host, sources, read_only_recursive=recursive
+                    )
                 else:
                     record.mounts = mounts.resolve(config, host, sources)
                 await self._prepare(record, list(image.lower) if image else [])
@@ -109,6 +126,10 @@ class Creation:
         host["CgroupnsMode"] = host["CgroupnsMode"] or "private"
         host["ShmSize"] = host["ShmSize"] or 64 * 1024 * 1024
         host["Runtime"] = host["Runtime"] or "knarr"
+        if host["PidsLimit"] is not None and host["PidsLimit"] <= 0:
+            host["PidsLimit"] = None
+        if host["MemorySwappiness"] == -1:
+            host["MemorySwappiness"] = None  # what clients send for the host's own
         if host["Memory"] > 0 and not host["MemorySwap"]:
             host["MemorySwap"] = host["Memory"] * 2
         if host["PortBindings"]:
@@ -185,13 +206,24 @@ class Creation:
                     f"EndpointsConfig: a container of network {mode} cannot join {name} as well in knarr yet"
                 )
             settings = given or {}
-        for field in ("Links", "DriverOpts"):
-            if settings.get(field):
-                raise Unsupported(f"EndpointsConfig.{field} is not supported by knarr yet")
+        if settings.get("Links"):
+            raise Unsupported(
+                "EndpointsConfig.Links is not supported by knarr yet: on the default bridge, HostConfig.Links is"
+            )
+        options: dict[str, str] = settings.get("DriverOpts") or {}
+        for option in options:
+            if option != ENDPOINT_SYSCTLS or network.driver != "bridge":
+                raise Unsupported(f"EndpointsConfig.DriverOpts: {option} is not supported by knarr on {network.name}")
+        endpoint_sysctls(options)
+        mac = settings.get("MacAddress") or record.config["MacAddress"]
+        if mac:
+            request.check_mac(mac)
+            if network.driver != "bridge":
+                raise InvalidArgument("conflicting options: mac-address and the network mode")
         if settings.get("Aliases"):
             raise InvalidArgument("network-scoped alias is supported only for containers in user defined networks")
         addresses = settings.get("IPAMConfig") or {}
-        if addresses.get("IPv4Address") or addresses.get("IPv6Address"):
+        if any(addresses.values()):
             raise InvalidArgument("user specified IP address is supported on user defined networks only")
         found[network.name] = {
             "network_id": network.id,
@@ -201,10 +233,26 @@ class Creation:
             "gateway": "",
             "mac": "",
             "wanted_address": "",
-            "wanted_mac": settings.get("MacAddress") or record.config["MacAddress"],
+            "wanted_mac": mac,
             "aliases": [],
+            "driver_opts": options,
+            "gw_priority": settings.get("GwPriority") or 0,
         }
         return found
+
+    def _share(self, host: HostConfig) -> None:
+        """Turn the names of containers whose namespaces are shared into IDs."""
+        for key, kind in (("PidMode", "PID"), ("IpcMode", "IPC")):
+            mode: str = host[key]  # type: ignore[literal-required]
+            if not mode.startswith("container:"):
+                continue
+            other = self._named(self._find, mode[10:]).record
+            if kind == "IPC" and other.host["IpcMode"] not in ("shareable", "host"):
+                raise InvalidArgument(
+                    f"can't join IPC of container {other.id}: non-shareable IPC "
+                    "(hint: use IpcMode:shareable for the donor container)"
+                )
+            host[key] = f"container:{other.id}"  # type: ignore[literal-required]
 
     def _sources(self, host: HostConfig) -> list[tuple[ContainerRecord, bool]]:
         found = []
@@ -250,6 +298,15 @@ class Creation:
                 await context.volumes.remove(name, force=True)
             await asyncio.to_thread(context.store.remove_tree, context.directory(record.id))
             raise
+
+
+def _foreign(platform: Platform) -> list[str]:
+    """A warning where the host may be unable to run an image that nobody chose for its platform."""
+    here = Platform.host()
+    if (platform.os, platform.architecture) == (here.os, here.architecture):
+        return []
+    mismatch = f"The requested image's platform ({platform}) does not match the detected host platform ({here})"
+    return [f"{mismatch} and no specific platform was requested"]
 
 
 def make_directory(path: str, lower: list[str]) -> None:

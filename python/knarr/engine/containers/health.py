@@ -14,7 +14,7 @@ import asyncio
 import logging
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from knarr.engine.containers.execs import Streams
 from knarr.engine.containers.healthcheck import command
@@ -24,7 +24,7 @@ from knarr.errors import KnarrError, NotFound, Unavailable
 if TYPE_CHECKING:
     from knarr.engine.containers.container import Container, Context
     from knarr.engine.containers.execs import Exec, Execs
-    from knarr.store.containers import Health, ProbeResult
+    from knarr.store.containers import Health, Healthcheck, ProbeResult
 
 __all__ = ["Monitors"]
 
@@ -194,7 +194,7 @@ class Monitors:
             await asyncio.wait(tasks, timeout=10)
 
 
-def _start_period(wanted: dict[str, Any]) -> int:
+def _start_period(wanted: Healthcheck) -> int:
     return wanted.get("StartPeriod") or START_PERIOD
 
 

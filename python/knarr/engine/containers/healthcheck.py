@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from knarr.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from knarr.store.containers import Config
+    from collections.abc import Mapping
+
+    from knarr.store.containers import Config, Healthcheck
 
 __all__ = ["check", "command", "merge"]
 
@@ -18,7 +20,7 @@ MINIMUM = 1_000_000  # ns
 _TIMES = ("Interval", "Timeout", "StartPeriod", "StartInterval")
 
 
-def check(given: dict[str, Any] | None) -> None:
+def check(given: Mapping[str, Any] | None) -> None:
     """Check a Healthcheck (HealthConfig of the API). Raises InvalidArgument, in Docker's words where it has any."""
     if not given:
         return
@@ -44,8 +46,9 @@ def merge(config: Config, image: dict[str, Any] | None) -> None:
     if not image:
         return
     check(image)
-    given = config["Healthcheck"] or {}
-    config["Healthcheck"] = {**image, **{name: value for name, value in given.items() if value}}
+    given = {name: value for name, value in (config["Healthcheck"] or {}).items() if value}
+    merged: Healthcheck = {**image, **given}  # type: ignore[typeddict-item]
+    config["Healthcheck"] = merged
 
 
 def command(config: Config) -> list[str]:

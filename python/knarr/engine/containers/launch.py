@@ -11,49 +11,74 @@ from typing import TYPE_CHECKING, Any
 from knarr.engine.containers import netfiles, request
 from knarr.engine.containers.capabilities import capabilities
 from knarr.engine.containers.spec import Surroundings, compose
-from knarr.errors import Conflict, InvalidArgument
+from knarr.errors import Conflict, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from knarr.engine.containers.container import Container, Context
+    from knarr.engine.containers.links import Links
     from knarr.store.containers import ContainerRecord
 
-__all__ = ["bundle", "groups", "seccomp_path", "start_fields"]
+__all__ = ["bundle", "groups", "seccomp_path", "start_fields", "write_hosts"]
 
+BLOCK_DEVICES = ("BlkioWeightDevice", *request.BLOCK_RATES)
 OVERLAY_SIZE = 1 << 30  # bytes that a throw-away upper layer may hold
 
 
-async def bundle(context: Context, record: ContainerRecord, find: Callable[[str], Container]) -> None:
+async def bundle(context: Context, record: ContainerRecord, find: Callable[[str], Container], links: Links) -> None:
     """Write `config.json` and the files that are bound into /etc.
 
     All on the run root, which is no disk, and so from the event loop; only a container with devices reads /dev,
     in a thread.
     """
     extra = await asyncio.to_thread(groups, context, record) if record.host["GroupAdd"] else []
-    pid_of = 0
-    if record.host["PidMode"].startswith("container:"):
-        other = find(record.host["PidMode"][10:]).record
-        if not other.state.running:
-            raise Conflict(f"cannot join PID namespace of a non running container: {other.id}")
-        pid_of = other.state.pid
-    directory = context.bundle(record.id)
-    around = Surroundings(context.config.engine_id, directory, f"{context.config.data_root}/volumes", extra, pid_of)
     host = record.host
-    if host["Privileged"] or host["Devices"]:
+    directory = context.bundle(record.id)
+    around = Surroundings(
+        context.config.engine_id,
+        directory,
+        f"{context.config.data_root}/volumes",
+        extra,
+        pid_of=_shared(host["PidMode"], "PID", find),
+        ipc_of=_shared(host["IpcMode"], "IPC", find),
+    )
+    if host["Privileged"] or host["Devices"] or any(host[field] for field in BLOCK_DEVICES):  # type: ignore[literal-required]
         spec = await asyncio.to_thread(compose, record, around)
     else:
         spec = compose(record, around)
     mode = host["NetworkMode"]
-    gateway = context.networks.gateway() if _wants_gateway(record) else ""
     files = {
         "config.json": json.dumps(spec, separators=(",", ":")),
         "hostname": record.config["Hostname"] + "\n",
-        "hosts": netfiles.hosts(record, gateway),
+        "hosts": _hosts(context, record, links),
         "resolv.conf": netfiles.resolv_conf(record, context.config.dns, own_network=mode == "bridge"),
     }
     os.makedirs(directory, 0o700, exist_ok=True)
     netfiles.write(directory, files)
+
+
+def write_hosts(context: Context, record: ContainerRecord, links: Links) -> None:
+    """Write a running container's /etc/hosts again."""
+    netfiles.write(context.bundle(record.id), {"hosts": _hosts(context, record, links, running=True)})
+
+
+def _hosts(context: Context, record: ContainerRecord, links: Links, *, running: bool = False) -> str:
+    gateway = context.networks.gateway() if _wants_gateway(record) else ""
+    return netfiles.hosts(record, gateway, links.lines(record, running=running))
+
+
+def _shared(mode: str, kind: str, find: Callable[[str], Container]) -> int:
+    """The process of the container whose namespace is shared; 0 for none. Conflict where it does not run."""
+    if not mode.startswith("container:"):
+        return 0
+    try:
+        other = find(mode[10:]).record
+    except NotFound as error:
+        raise Conflict(f"cannot join {kind} namespace: {error}") from error
+    if not other.state.running:
+        raise Conflict(f"cannot join {kind} namespace of a non running container: {other.id}")
+    return other.state.pid
 
 
 def _wants_gateway(record: ContainerRecord) -> bool:

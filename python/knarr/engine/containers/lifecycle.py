@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from knarr.engine.containers.container import Container, Context, Exit
     from knarr.engine.containers.health import Monitors
+    from knarr.engine.containers.links import Links
 
 __all__ = ["Lifecycle"]
 
@@ -44,11 +45,13 @@ class Lifecycle:
         find: Callable[[str], Container],
         remove: Callable[[Container], Awaitable[None]],
         health: Monitors,
+        links: Links,
     ) -> None:
         self._context = context
         self._find = find
         self._remove = remove
         self._health = health
+        self._links = links
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- starting
@@ -83,7 +86,7 @@ class Lifecycle:
         try:
             for endpoint in state.networks.values():
                 context.networks.join(endpoint)
-            await launch.bundle(context, record, self._find)
+            await launch.bundle(context, record, self._find, self._links)
             fields = await launch.start_fields(context, record, self._find)
             answer = await self._ask_to_start(record.id, fields)
         except BaseException as error:
@@ -100,6 +103,8 @@ class Lifecycle:
         self._health.started(container)
         context.records.update_state(record)
         self._announce_networks(container, "connect")
+        for linking in self._links.linking(record.id):
+            launch.write_hosts(context, linking, self._links)
         context.announce(container, "start")
 
     async def _ask_to_start(self, container_id: str, fields: dict[str, Any]) -> dict[str, Any]:

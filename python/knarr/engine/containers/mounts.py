@@ -15,10 +15,11 @@ from knarr.errors import InvalidArgument, Unsupported
 from knarr.types import VolumeName
 
 if TYPE_CHECKING:
-    from knarr.store.containers import Config, ContainerRecord, HostConfig, Mount, MountPoint
+    from knarr.store.containers import BindOptions, Config, ContainerRecord, HostConfig, Mount, MountPoint, TmpfsOptions
 
 __all__ = ["resolve", "tmpfs_options"]
 
+OPTIONS_OF = {"BindOptions": "bind", "VolumeOptions": "volume", "TmpfsOptions": "tmpfs", "ImageOptions": "image"}
 PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _BIND_MODES = {"ro", "rw", "z", "Z", "nocopy", "rbind", "bind", "cached", "delegated", "consistent", *PROPAGATIONS}
 _TMPFS_FLAGS = {
@@ -28,9 +29,16 @@ _TMPFS_FLAGS = {
 _TMPFS_VALUES = re.compile(r"(size|mode|uid|gid|nr_inodes|nr_blocks|mpol|huge)=[A-Za-z0-9%:,=_-]+")
 
 
-def resolve(config: Config, host: HostConfig, sources: list[tuple[ContainerRecord, bool]]) -> list[MountPoint]:
+def resolve(
+    config: Config,
+    host: HostConfig,
+    sources: list[tuple[ContainerRecord, bool]],
+    *,
+    read_only_recursive: bool = True,
+) -> list[MountPoint]:
     """The mounts that a request asks for. A volume without a name is anonymous: its maker names it.
 
+    read_only_recursive: whether a read-only bind is so all the way down, unless it says otherwise.
     sources: the containers of VolumesFrom, and whether their volumes are only read. Paths that binds
     of `Binds` miss on the host are made; those of `Mounts` must be there, as with Docker.
     """
@@ -41,9 +49,9 @@ def resolve(config: Config, host: HostConfig, sources: list[tuple[ContainerRecor
                 found[point["destination"]] = {**point, "read_only": point["read_only"] or read_only}
     asked: dict[str, MountPoint] = {}
     for text in host["Binds"] or ():
-        _add(asked, _bind(text))
+        _add(asked, _bind(text, read_only_recursive))
     for mount in host["Mounts"] or ():
-        _add(asked, _mount(mount))
+        _add(asked, _mount(mount, read_only_recursive))
     for destination, options in (host["Tmpfs"] or {}).items():
         _add(
             asked,
@@ -91,7 +99,7 @@ def _destination(path: str) -> str:
     return clean
 
 
-def _bind(text: str) -> MountPoint:
+def _bind(text: str, read_only_recursive: bool) -> MountPoint:
     """`SOURCE:DESTINATION[:MODE]`, `NAME:DESTINATION[:MODE]`, or `DESTINATION` for an anonymous volume."""
     parts = text.split(":")
     if len(parts) == 1:
@@ -125,7 +133,7 @@ def _bind(text: str) -> MountPoint:
             source=path,
             mode=mode,
             read_only=read_only,
-            recursive_read_only=read_only,
+            recursive_read_only=read_only and read_only_recursive,
             propagation=propagation[0] if propagation else "rprivate",
             recursive="bind" not in words,
         )
@@ -136,23 +144,32 @@ def _bind(text: str) -> MountPoint:
     )
 
 
-def _mount(mount: Mount) -> MountPoint:
+def _mount(mount: Mount, read_only_recursive: bool) -> MountPoint:
     kind, target, source = mount.get("Type") or "", mount.get("Target") or "", mount.get("Source") or ""
     read_only = bool(mount.get("ReadOnly"))
     if not target:
         raise InvalidArgument("invalid mount config: field Target must not be empty")
-    for name, owner in (("BindOptions", "bind"), ("VolumeOptions", "volume"), ("TmpfsOptions", "tmpfs")):
+    for name, owner in OPTIONS_OF.items():
         if mount.get(name) and kind != owner:
-            raise InvalidArgument(f'invalid mount config for type "{kind}": field {name} must not be specified')
+            raise InvalidArgument(f'{name} must not be specified on mount type "{kind}"')
+    if mount.get("Consistency") not in (None, "", "default", "consistent", "cached", "delegated"):
+        raise InvalidArgument(f'invalid mount config for type "{kind}": invalid consistency: {mount["Consistency"]}')
     if kind == "bind":
-        return _mount_bind(target, source, read_only, mount.get("BindOptions") or {})
+        return _mount_bind(target, source, read_only, mount.get("BindOptions") or {}, read_only_recursive)
     if kind == "volume":
         options = mount.get("VolumeOptions") or {}
-        if options.get("Subpath"):
-            raise Unsupported(f"mount of {target}: VolumeOptions.Subpath is not supported by knarr yet")
         check_driver_options(options.get("DriverConfig"))
         name = VolumeName(source) if source else ""
-        return _point("volume", target, name=name, mode="z", read_only=read_only, no_copy=bool(options.get("NoCopy")))
+        subpath = _subpath(options.get("Subpath") or "", name)
+        return _point(
+            "volume",
+            target,
+            name=name,
+            mode="z",
+            read_only=read_only,
+            no_copy=bool(options.get("NoCopy")),
+            subpath=subpath,
+        )
     if kind == "tmpfs":
         if source:
             raise InvalidArgument('invalid mount config for type "tmpfs": field Source must not be specified')
@@ -162,7 +179,25 @@ def _mount(mount: Mount) -> MountPoint:
     raise InvalidArgument(f'invalid mount config: mount type unknown: "{kind}"')
 
 
-def _mount_bind(target: str, source: str, read_only: bool, options: dict[str, Any]) -> MountPoint:
+def _subpath(path: str, volume: str) -> str:
+    """A path in a volume, to be looked up there when the container starts."""
+    if not path:
+        return ""
+    if not volume:
+        raise InvalidArgument(
+            'invalid mount config for type "volume": must not set Subpath when using anonymous volumes'
+        )
+    parts = posixpath.normpath(path).split("/")
+    if path.startswith("/") or ".." in parts or "," in path or "\0" in path:
+        raise InvalidArgument(
+            f'invalid mount config for type "volume": subpath must be a relative path within the volume: {path!r}'
+        )
+    return "/".join(parts)
+
+
+def _mount_bind(
+    target: str, source: str, read_only: bool, options: BindOptions, read_only_recursive: bool
+) -> MountPoint:
     if not source:
         raise InvalidArgument('invalid mount config for type "bind": field Source must not be empty')
     if not source.startswith("/"):
@@ -178,18 +213,27 @@ def _mount_bind(target: str, source: str, read_only: bool, options: dict[str, An
     if propagation not in PROPAGATIONS:
         raise InvalidArgument(f'invalid mount config for type "bind": invalid propagation mode: {propagation}')
     recursive = not options.get("NonRecursive")
+    forced = bool(options.get("ReadOnlyForceRecursive"))
+    if options.get("ReadOnlyNonRecursive") and (forced or not read_only):
+        raise InvalidArgument(
+            "mount options conflict: ReadOnlyNonRecursive needs ReadOnly, and no ReadOnlyForceRecursive"
+        )
+    if forced and not (read_only and recursive and propagation == "rprivate"):
+        raise InvalidArgument("mount options conflict: ReadOnlyForceRecursive needs ReadOnly and propagation rprivate")
     return _point(
         "bind",
         target,
         source=path,
         read_only=read_only,
-        recursive_read_only=read_only and recursive and not options.get("ReadOnlyNonRecursive"),
+        recursive_read_only=read_only
+        and recursive
+        and (forced or (read_only_recursive and not options.get("ReadOnlyNonRecursive"))),
         propagation=propagation,
         recursive=recursive,
     )
 
 
-def _tmpfs(options: dict[str, Any], read_only: bool) -> list[str]:
+def _tmpfs(options: TmpfsOptions, read_only: bool) -> list[str]:
     words = ["ro"] if read_only else []
     if size := options.get("SizeBytes"):
         words.append(f"size={int(size)}")

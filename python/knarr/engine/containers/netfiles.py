@@ -21,12 +21,13 @@ PUBLIC_DNS = ["8.8.8.8", "8.8.4.4"]  # where the host names only servers on its 
 STUB = "/run/systemd/resolve/resolv.conf"  # the servers behind systemd-resolved's stub
 
 
-def hosts(record: ContainerRecord, gateway: str) -> str:
-    """/etc/hosts: loopback, what was added, and the container's own addresses."""
+def hosts(record: ContainerRecord, gateway: str, linked: str = "") -> str:
+    """/etc/hosts: loopback, what was added, linked containers' lines, and the container's own addresses."""
     lines = [HOSTS]
     for entry in record.host["ExtraHosts"] or ():
         name, _, address = entry.replace("=", ":", 1).partition(":")
         lines.append(f"{gateway if address == 'host-gateway' else address.strip('[]')}\t{name}\n")
+    lines.append(linked)
     hostname = record.config["Hostname"]
     domain = record.config["Domainname"]
     full = f"{hostname}.{domain} {hostname}" if domain else hostname

@@ -31,9 +31,9 @@ def check(arguments: str) -> None:
             raise Failed(f'specifying "{column}={title}" is not allowed')
 
 
-def processes(engine_id: str, container_id: str, arguments: str) -> tuple[list[str], list[list[str]]]:
-    """(titles, rows). Blocks: for threads. Raises Failed in the words of ps."""
-    pids = _pids(engine_id, container_id)
+def processes(group: str, arguments: str) -> tuple[list[str], list[list[str]]]:
+    """(titles, rows) of a control group, by its path. Blocks: for threads. Raises Failed in the words of ps."""
+    pids = _pids(group)
     if arguments not in ("", "-ef"):
         return parse(_ps(pids, arguments.split(" ")), set(pids))
     boot = time.time() - float(_read("/proc/uptime").split()[0])
@@ -41,17 +41,16 @@ def processes(engine_id: str, container_id: str, arguments: str) -> tuple[list[s
     return TITLES, rows
 
 
-def _pids(engine_id: str, container_id: str) -> list[int]:
-    place = f"knarr-{engine_id}/{container_id}"
+def _pids(group: str) -> list[int]:
     for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/pids", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"):
-        top = f"{root}/{place}"
+        top = f"{root}{group}"
         if os.path.isdir(top):
             found: set[int] = set()
             for directory, _, files in os.walk(top):
                 if "cgroup.procs" in files:
                     found |= {int(line) for line in _read(f"{directory}/cgroup.procs").split()}
             return sorted(found)
-    raise Conflict(f"container {container_id} has no control group: it has ended")
+    raise Conflict(f"there is no control group {group}: the container has ended")
 
 
 def _row(pid: int, boot: float) -> list[str] | None:

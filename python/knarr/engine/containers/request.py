@@ -13,42 +13,54 @@ from typing import TYPE_CHECKING, Any
 
 from knarr.engine.containers import healthcheck, signals
 from knarr.engine.containers.capabilities import capabilities
-from knarr.errors import InvalidArgument, Unsupported
+from knarr.engine.containers.offered import discard, offered
+from knarr.errors import InvalidArgument, KnarrError, Unsupported
 
 if TYPE_CHECKING:
     from knarr.store.containers import Config, HostConfig
 
-__all__ = ["check", "check_resources", "check_restart", "log_limits", "parse_port", "security"]
+__all__ = ["check", "check_mac", "check_resources", "check_restart", "log_limits", "parse_port", "security"]
 
 MINIMUM_MEMORY = 6 * 1024 * 1024
 RESTARTS = ("", "no", "on-failure", "always", "unless-stopped")
-# Fields of HostConfig that nothing here does: any value other than these is refused.
-UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "VolumeDriver": ("", "local"),
-    "Cgroup": ("",),
-    "Links": (None, []),
-    "StorageOpt": (None, {}),
-    "UsernsMode": ("", "host"),
-    "Runtime": ("", "knarr"),
-    "Isolation": ("", "default"),
-    "CgroupParent": ("",),
-    "BlkioWeightDevice": (None, []),
-    "BlkioDeviceReadBps": (None, []),
-    "BlkioDeviceWriteBps": (None, []),
-    "BlkioDeviceReadIOps": (None, []),
-    "BlkioDeviceWriteIOps": (None, []),
-    "DeviceRequests": (None, []),
-    "KernelMemory": (0,),
-    "KernelMemoryTCP": (0,),
-    "CpuCount": (0,),
-    "CpuPercent": (0,),
-    "IOMaximumIOps": (0,),
-    "IOMaximumBandwidth": (0,),
+# What the one runtime is called: clients send Docker's names, and hand back what an inspect said.
+RUNTIMES = ("", "knarr", "runc", "io.containerd.runc.v2")
+# Fields of HostConfig that ask for what is not done: (the values that ask for nothing, the error).
+UNSUPPORTED: dict[str, tuple[tuple[Any, ...], KnarrError]] = {
+    "Runtime": (RUNTIMES, InvalidArgument("unknown or invalid runtime name: {value}")),
+    "Isolation": (
+        ("", "default"),
+        InvalidArgument("invalid isolation ({value}): linux only supports 'default'"),
+    ),
+    "UsernsMode": (
+        ("", "host"),
+        InvalidArgument("invalid userns mode: {value}: knarr remaps no users, host is all it has"),
+    ),
+    "VolumeDriver": (
+        ("", "local"),
+        InvalidArgument('error looking up volume plugin {value}: plugin "{value}" not found'),
+    ),
+    "IOMaximumIOps": (
+        (0,),
+        InvalidArgument("invalid option: QoS maximum IOPs configuration is not supported on linux"),
+    ),
+    "IOMaximumBandwidth": (
+        (0,),
+        InvalidArgument("invalid option: QoS maximum bandwidth configuration is not supported on linux"),
+    ),
+    "Cgroup": (("",), Unsupported("HostConfig.Cgroup is not supported by knarr: leave it out (it was {value!r})")),
 }
 _ULIMITS = {
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
     "rttime", "sigpending", "stack",
 }  # fmt: skip
+# Field of HostConfig → field of `linux.resources.blockIO`.
+BLOCK_RATES = {
+    "BlkioDeviceReadBps": "throttleReadBpsDevice",
+    "BlkioDeviceWriteBps": "throttleWriteBpsDevice",
+    "BlkioDeviceReadIOps": "throttleReadIOPSDevice",
+    "BlkioDeviceWriteIOps": "throttleWriteIOPSDevice",
+}
 _SYSCTL_IPC = {
     "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
     "kernel.shm_rmid_forced",
@@ -59,12 +71,12 @@ def check(config: Config, host: HostConfig) -> list[str]:
     """Check a whole request; warnings for its maker. The image has not been merged in yet."""
     warnings: list[str] = []
     _check_config(config)
-    for field, allowed in UNSUPPORTED.items():
+    for field, (harmless, error) in UNSUPPORTED.items():
         value = host[field]  # type: ignore[literal-required]
-        if value not in allowed:
-            if field == "Runtime":
-                raise InvalidArgument(f"unknown or invalid runtime name: {value}")
-            raise Unsupported(f"HostConfig.{field} is not supported by knarr: leave it out (it was {value!r})")
+        if value not in harmless:
+            raise type(error)(str(error).format(value=value))
+    _check_storage(host)
+    _check_device_requests(host)
     check_resources(host, warnings)
     _check_namespaces(config, host, warnings)
     check_restart(host)
@@ -83,13 +95,22 @@ def check(config: Config, host: HostConfig) -> list[str]:
             _address(address.strip("[]"), f'invalid IP address in add-host: "{address}"')
     for server in host["Dns"] or ():
         _address(server, f"{server} is not a valid DNS server address")
+    for key in host["Annotations"] or {}:
+        if not key:
+            raise InvalidArgument("invalid Annotations: the empty string is not permitted as an annotation key")
+        if key.startswith("knarr."):
+            raise InvalidArgument(f"invalid Annotations: {key}: names that begin with 'knarr.' are the runtime's own")
+    for field in ("MaskedPaths", "ReadonlyPaths"):
+        for path in host[field] or ():  # type: ignore[literal-required]
+            if not path.startswith("/") or "\0" in path:
+                raise InvalidArgument(f"HostConfig.{field}: {path!r} is not an absolute path")
     _check_knarr(config, host)
     return warnings
 
 
 def _check_config(config: Config) -> None:
     if config["MacAddress"]:
-        _mac(config["MacAddress"])
+        check_mac(config["MacAddress"])
     if config["WorkingDir"] and not config["WorkingDir"].startswith("/"):
         raise InvalidArgument(
             f"the working directory '{config['WorkingDir']}' is invalid, it needs to be an absolute path"
@@ -130,7 +151,10 @@ def check_resources(host: HostConfig, warnings: list[str], *, update: bool = Fal
     if swappiness is not None and not -1 <= swappiness <= 100:
         raise InvalidArgument(f"Invalid value: {swappiness}, valid memory swappiness range is 0-100")
     if host["OomKillDisable"] and not memory:
-        warnings.append("OOM killer is disabled for the container, but no memory limit is set")
+        warnings.append(
+            "OOM killer is disabled for the container, but no memory limit is set, "
+            "this can result in the system running out of resources."
+        )
     nano = host["NanoCpus"]
     if nano:
         processors = os.cpu_count() or 1
@@ -152,6 +176,7 @@ def check_resources(host: HostConfig, warnings: list[str], *, update: bool = Fal
         value = host[field]
         if value and not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", value):
             raise InvalidArgument(f"Invalid value {value} for {field.lower().replace('cpuset', 'cpuset ')}")
+    _check_block_devices(host)
     if host["BlkioWeight"] and not 10 <= host["BlkioWeight"] <= 1000:
         raise InvalidArgument("Range of blkio weight is from 10 to 1000")
     if not -1000 <= host["OomScoreAdj"] <= 1000:
@@ -169,9 +194,42 @@ def check_resources(host: HostConfig, warnings: list[str], *, update: bool = Fal
     for rule in host["DeviceCgroupRules"] or ():
         if not re.fullmatch(r"[acb] ([0-9]+|\*):([0-9]+|\*) [rwm]{1,3}", rule):
             raise InvalidArgument(f"invalid device cgroup rule format: '{rule}'")
+    discard(host, warnings, offered())
     size = host["ConsoleSize"]
     if size and (len(size) != 2 or any(not 0 <= cells <= 65535 for cells in size)):
         raise InvalidArgument("HostConfig.ConsoleSize must be [height, width]")
+
+
+def _check_block_devices(host: HostConfig) -> None:
+    for device in host["BlkioWeightDevice"] or ():
+        if not device.get("Path", "").startswith("/") or not 10 <= (device.get("Weight") or 0) <= 1000:
+            raise InvalidArgument(
+                f"BlkioWeightDevice {device}: an absolute path and a weight from 10 to 1000 are needed"
+            )
+    for field in BLOCK_RATES:
+        for rate in host[field] or ():  # type: ignore[literal-required]
+            if not rate.get("Path", "").startswith("/") or not 0 < rate.get("Rate", 0) < 1 << 63:
+                raise InvalidArgument(f"{field} {rate}: an absolute path and a rate above 0 are needed")
+
+
+def _check_storage(host: HostConfig) -> None:
+    for key in host["StorageOpt"] or {}:
+        if key != "size":
+            raise InvalidArgument(f"Unknown option {key}")
+        raise InvalidArgument(
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option: "
+            "knarr sets no quota on a container's files (HostConfig.StorageOpt)"
+        )
+
+
+def _check_device_requests(host: HostConfig) -> None:
+    for wanted in host["DeviceRequests"] or ():
+        driver, capabilities = wanted.get("Driver") or "", wanted.get("Capabilities") or []
+        if driver == "cdi":
+            names = ", ".join(wanted.get("DeviceIDs") or ())
+            raise Unsupported(f"CDI device injection is not supported by knarr: unresolvable CDI devices {names}")
+        shown = "[" + " ".join("[" + " ".join(every) + "]" for every in capabilities) + "]"
+        raise InvalidArgument(f'could not select device driver "{driver}" with capabilities: {shown}')
 
 
 def _check_namespaces(config: Config, host: HostConfig, warnings: list[str]) -> None:
@@ -187,10 +245,9 @@ def _check_namespaces(config: Config, host: HostConfig, warnings: list[str]) -> 
             raise InvalidArgument("conflicting options: custom host-to-IP mapping and the network mode")
     if mode == "host" and (host["PortBindings"] or host["PublishAllPorts"]):
         warnings.append("Published ports are discarded when using host network mode")
-    if host["IpcMode"] not in ("", "private", "shareable", "none", "host"):
-        if host["IpcMode"].startswith("container:"):
-            raise Unsupported("HostConfig.IpcMode container:... is not supported by knarr yet: use host or private")
-        raise InvalidArgument(f"invalid IPC mode: {host['IpcMode']}")
+    ipc = host["IpcMode"]
+    if ipc not in ("", "private", "shareable", "none", "host") and not (ipc.startswith("container:") and ipc[10:]):
+        raise InvalidArgument(f"invalid IPC mode: {ipc}")
     pid = host["PidMode"]
     if pid not in ("", "private", "host") and not (pid.startswith("container:") and pid[10:]):
         raise InvalidArgument(f"invalid PID mode: {pid}")
@@ -200,13 +257,20 @@ def _check_namespaces(config: Config, host: HostConfig, warnings: list[str]) -> 
         raise InvalidArgument("conflicting options: hostname and the UTS mode")
     if host["CgroupnsMode"] not in ("", "private", "host"):
         raise InvalidArgument(f"invalid cgroup namespace mode: {host['CgroupnsMode']}")
-    for key in host["Sysctls"] or {}:
+    parent = host["CgroupParent"]
+    if parent and ("\0" in parent or {"", ".", ".."} & set(parent.strip("/").split("/")) or len(parent) > 512):
+        raise InvalidArgument(f"invalid cgroup parent {parent!r}: it is the path of a control group, without '..'")
+    for name in host["Sysctls"] or {}:
+        key = name.replace("/", ".")
         if key.startswith("net."):
             if mode == "host" or mode.startswith("container:"):
                 raise InvalidArgument(f"sysctl '{key}' not allowed in host network namespace")
         elif key.startswith("fs.mqueue.") or key in _SYSCTL_IPC:
-            if host["IpcMode"] == "host":
+            if ipc == "host" or ipc.startswith("container:"):
                 raise InvalidArgument(f"sysctl '{key}' not allowed in host ipc namespace")
+        elif key == "kernel.domainname":
+            if host["UTSMode"] == "host":
+                raise InvalidArgument(f"sysctl '{key}' not allowed in host uts namespace")
         else:
             raise InvalidArgument(f"sysctl '{key}' is not separate for a container and would change the host")
 
@@ -274,7 +338,8 @@ def _address(text: str, message: str) -> ipaddress.IPv4Address | ipaddress.IPv6A
         raise InvalidArgument(message) from None
 
 
-def _mac(text: str) -> None:
+def check_mac(text: str) -> None:
+    """Raise InvalidArgument for what is no address of one network card."""
     if not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", text) or int(text[:2], 16) & 1:
         raise InvalidArgument(f"invalid MAC address: {text}")
 

@@ -7,6 +7,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from knarr.engine.containers.policy import ALLOWED_DEVICES
+from knarr.engine.containers.request import BLOCK_RATES
 from knarr.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -57,9 +58,36 @@ def resources(host: HostConfig, rules: list[dict[str, Any]]) -> dict[str, Any]:
         found["cpu"] = cpu
     if host["PidsLimit"] is not None and host["PidsLimit"] > 0:
         found["pids"] = {"limit": host["PidsLimit"]}
+    block = _block_devices(host)
     if host["BlkioWeight"]:
-        found["blockIO"] = {"weight": host["BlkioWeight"]}
+        block["weight"] = host["BlkioWeight"]
+    if block:
+        found["blockIO"] = block
     return found
+
+
+def _block_devices(host: HostConfig) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if host["BlkioWeightDevice"]:
+        found["weightDevice"] = [
+            {**_numbers(device["Path"]), "weight": device["Weight"]} for device in host["BlkioWeightDevice"]
+        ]
+    for field, name in BLOCK_RATES.items():
+        rates = host[field]  # type: ignore[literal-required]
+        if rates:
+            found[name] = [{**_numbers(rate["Path"]), "rate": rate["Rate"]} for rate in rates]
+    return found
+
+
+def _numbers(path: str) -> dict[str, int]:
+    """The numbers of a block device."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise InvalidArgument(f'block device "{path}" of a limit: {error.strerror}') from error
+    if not stat.S_ISBLK(found.st_mode):
+        raise InvalidArgument(f'block device "{path}" of a limit: it is no block device')
+    return {"major": os.major(found.st_rdev), "minor": os.minor(found.st_rdev)}
 
 
 def rlimits(host: HostConfig) -> list[dict[str, Any]]:

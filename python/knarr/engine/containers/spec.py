@@ -15,13 +15,15 @@ from knarr.engine.containers.capabilities import capabilities
 from knarr.engine.containers.merge import environment
 from knarr.engine.containers.policy import DEFAULT_SYSCTLS, MASKED_PATHS, READONLY_PATHS, SHM_SIZE
 from knarr.engine.containers.request import security
+from knarr.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from knarr.store.containers import ContainerRecord, HostConfig, MountPoint
 
-__all__ = ["Surroundings", "compose", "process"]
+__all__ = ["ENDPOINT_SYSCTLS", "Surroundings", "cgroup", "compose", "endpoint_sysctls", "process"]
 
 VERSION = "1.2.0"
+ENDPOINT_SYSCTLS = "com.docker.network.endpoint.sysctls"
 _NO_DEVICES = ["nosuid", "noexec", "nodev"]
 
 
@@ -34,6 +36,13 @@ class Surroundings:
     volumes: str  # <data-root>/volumes
     groups: list[int]  # GroupAdd, resolved
     pid_of: int  # the process whose PID namespace is joined; 0 for none
+    ipc_of: int = 0  # the process whose IPC namespace and /dev/shm are shared; 0 for none
+
+
+def cgroup(record: ContainerRecord, engine_id: str) -> str:
+    """The path of its control group in every hierarchy: below the engine's own, or CgroupParent."""
+    parent = record.host["CgroupParent"].strip("/") or f"knarr-{engine_id}"
+    return f"/{parent}/{record.id}"
 
 
 def compose(record: ContainerRecord, around: Surroundings) -> dict[str, Any]:
@@ -41,12 +50,12 @@ def compose(record: ContainerRecord, around: Surroundings) -> dict[str, Any]:
     host = record.host
     nodes, rules = limits.devices(host)
     linux: dict[str, Any] = {
-        "cgroupsPath": f"/knarr-{around.engine_id}/{record.id}",
+        "cgroupsPath": cgroup(record, around.engine_id),
         "namespaces": _namespaces(host, around),
         "resources": limits.resources(host, rules),
         "maskedPaths": _paths(host, host["MaskedPaths"], MASKED_PATHS),
         "readonlyPaths": _paths(host, host["ReadonlyPaths"], READONLY_PATHS),
-        "sysctl": _sysctls(host),
+        "sysctl": _sysctls(record),
     }
     if nodes:
         linux["devices"] = nodes
@@ -109,7 +118,9 @@ def _namespaces(host: HostConfig, around: Surroundings) -> list[dict[str, str]]:
         found.append({"type": "pid", "path": f"/proc/{around.pid_of}/ns/pid"})
     elif host["PidMode"] != "host":
         found.append({"type": "pid"})
-    if host["IpcMode"] != "host":
+    if host["IpcMode"].startswith("container:"):
+        found.append({"type": "ipc", "path": f"/proc/{around.ipc_of}/ns/ipc"})
+    elif host["IpcMode"] != "host":
         found.append({"type": "ipc"})
     if host["CgroupnsMode"] != "host":
         found.append({"type": "cgroup"})
@@ -122,9 +133,27 @@ def _paths(host: HostConfig, asked: list[str] | None, default: list[str]) -> lis
     return [] if host["Privileged"] else default
 
 
-def _sysctls(host: HostConfig) -> dict[str, str]:
+def _sysctls(record: ContainerRecord) -> dict[str, str]:
+    host = record.host
     own_network = host["NetworkMode"] != "host" and not host["NetworkMode"].startswith("container:")
-    return {**(DEFAULT_SYSCTLS if own_network else {}), **(host["Sysctls"] or {})}
+    found = {**(DEFAULT_SYSCTLS if own_network else {}), **(host["Sysctls"] or {})}
+    for endpoint in record.state.networks.values():
+        found |= endpoint_sysctls(endpoint.get("driver_opts") or {})
+    return found
+
+
+def endpoint_sysctls(options: dict[str, str]) -> dict[str, str]:
+    """Kernel parameters of an endpoint's own interface, of which a container has one. InvalidArgument for others."""
+    found = {}
+    for item in filter(None, options.get(ENDPOINT_SYSCTLS, "").split(",")):
+        name, separator, value = item.strip().partition("=")
+        parts = name.split(".", 4)
+        if not separator or len(parts) != 5 or parts[0] != "net" or parts[3] != "IFNAME":
+            raise InvalidArgument(
+                f"invalid {ENDPOINT_SYSCTLS} setting '{item}': it is like net.ipv4.conf.IFNAME.log_martians=1"
+            )
+        found[f"net.{parts[1]}.{parts[2]}.eth0.{parts[4]}"] = value
+    return found
 
 
 def _mounts(record: ContainerRecord, around: Surroundings) -> list[dict[str, Any]]:
@@ -153,6 +182,9 @@ def _mounts(record: ContainerRecord, around: Surroundings) -> list[dict[str, Any
         if os.path.isdir("/dev/mqueue"):  # not every host has it mounted
             found[-1] = _bind("/dev/mqueue", "/dev/mqueue", [*_NO_DEVICES, "rbind", "rprivate"])
         found.append(_bind("/dev/shm", "/dev/shm", [*_NO_DEVICES, "rbind", "rprivate"]))  # noqa: S108
+    elif host["IpcMode"].startswith("container:"):
+        shared = f"/proc/{around.ipc_of}/root/dev/shm"
+        found.append(_bind("/dev/shm", shared, [*_NO_DEVICES, "rbind", "rprivate"]))  # noqa: S108
     elif host["IpcMode"] != "none":
         found.append(
             {
@@ -190,6 +222,8 @@ def _user_mount(point: MountPoint, around: Surroundings) -> dict[str, Any]:
         }
     source = point["source"] if point["type"] == "bind" else f"{around.volumes}/{point['name']}/_data"
     options = ["rbind" if point["recursive"] else "bind", point["propagation"] or "rprivate"]
+    if point.get("subpath"):
+        options.append(f"knarr.beneath={point['subpath']}")
     if point["read_only"]:
         options.append("rro" if point["recursive_read_only"] else "ro")
     return _bind(point["destination"], source, options)

@@ -48,6 +48,7 @@ async def update(context: Context, container: Container, given: dict[str, Any]) 
     warnings: list[str] = []
     request.check_resources(asked, warnings, update=True)
     request.check_restart(asked)
+    given = {name: asked[name] for name in given}  # type: ignore[literal-required]  # without what was discarded
     async with container.lock:
         record = container.record
         try:

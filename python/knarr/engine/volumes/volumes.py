@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from knarr._core import Store
     from knarr.engine.events import Events
+    from knarr.store.containers import Driver
     from knarr.store.database import Database
 
 __all__ = ["Volumes"]
@@ -152,7 +153,7 @@ class Volumes:
         return size
 
 
-def check_driver_options(driver: dict[str, object] | None) -> None:
+def check_driver_options(driver: Driver | None) -> None:
     """Refuse a DriverConfig that asks for more than the local driver."""
     if not driver:
         return
