@@ -10,7 +10,8 @@ __version__: str
 class Progress:
     """Counters shared with a running operation: read by one thread while another works.
 
-    A phase is one of "waiting", "downloading", "downloaded", "extracting", "done", "exists".
+    A phase is one of "waiting", "downloading", "downloaded", "extracting", "done", "exists",
+    "uploading", "mounted".
     """
 
     def __new__(cls) -> Progress: ...
@@ -44,6 +45,29 @@ class Registry:
 
     def blob(self, repository: str, digest: str, limit: int) -> bytes:
         """A small blob (an image's config), verified; Corrupt beyond limit bytes."""
+
+    def push(self, repository: str, blobs: list[tuple[str, int, str, str]], progress: Progress) -> None:
+        """Bring blobs to a repository, several at once, each only where it is not there already.
+
+        Each is (digest, size, path of its file, another repository of this registry that may have it, or ""). Large
+        ones go out as the registry wants them; broken connections are mended. Progress shows the phases "waiting",
+        "uploading", "done", "exists", "mounted". Raises Unauthorized, PermissionDenied, Unavailable.
+        """
+
+    def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes, progress: Progress) -> None:
+        """Put a manifest or index, as it is, under a tag or its digest."""
+
+    def tags(self, repository: str) -> list[str]:
+        """Every tag of a repository, at most 10,000. NotFound for a repository that is not there."""
+
+    def ping(self) -> None:
+        """Return where somebody answers /v2/, whatever credentials he wants. Unavailable."""
+
+    def login(self) -> str:
+        """Whether the registry takes the credentials: its identity token for them, or "". Unauthorized."""
+
+    def search(self, term: str, limit: int) -> bytes:
+        """What the registry's search (/v1/search) answers: JSON, of at most 4 MiB, not looked at."""
 
 @final
 class Store:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from knarr.errors import InvalidArgument, Unavailable, Unsupported
 
-__all__ = ["ANONYMOUS", "Credential", "decode_header", "encode_header", "lookup"]
+__all__ = ["ANONYMOUS", "Credential", "decode_header", "encode_header", "from_object", "lookup"]
 
 DOCKER_HUB = "https://index.docker.io/v1/"  # what Docker Hub's entry has been called since before it was Hub
 MAX_CONFIG = 4 << 20
@@ -68,7 +68,7 @@ def lookup(host: str, path: str | None = None) -> Credential | None:
     auths = _object(config.get("auths"), where, "auths")
     for key, entry in auths.items():
         if key in {server, host} or (server != DOCKER_HUB and _host_of(key) == host):
-            return _from_entry(_object(entry, where, f"auths of {key}"), f"{where}: auths of {key}")
+            return from_object(_object(entry, where, f"auths of {key}"), f"{where}: auths of {key}")
     return None
 
 
@@ -97,10 +97,10 @@ def decode_header(value: str) -> Credential | None:
         raise InvalidArgument("invalid X-Registry-Auth header: it is not base64url of a JSON object") from None
     if not isinstance(entry, dict):
         raise InvalidArgument("invalid X-Registry-Auth header: it does not hold an object")
-    return _from_entry(entry, "invalid X-Registry-Auth header") or ANONYMOUS
+    return from_object(entry, "invalid X-Registry-Auth header") or ANONYMOUS
 
 
-def _from_entry(entry: dict[str, Any], where: str) -> Credential | None:
+def from_object(entry: dict[str, Any], where: str) -> Credential | None:
     """Docker's AuthConfig: identitytoken, username and password, or both joined in `auth`."""
     fields = {}
     for name in ("username", "password", "auth", "identitytoken", "registrytoken"):

@@ -303,17 +303,6 @@ def test_a_client_that_goes_away_while_it_sends(engine):
     wait_until(lambda: not os.listdir(spool), what="the end of the spooled archive")
 
 
-def test_what_is_not_done_yet_is_said(shared_engine):
-    for method, path in (
-        ("GET", "/images/search?term=x"),
-        ("POST", "/images/busybox/push"),
-        ("GET", "/distribution/busybox/json"),
-    ):
-        status, error = call(shared_engine, method, path)
-        assert status == 501
-        assert "not supported" in error["message"]
-
-
 def test_an_image_named_like_an_endpoint(shared_engine):
     for name in ("json:1", "a/json:1", "get/history:1"):
         load(shared_engine, name=name)

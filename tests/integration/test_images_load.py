@@ -97,10 +97,10 @@ def test_the_platform_is_chosen_from_an_index(place):
     images, _ = load(place, layout.archive())
     assert os.listdir(images[0].lower[0]) == ["own"]
     assert place.left_over() == set(), "the other platform's blobs do not stay"
-    images, _ = load(place, layout.archive(), platform="linux/arm64")
+    images, _ = load(place, layout.archive(), platforms=["linux/arm64"])
     assert os.listdir(images[0].lower[0]) == ["arm"]
     with pytest.raises(NotFound, match="no matching manifest for linux/s390x in the manifest list entries"):
-        load(place, layout.archive(), platform="linux/s390x")
+        load(place, layout.archive(), platforms=["linux/s390x"])
 
 
 def test_an_index_may_be_incomplete(place):
@@ -338,5 +338,5 @@ def test_what_cannot_be_saved(place):
 
 def test_a_docker_archive_for_another_platform(place):
     with pytest.raises(NotFound, match="the archive has no image for linux/s390x"):
-        load(place, saved([files(a="1")], ["a:1"]), platform="linux/s390x")
+        load(place, saved([files(a="1")], ["a:1"]), platforms=["linux/s390x"])
     assert place.is_empty()

@@ -170,8 +170,14 @@ def test_an_index(place, registry):
     assert place.run(place.images.resolve(name, "linux/arm64")).id == other.id
     with pytest.raises(NotFound, match="no matching manifest for linux/s390x in the manifest list entries"):
         pull(place, reference, "linux/s390x")
-    with pytest.raises(NotFound, match=r"its platform \(linux/arm64\) does not match"):
-        place.run(place.images.resolve(reference, "linux/amd64"))
+    assert place.run(place.images.resolve(reference)).id == image.id, "the name stays with what suits this machine"
+    assert place.run(place.images.resolve(reference, "linux/arm64")).id == other.id
+    assert [found.id for found in place.images.list()] == [image.id], "one name, one entry"
+    assert place.run(place.images.prune({})) == ([], 0)
+    with pytest.raises(NotFound, match=r"its platform \(linux/amd64\) does not match"):
+        place.run(place.images.resolve(reference, "linux/s390x"))
+    place.run(place.images.remove(reference))
+    assert place.is_empty()
 
 
 def test_by_digest(place, registry):

@@ -109,7 +109,7 @@ class Server:
                 with contextlib.suppress(OSError):
                     self.wfile.write(found.body)
 
-            do_GET = do_POST = do_CONNECT = handle_one  # noqa: N815 - the names that http.server looks for
+            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_CONNECT = handle_one  # noqa: N815 - the names that http.server looks for
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -125,6 +125,13 @@ class ImageRecords:
             )
             self._database.execute("INSERT OR REPLACE INTO image_reference VALUES (?, ?)", (reference, image_id))
 
+    def add_digest(self, image_id: str, repository: str, digest: str) -> None:
+        """Note that a repository has an image under a digest."""
+        with self._database.durable():
+            self._database.execute(
+                "INSERT OR IGNORE INTO repository_digest VALUES (?, ?, ?)", (repository, digest, image_id)
+            )
+
     def remove_names(self, references: Iterable[str], digests: Iterable[tuple[str, str, str]]) -> None:
         """Forget references, and (repository, digest, image ID) triples."""
         with self._database.durable():

@@ -4,7 +4,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use knarr_store::{Classified, Progress, StoreError};
+use knarr_store::{Classified, Progress};
 use pyo3::prelude::*;
 
 use crate::error::raise;
@@ -23,10 +23,10 @@ pub(crate) fn blocking<T: Send, E: Classified>(
 }
 
 /// Runs something long on a thread of its own, cancelled through its progress when a signal's handler raises.
-pub(crate) fn interruptible<T: Send>(
+pub(crate) fn interruptible<T: Send, E: Classified + Send>(
     py: Python<'_>,
     progress: &Progress,
-    work: impl FnOnce() -> Result<T, StoreError> + Send,
+    work: impl FnOnce() -> Result<T, E> + Send,
 ) -> PyResult<T> {
     py.detach(|| {
         thread::scope(|scope| {

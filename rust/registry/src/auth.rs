@@ -1,6 +1,6 @@
 //! Credentials and tokens (the token authentication that Docker's registry documents).
 //!
-//! A token is kept per repository until shortly before it expires. Nothing here decides where a
+//! A token is kept per scope until shortly before it expires. Nothing here decides where a
 //! request goes: [`crate::exchange`] sends what [`Auth::header`] and [`Auth::answer`] return
 //! to the registry's own origin and nowhere else; the token server gets the
 //! credentials themselves, over https or loopback only.
@@ -15,8 +15,8 @@ use serde::Deserialize;
 
 use crate::challenge::{self, Challenge};
 use crate::error::{Failure, RegistryError, quote};
-use crate::http::{Cancel, Client, Request, Response, Url, encode_query};
-use crate::refusal;
+use crate::http::{Cancel, Client, Content, Method, Request, Response, Url, encode_query};
+use crate::refusal::{self, Asked};
 
 const MAX_ANSWER: usize = 1 << 20;
 const MAX_TOKEN: usize = 64 * 1024;
@@ -68,6 +68,7 @@ struct Known {
     /// The registry asked for basic authentication once: send it right away from then on.
     basic: bool,
     tokens: HashMap<String, (String, Instant)>,
+    identity: Option<String>,
 }
 
 impl std::fmt::Debug for Known {
@@ -86,11 +87,84 @@ impl std::fmt::Debug for Known {
 pub(crate) struct Context<'a> {
     pub(crate) client: &'a Client,
     pub(crate) registry: &'a Url,
-    /// Without the host.
-    pub(crate) name: &'a str,
-    /// With the host.
-    pub(crate) repository: &'a str,
+    pub(crate) scope: &'a Scope,
+    pub(crate) asked: Asked<'a>,
     pub(crate) cancel: &'a Cancel,
+}
+
+/// What a token is to be good for: "repository:a/b:pull,push" and the like. A token is kept for each scope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Scope {
+    wanted: Vec<String>,
+    /// Ask for all of it, whatever smaller scope a registry's challenge names.
+    whole: bool,
+}
+
+impl Scope {
+    pub(crate) fn pull(name: &str) -> Self {
+        Self {
+            wanted: vec![format!("repository:{name}:pull")],
+            whole: false,
+        }
+    }
+
+    /// To push to a repository, mounting blobs from others.
+    pub(crate) fn push<'a>(name: &str, sources: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut wanted = vec![format!("repository:{name}:pull,push")];
+        wanted.extend(
+            sources
+                .into_iter()
+                .map(|source| format!("repository:{source}:pull")),
+        );
+        wanted.dedup();
+        Self {
+            wanted,
+            whole: true,
+        }
+    }
+
+    /// For nothing in particular: to see whether credentials are good.
+    pub(crate) fn login() -> Self {
+        Self {
+            wanted: Vec::new(),
+            whole: true,
+        }
+    }
+
+    fn key(&self) -> String {
+        self.wanted.join(" ")
+    }
+
+    /// The scopes to ask a token server for, given the one in a challenge.
+    fn asked<'a>(&'a self, challenge: &'a str) -> Vec<&'a str> {
+        let mut scopes: Vec<&str> = self.wanted.iter().map(String::as_str).collect();
+        if challenge.is_empty() {
+            return scopes;
+        }
+        if !self.whole {
+            return vec![challenge];
+        }
+        let known = |one: &str| self.wanted.iter().any(|wanted| covers(wanted, one));
+        scopes.extend(
+            challenge
+                .split(' ')
+                .filter(|one| !one.is_empty() && !known(one)),
+        );
+        scopes
+    }
+}
+
+/// Whether "repository:a:pull,push" holds all that "repository:a:pull" does.
+fn covers(wanted: &str, one: &str) -> bool {
+    match (wanted.rsplit_once(':'), one.rsplit_once(':')) {
+        (Some((name, actions)), Some((other, asked))) => {
+            name == other
+                && asked
+                    .split(',')
+                    .all(|action| actions.split(',').any(|held| held == action))
+        }
+        _ => false,
+    }
 }
 
 #[derive(Deserialize)]
@@ -99,6 +173,8 @@ struct TokenAnswer {
     token: String,
     #[serde(default)]
     access_token: String,
+    #[serde(default)]
+    refresh_token: String,
     expires_in: Option<f64>,
 }
 
@@ -111,9 +187,9 @@ impl Auth {
     }
 
     /// The Authorization header to begin with, where one is known.
-    pub(crate) fn header(&self, name: &str) -> Option<String> {
+    pub(crate) fn header(&self, scope: &Scope) -> Option<String> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((token, until)) = known.tokens.get(name)
+        if let Some((token, until)) = known.tokens.get(&scope.key())
             && *until > Instant::now()
         {
             return Some(format!("Bearer {token}"));
@@ -134,7 +210,7 @@ impl Auth {
             .flat_map(challenge::parse)
             .collect();
         let detail = refusal::detail(response);
-        let repository = context.repository.to_owned();
+        let repository = context.asked.repository().to_owned();
         let bearer = challenges.iter().find(|challenge| {
             challenge.scheme == "bearer" && challenge.parameter("realm").is_some()
         });
@@ -161,13 +237,21 @@ impl Auth {
                     .basic = true;
                 Ok(header)
             }
-            _ => Err(RegistryError::Denied {
-                repository,
-                unauthorized: true,
-                detail,
+            _ => {
+                let detail = if basic {
+                    "no basic auth credentials".to_owned()
+                } else {
+                    detail
+                };
+                Err(refusal::denied(context.asked, true, detail).into())
             }
-            .into()),
         }
+    }
+
+    /// What the token server gave beside a token, for a login to keep.
+    pub(crate) fn identity(&self) -> Option<String> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.identity.clone()
     }
 
     fn basic(&self) -> Option<String> {
@@ -182,10 +266,15 @@ impl Auth {
 
     fn fetch(&self, context: Context<'_>, challenge: &Challenge) -> Result<String, Failure> {
         let realm = self.realm(context, challenge.parameter("realm").unwrap_or(""))?;
-        let own = format!("repository:{}:pull", context.name);
-        let asked = challenge.parameter("scope");
-        let scope = asked.filter(|scope| !scope.is_empty()).unwrap_or(&own);
-        let mut pairs = vec![("scope", scope)];
+        let scopes = context
+            .scope
+            .asked(challenge.parameter("scope").unwrap_or(""));
+        // A POST has one scope parameter, a GET as many as there are (Docker's token specifications).
+        let joined = scopes.join(" ");
+        let mut pairs: Vec<(&str, &str)> = match &self.credentials {
+            Credentials::Identity(_) => vec![("scope", &joined)],
+            _ => scopes.iter().map(|scope| ("scope", *scope)).collect(),
+        };
         pairs.extend(challenge.parameter("service").map(|name| ("service", name)));
         let mut response = match &self.credentials {
             Credentials::Identity(token) => {
@@ -197,6 +286,9 @@ impl Auth {
             other => {
                 if let Credentials::Basic { username, .. } = other {
                     pairs.push(("account", username));
+                    if context.asked.is_login() {
+                        pairs.extend([("client_id", "knarr"), ("offline_token", "true")]);
+                    }
                 }
                 let separator = if realm.target.contains('?') { '&' } else { '?' };
                 let target = format!("{}{separator}{}", realm.target, encode(&pairs));
@@ -210,10 +302,10 @@ impl Auth {
         let (token, life) = self.read_token(context, &realm, &mut response)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.tokens.retain(|_, (_, until)| *until > Instant::now());
-        known.tokens.insert(
-            context.name.to_owned(),
-            (token.clone(), Instant::now() + life),
-        );
+        let until = Instant::now() + life;
+        known
+            .tokens
+            .insert(context.scope.key(), (token.clone(), until));
         Ok(token)
     }
 
@@ -246,18 +338,14 @@ impl Auth {
         response: &mut Response,
     ) -> Result<(String, Duration), Failure> {
         let host = realm.authority();
-        let object = context.repository.to_owned();
+        let object = context.asked.repository().to_owned();
         let status = response.head.status;
         match status {
             200 => {}
             400 | 401 | 403 => {
                 let detail = refusal::detail(response);
                 return Err(Failure::Final(match self.credentials {
-                    Credentials::Anonymous => RegistryError::Denied {
-                        repository: object,
-                        unauthorized: true,
-                        detail,
-                    },
+                    Credentials::Anonymous => refusal::denied(context.asked, true, detail),
                     _ => RegistryError::BadCredentials {
                         server: realm.to_string(),
                         repository: object,
@@ -266,7 +354,7 @@ impl Auth {
                 }));
             }
             _ => {
-                let asked = refusal::Asked::Manifest {
+                let asked = Asked::Manifest {
                     object: &object,
                     repository: &object,
                 };
@@ -298,15 +386,22 @@ impl Auth {
         let Some(answer) = answer else {
             return Err(not_a_token(kind).into());
         };
+        let usable = |token: &str| {
+            token.len() <= MAX_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        if context.asked.is_login()
+            && !answer.refresh_token.is_empty()
+            && usable(&answer.refresh_token)
+        {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.identity = Some(answer.refresh_token);
+        }
         let token = if answer.token.is_empty() {
             answer.access_token
         } else {
             answer.token
         };
-        if token.is_empty()
-            || token.len() > MAX_TOKEN
-            || !token.bytes().all(|byte| byte.is_ascii_graphic())
-        {
+        if token.is_empty() || !usable(&token) {
             return Err(not_a_token("JSON without a usable token".to_owned()).into());
         }
         // The cast saturates, and takes NaN for 0.
@@ -326,18 +421,24 @@ fn send(
     basic: Option<&str>,
     form: Option<&str>,
 ) -> Result<Response, Failure> {
+    let repository = context.asked.repository();
     let mut headers = vec![("Accept", "application/json")];
     headers.extend(basic.map(|value| ("Authorization", value)));
     for _ in 0..=MAX_REDIRECTS {
         let request = Request {
+            method: if form.is_some() {
+                Method::Post
+            } else {
+                Method::Get
+            },
             url: &url,
             headers: &headers,
-            form,
+            content: form.map_or(Content::Nothing, Content::Form),
         };
         let response = context
             .client
             .send(&request, context.cancel)
-            .map_err(|trouble| refusal::trouble(context.repository, &url.authority(), trouble))?;
+            .map_err(|trouble| refusal::trouble(repository, &url.authority(), trouble))?;
         if !matches!(response.head.status, 301 | 302 | 303 | 307 | 308) {
             return Ok(response);
         }
@@ -345,7 +446,7 @@ fn send(
         let refused = |cause| {
             let (from, to) = (url.to_string(), quote(location));
             Failure::Final(RegistryError::Redirect {
-                object: context.repository.to_owned(),
+                object: repository.to_owned(),
                 from,
                 to,
                 cause,
@@ -361,7 +462,7 @@ fn send(
     }
     let (from, to) = (url.to_string(), url.to_string());
     Err(RegistryError::Redirect {
-        object: context.repository.to_owned(),
+        object: repository.to_owned(),
         from,
         to,
         cause: "there are too many",

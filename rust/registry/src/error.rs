@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use knarr_store::{Classified, Digest, DigestError, ErrorKind};
+use knarr_store::{Classified, Digest, DigestError, ErrorKind, kind_of_io};
 
 /// Every failure of this crate. `object` is `host/repository:tag`, `host/repository@digest`, or the
 /// token server's URL.
@@ -42,6 +42,18 @@ pub enum RegistryError {
         "pull access denied for {repository}, repository does not exist or may require 'docker login': {detail}"
     )]
     Denied {
+        /// The repository with its host.
+        repository: String,
+        /// Whether (other) credentials may help: 401 rather than 403.
+        unauthorized: bool,
+        /// The registry's reason.
+        detail: String,
+    },
+    /// The registry takes nothing from us for this repository.
+    #[error(
+        "push access denied for {repository}, repository does not exist or may require authorization: {detail}"
+    )]
+    PushDenied {
         /// The repository with its host.
         repository: String,
         /// Whether (other) credentials may help: 401 rather than 403.
@@ -177,6 +189,14 @@ pub enum RegistryError {
         /// Empty, or the way out with its punctuation.
         hint: &'static str,
     },
+    /// What is to be sent cannot be read.
+    #[error("{object} cannot be read from the disk: {cause}")]
+    Source {
+        /// What was to be sent.
+        object: String,
+        /// The system's reason.
+        cause: std::io::Error,
+    },
     /// Cancelled by the caller.
     #[error("cancelled")]
     Cancelled,
@@ -190,10 +210,14 @@ impl Classified for RegistryError {
             Self::Denied {
                 unauthorized: true, ..
             }
-            | Self::BadCredentials { .. } => ErrorKind::Unauthorized,
-            Self::Denied { .. } | Self::CredentialsWithheld { .. } | Self::Redirect { .. } => {
-                ErrorKind::PermissionDenied
+            | Self::PushDenied {
+                unauthorized: true, ..
             }
+            | Self::BadCredentials { .. } => ErrorKind::Unauthorized,
+            Self::Denied { .. }
+            | Self::PushDenied { .. }
+            | Self::CredentialsWithheld { .. }
+            | Self::Redirect { .. } => ErrorKind::PermissionDenied,
             Self::Unreachable { .. }
             | Self::Status { .. }
             | Self::RateLimited { .. }
@@ -204,6 +228,7 @@ impl Classified for RegistryError {
             | Self::TooLarge { .. }
             | Self::BadManifest { .. } => ErrorKind::Corrupt,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
+            Self::Source { cause, .. } => kind_of_io(cause),
         }
     }
 }

@@ -1,12 +1,11 @@
-//! One GET with everything around it: redirects, challenges, and the retries of short requests.
+//! One request with everything around it: redirects, challenges, and the retries of short requests.
 
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::auth::{Auth, Context};
+use crate::auth::{Auth, Context, Scope};
 use crate::error::{Failure, RegistryError, quote};
-use crate::http::{Cancel, Client, Request, Response, Url};
+use crate::http::{Cancel, Client, Content, Method, Request, Response, Url};
 use crate::refusal::{self, Asked};
 
 const MAX_REDIRECTS: usize = 10;
@@ -36,48 +35,95 @@ pub(crate) struct Get<'a> {
     pub(crate) asked: Asked<'a>,
 }
 
-/// A successful answer and the host that gave it.
+/// One request of any kind. Where its URL leads away from the registry it goes without authorization.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ask<'a> {
+    pub(crate) method: Method,
+    pub(crate) url: &'a Url,
+    /// Whether nobody but the registry itself has named the URL.
+    pub(crate) trusted: bool,
+    pub(crate) scope: &'a Scope,
+    pub(crate) headers: &'a [(&'a str, &'a str)],
+    pub(crate) content: Content<'a>,
+    /// The statuses that are a success.
+    pub(crate) good: &'a [u16],
+    pub(crate) asked: Asked<'a>,
+}
+
+/// A successful answer, and the URL and the host that gave it.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) response: Response,
+    pub(crate) url: Url,
     pub(crate) host: String,
+    /// Whether that was the registry itself, and no redirect had led away from it.
+    pub(crate) own: bool,
 }
 
 impl Shared {
-    /// One attempt. Authorization goes to the registry's own origin only, and no more once a redirect has left it.
-    pub(crate) fn get(self: &Arc<Self>, get: Get<'_>, cancel: &Cancel) -> Result<Answer, Failure> {
-        let object = get.asked.object();
-        let mut url = Url {
-            target: format!("/v2/{}/{}", get.name, get.path),
+    /// The URL of a path below the registry's own origin.
+    pub(crate) fn url(&self, target: String) -> Url {
+        Url {
+            target,
             ..self.base.clone()
-        };
-        let mut own = true;
-        let mut authorization = self.auth.header(get.name);
-        let (mut redirects, mut challenges) = (0, 0);
+        }
+    }
+
+    /// One attempt to read something.
+    pub(crate) fn get(&self, get: Get<'_>, cancel: &Cancel) -> Result<Answer, Failure> {
         let range = format!("bytes={}-", get.offset);
+        let mut headers = vec![("Accept", get.accept)];
+        if get.offset > 0 {
+            headers.push(("Range", &range));
+        }
+        let ask = Ask {
+            method: Method::Get,
+            url: &self.url(format!("/v2/{}/{}", get.name, get.path)),
+            trusted: true,
+            scope: &Scope::pull(get.name),
+            headers: &headers,
+            content: Content::Nothing,
+            good: &[200, 206],
+            asked: get.asked,
+        };
+        self.ask(ask, cancel)
+    }
+
+    /// One attempt. Authorization goes to the registry's own origin only, and no more once a redirect has left it.
+    pub(crate) fn ask(&self, ask: Ask<'_>, cancel: &Cancel) -> Result<Answer, Failure> {
+        let object = ask.asked.object();
+        let mut url = ask.url.clone();
+        let mut own = ask.trusted && url.same_origin(&self.base);
+        let mut authorization = self.auth.header(ask.scope);
+        let (mut redirects, mut challenges) = (0, 0);
         loop {
-            let mut headers = vec![("Accept", get.accept)];
-            if get.offset > 0 {
-                headers.push(("Range", &range));
-            }
+            let mut headers = ask.headers.to_vec();
             if own && let Some(value) = &authorization {
                 headers.push(("Authorization", value));
             }
             let request = Request {
+                method: ask.method,
                 url: &url,
                 headers: &headers,
-                form: None,
+                content: ask.content,
             };
             let mut response = self
                 .client
                 .send(&request, cancel)
                 .map_err(|trouble| refusal::trouble(object, &url.authority(), trouble))?;
             match response.head.status {
-                200 | 206 => {
+                status if ask.good.contains(&status) => {
                     let host = url.authority();
-                    return Ok(Answer { response, host });
+                    return Ok(Answer {
+                        response,
+                        url,
+                        host,
+                        own,
+                    });
                 }
-                301 | 302 | 303 | 307 | 308 => {
+                status @ (301 | 302 | 303 | 307 | 308)
+                    if ask.method.reads() || matches!(status, 307 | 308) =>
+                {
                     redirects += 1;
                     let next = redirect(object, &url, &response, redirects)?;
                     own = own && next.same_origin(&url);
@@ -89,8 +135,8 @@ impl Shared {
                     let context = Context {
                         client: &self.client,
                         registry: &self.base,
-                        name: get.name,
-                        repository: get.asked.repository(),
+                        scope: ask.scope,
+                        asked: ask.asked,
                         cancel,
                     };
                     let answer =
@@ -100,7 +146,7 @@ impl Shared {
                 }
                 _ => {
                     return Err(refusal::failure(
-                        get.asked,
+                        ask.asked,
                         &url.authority(),
                         own,
                         &mut response,
@@ -112,28 +158,40 @@ impl Shared {
 }
 
 fn redirect(object: &str, url: &Url, response: &Response, count: usize) -> Result<Url, Failure> {
-    let location = response.head.header("location").unwrap_or("");
-    let refused = |cause| RegistryError::Redirect {
-        object: object.to_owned(),
-        from: url.to_string(),
-        to: quote(location.split('?').next().unwrap_or("")),
-        cause,
-    };
     if count > MAX_REDIRECTS {
-        return Err(refused("there are more than 10 in a row").into());
+        let cause = "there are more than 10 in a row";
+        return Err(refused(object, url, response, cause).into());
     }
-    if location.is_empty() {
-        return Err(refused("it has no Location").into());
+    location(object, url, response)
+}
+
+/// Where the `Location` of an answer leads: from https never to plain http.
+pub(crate) fn location(object: &str, url: &Url, response: &Response) -> Result<Url, Failure> {
+    let text = response.head.header("location").unwrap_or("");
+    if text.is_empty() {
+        return Err(refused(object, url, response, "it has no Location").into());
     }
-    let next = url.join(location).map_err(refused)?;
+    let next = url
+        .join(text)
+        .map_err(|cause| refused(object, url, response, cause))?;
     if url.https && !next.https {
-        return Err(refused("it leads from https to plain http").into());
+        return Err(refused(object, url, response, "it leads from https to plain http").into());
     }
     Ok(next)
 }
 
+fn refused(object: &str, url: &Url, response: &Response, cause: &'static str) -> RegistryError {
+    let to = response.head.header("location").unwrap_or("");
+    RegistryError::Redirect {
+        object: object.to_owned(),
+        from: url.to_string(),
+        to: quote(to.split('?').next().unwrap_or("")),
+        cause,
+    }
+}
+
 /// Failing to drain costs a connection and nothing else: the next request makes its own.
-fn drain(response: &mut Response) {
+pub(crate) fn drain(response: &mut Response) {
     let mut ignored = Vec::new();
     if response.body.read_up_to(DRAIN, &mut ignored).is_err() {
         ignored.clear();

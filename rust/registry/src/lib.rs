@@ -1,8 +1,9 @@
-//! The OCI distribution protocol (specification 1.1, the pull category) over HTTP/1.1 and TLS.
+//! The OCI distribution protocol (specification 1.1: pull, push, content discovery) over HTTP/1.1 and TLS.
 //!
 //! ```text
 //! registry.rs   Registry: manifests, small blobs, opened blobs; the only public way in
 //! stream.rs     BlobStream: one blob as a reader that reconnects and resumes
+//! push.rs       blobs and manifests on their way to a registry
 //! exchange.rs   one request with redirects, credentials and retries
 //! auth.rs       the token cache and the token server's two protocols
 //! challenge.rs  the grammar of WWW-Authenticate
@@ -26,11 +27,13 @@ mod exchange;
 pub mod fuzzing;
 mod http;
 mod manifest;
+mod push;
 mod refusal;
 mod registry;
 mod stream;
 
 pub use error::RegistryError;
 pub use manifest::Manifest;
+pub use push::Upload;
 pub use registry::{Options, Registry, Repository};
 pub use stream::BlobStream;

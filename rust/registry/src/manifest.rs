@@ -61,10 +61,8 @@ pub(crate) fn media_type(
     if outline.schema_version == Some(1) {
         return Err(schema_1(object));
     }
-    let known =
-        |kind: &str| [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST].contains(&kind);
     let inside = outline.media_type.as_str();
-    match (known(&announced), inside) {
+    match (is_known(&announced), inside) {
         (true, "") => Ok(announced),
         (true, inside) if inside == announced => Ok(announced),
         (true, inside) => Err(bad(format!(
@@ -72,7 +70,7 @@ pub(crate) fn media_type(
             quote(inside)
         ))),
         // Plain file servers do not know these types: what the manifest says of itself counts.
-        (false, inside) if known(inside) => Ok(inside.to_owned()),
+        (false, inside) if is_known(inside) => Ok(inside.to_owned()),
         (false, "") if outline.manifests.is_some() => Ok(OCI_INDEX.to_owned()),
         (false, "") if outline.config.is_some() => Ok(OCI_MANIFEST.to_owned()),
         (false, inside) => Err(RegistryError::Unsupported {
@@ -88,6 +86,11 @@ pub(crate) fn media_type(
             hint: "; images are OCI manifests and indexes, and Docker's of schema 2",
         }),
     }
+}
+
+/// Whether a media type is that of a manifest or index which is taken.
+pub(crate) fn is_known(kind: &str) -> bool {
+    [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST].contains(&kind)
 }
 
 fn schema_1(object: &str) -> RegistryError {

@@ -22,19 +22,60 @@ pub(crate) enum Asked<'a> {
         object: &'a str,
         repository: &'a str,
     },
+    /// A change: a blob or manifest on its way to a repository.
+    Push {
+        object: &'a str,
+        repository: &'a str,
+    },
+    /// Whether credentials are good; the registry's URL.
+    Login { server: &'a str },
+    /// The search of a registry; its URL.
+    Search { server: &'a str },
 }
 
 impl<'a> Asked<'a> {
     pub(crate) fn object(&self) -> &'a str {
         match self {
-            Self::Manifest { object, .. } | Self::Blob { object, .. } => object,
+            Self::Manifest { object, .. }
+            | Self::Blob { object, .. }
+            | Self::Push { object, .. } => object,
+            Self::Login { server } | Self::Search { server } => server,
         }
     }
 
     pub(crate) fn repository(&self) -> &'a str {
         match self {
-            Self::Manifest { repository, .. } | Self::Blob { repository, .. } => repository,
+            Self::Manifest { repository, .. }
+            | Self::Blob { repository, .. }
+            | Self::Push { repository, .. } => repository,
+            Self::Login { server } | Self::Search { server } => server,
         }
+    }
+
+    pub(crate) fn is_login(&self) -> bool {
+        matches!(self, Self::Login { .. })
+    }
+}
+
+/// The error for a refusal that (other) credentials might change.
+pub(crate) fn denied(asked: Asked<'_>, unauthorized: bool, detail: String) -> RegistryError {
+    let repository = asked.repository().to_owned();
+    match asked {
+        Asked::Manifest { .. } | Asked::Blob { .. } => RegistryError::Denied {
+            repository,
+            unauthorized,
+            detail,
+        },
+        Asked::Push { .. } => RegistryError::PushDenied {
+            repository,
+            unauthorized,
+            detail,
+        },
+        Asked::Login { .. } | Asked::Search { .. } => RegistryError::BadCredentials {
+            server: repository.clone(),
+            repository,
+            detail,
+        },
     }
 }
 
@@ -109,11 +150,7 @@ pub(crate) fn failure(asked: Asked<'_>, host: &str, own: bool, response: &mut Re
     let host = host.to_owned();
     match status {
         // A host that we were redirected to denies the link, not the repository.
-        401 | 403 if own => Failure::Final(RegistryError::Denied {
-            repository: asked.repository().to_owned(),
-            unauthorized: status == 401,
-            detail,
-        }),
+        401 | 403 if own => Failure::Final(denied(asked, status == 401, detail)),
         404 if own => Failure::Final(match asked {
             Asked::Manifest { .. } => RegistryError::ManifestUnknown {
                 object,
@@ -123,6 +160,14 @@ pub(crate) fn failure(asked: Asked<'_>, host: &str, own: bool, response: &mut Re
                 object,
                 detail: known(detail, "blob unknown"),
             },
+            Asked::Push { .. } | Asked::Login { .. } | Asked::Search { .. } => {
+                RegistryError::Status {
+                    object,
+                    host,
+                    status,
+                    detail,
+                }
+            }
         }),
         408 | 425 | 429 | 500 | 502..=504 => match wait {
             Some(wait) if wait > MAX_WAIT => Failure::Final(RegistryError::RateLimited {
@@ -179,6 +224,10 @@ pub(crate) fn trouble(object: &str, host: &str, trouble: Trouble) -> Failure {
         Trouble::Cancelled => Failure::Final(RegistryError::Cancelled),
         Trouble::Tls(cause) => Failure::Final(error(cause)),
         Trouble::Protocol(cause) => Failure::Final(error(cause.to_owned())),
+        Trouble::Source(cause) => Failure::Final(RegistryError::Source {
+            object: object.to_owned(),
+            cause,
+        }),
         other => Failure::Transient(error(other.to_string()), Duration::ZERO),
     }
 }

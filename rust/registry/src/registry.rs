@@ -5,16 +5,25 @@ use std::time::Duration;
 
 use knarr_store::{Digest, LayerSource, LayerStream, Progress, StoreError};
 
-use crate::auth::{Auth, Credentials};
-use crate::error::{RegistryError, quote};
-use crate::exchange::{Answer, Get, Retries, Shared};
-use crate::http::{Cancel, Client, Url};
+use serde::Deserialize;
+
+use crate::auth::{Auth, Credentials, Scope};
+use crate::error::{Failure, RegistryError, quote};
+use crate::exchange::{Answer, Ask, Get, Retries, Shared, drain};
+use crate::http::{Cancel, Client, Content, Method, Url, encode_query};
 use crate::manifest::{self, Manifest};
+use crate::push::{Pushing, Upload};
 use crate::refusal::{self, Asked};
 use crate::stream::BlobStream;
 
 /// Attempts at a manifest: whoever waits for it waits for the first byte of everything.
 const MANIFEST_ATTEMPTS: u32 = 3;
+
+/// Repositories named in one token's scope, beside the one that is pushed to.
+const MAX_SOURCES: usize = 16;
+const TAGS_PAGE: u32 = 1000;
+const MAX_TAGS: usize = 10_000;
+const MAX_LIST: usize = 4 << 20;
 
 /// How to speak to a registry.
 #[derive(Clone)]
@@ -184,6 +193,186 @@ impl Registry {
         )
     }
 
+    /// Bring blobs to a repository, several at once, each only where it is not there already (specification, pushing blobs).
+    ///
+    /// `progress` shows each as waiting, uploading, done, exists or mounted; cancelled, it ends the push soon.
+    pub fn push(
+        &self,
+        repository: &str,
+        uploads: &[Upload],
+        progress: &Arc<Progress>,
+    ) -> Result<(), RegistryError> {
+        check_repository(repository)?;
+        let sources = uploads.iter().filter_map(|upload| upload.source.as_deref());
+        let mut sources: Vec<&str> = sources.collect();
+        sources.sort_unstable();
+        sources.dedup();
+        for source in &sources {
+            check_repository(source)?;
+        }
+        let pushing = Pushing {
+            shared: &self.shared,
+            name: repository,
+            named: &format!("{}/{repository}", self.host),
+            scope: &Scope::push(repository, sources.into_iter().take(MAX_SOURCES)),
+        };
+        pushing.run(uploads, progress)
+    }
+
+    /// Put a manifest or index, as it is, under a tag or its digest (specification, pushing manifests).
+    pub fn put_manifest(
+        &self,
+        repository: &str,
+        reference: &str,
+        media_type: &str,
+        bytes: &[u8],
+        progress: Option<Arc<Progress>>,
+    ) -> Result<(), RegistryError> {
+        check_repository(repository)?;
+        if reference.contains(':') {
+            reference.parse::<Digest>()?;
+        } else {
+            check_tag(reference)?;
+        }
+        if !manifest::is_known(media_type) {
+            return Err(RegistryError::Malformed {
+                what: "media type of a manifest",
+                name: quote(media_type),
+                expected: "expected one of the OCI and Docker schema 2 types",
+            });
+        }
+        let pushing = Pushing {
+            shared: &self.shared,
+            name: repository,
+            named: &format!("{}/{repository}", self.host),
+            scope: &Scope::push(repository, []),
+        };
+        pushing.manifest(reference, media_type, bytes, &Cancel::new(progress))
+    }
+
+    /// Every tag of a repository, in the registry's order (specification, content discovery): at most 10,000.
+    pub fn tags(&self, repository: &str) -> Result<Vec<String>, RegistryError> {
+        check_repository(repository)?;
+        let named = format!("{}/{repository}", self.host);
+        let first = format!("/v2/{repository}/tags/list?n={TAGS_PAGE}");
+        let (mut tags, mut url): (Vec<String>, _) = (Vec::new(), self.shared.url(first));
+        loop {
+            let asked = Asked::Manifest {
+                object: &named,
+                repository: &named,
+            };
+            let scope = Scope::pull(repository);
+            let (bytes, answer) = self.small(&url, &scope, asked, MAX_LIST)?;
+            let page: Tags = serde_json::from_slice(&bytes).map_err(|error| {
+                let cause = format!("its list of tags is malformed: {error}");
+                RegistryError::BadManifest {
+                    object: named.clone(),
+                    cause,
+                }
+            })?;
+            let before = tags.len();
+            for tag in page.tags.unwrap_or_default() {
+                check_tag(&tag)?;
+                tags.push(tag);
+            }
+            if tags.len() > MAX_TAGS {
+                return Err(RegistryError::TooLarge {
+                    object: format!("the list of tags of {named}"),
+                    limit: MAX_TAGS as u64,
+                });
+            }
+            let link = answer.response.head.header("link").and_then(next_page);
+            match link.map(|target| answer.url.join(target)) {
+                // A page without a tag would be followed for ever.
+                Some(Ok(next)) if next.same_origin(&self.shared.base) && tags.len() > before => {
+                    url = next;
+                }
+                _ => return Ok(tags),
+            }
+        }
+    }
+
+    /// Whether somebody answers `/v2/` at all, whatever credentials he wants.
+    pub fn ping(&self) -> Result<(), RegistryError> {
+        let url = self.shared.url("/v2/".to_owned());
+        let server = url.to_string();
+        let ask = Ask {
+            method: Method::Get,
+            url: &url,
+            trusted: false,
+            scope: &Scope::login(),
+            headers: &[],
+            content: Content::Nothing,
+            good: &[200, 401, 403, 404],
+            asked: Asked::Login { server: &server },
+        };
+        match self.shared.ask(ask, &Cancel::default()) {
+            Ok(mut answer) => {
+                drain(&mut answer.response);
+                Ok(())
+            }
+            Err(Failure::Final(error) | Failure::Transient(error, _)) => Err(error),
+        }
+    }
+
+    /// Whether the registry takes the credentials: the identity token that its token server gives for them, or nothing.
+    pub fn login(&self) -> Result<String, RegistryError> {
+        let url = self.shared.url("/v2/".to_owned());
+        let server = url.to_string();
+        let asked = Asked::Login { server: &server };
+        self.small(&url, &Scope::login(), asked, MAX_LIST)?;
+        Ok(self.shared.auth.identity().unwrap_or_default())
+    }
+
+    /// What `/v1/search` answers: JSON, not looked at (the search API of Docker's first registry, which Docker Hub kept).
+    pub fn search(&self, term: &str, limit: u32) -> Result<Vec<u8>, RegistryError> {
+        let target = format!("/v1/search?q={}&n={limit}", encode_query(term));
+        let url = self.shared.url(target);
+        let server = url.to_string();
+        let asked = Asked::Search { server: &server };
+        Ok(self.small(&url, &Scope::login(), asked, MAX_LIST)?.0)
+    }
+
+    /// A GET whose answer is short: its bytes, and the rest of the answer.
+    fn small(
+        &self,
+        url: &Url,
+        scope: &Scope,
+        asked: Asked<'_>,
+        limit: usize,
+    ) -> Result<(Vec<u8>, Answer), RegistryError> {
+        let ask = Ask {
+            method: Method::Get,
+            url,
+            trusted: true,
+            scope,
+            headers: &[("Accept", "application/json")],
+            content: Content::Nothing,
+            good: &[200],
+            asked,
+        };
+        let mut retries = Retries::new(MANIFEST_ATTEMPTS);
+        let cancel = Cancel::default();
+        loop {
+            let attempt = self.shared.ask(ask, &cancel).and_then(|mut answer| {
+                let mut bytes = Vec::new();
+                let complete = answer.response.body.read_up_to(limit, &mut bytes);
+                let object = asked.object();
+                match complete.map_err(|trouble| refusal::trouble(object, &answer.host, trouble))? {
+                    true => Ok((bytes, answer)),
+                    false => Err(Failure::Final(RegistryError::TooLarge {
+                        object: object.to_owned(),
+                        limit: limit as u64,
+                    })),
+                }
+            });
+            match attempt {
+                Ok(found) => return Ok(found),
+                Err(failure) => retries.pause(failure, &cancel)?,
+            }
+        }
+    }
+
     /// A repository as the store wants it when it unpacks an image: waits end soon after `progress` is cancelled.
     pub fn repository(
         &self,
@@ -234,6 +423,19 @@ pub(crate) fn into_store(error: RegistryError) -> StoreError {
         RegistryError::Cancelled => StoreError::Cancelled,
         other => StoreError::Source(Box::new(other)),
     }
+}
+
+#[derive(Deserialize)]
+struct Tags {
+    tags: Option<Vec<String>>,
+}
+
+/// The target of `<target>; rel="next"`.
+fn next_page(link: &str) -> Option<&str> {
+    let (target, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
+    rest.replace(' ', "")
+        .contains("rel=\"next\"")
+        .then_some(target)
 }
 
 fn read_manifest(object: &str, answer: &mut Answer) -> Result<Vec<u8>, crate::error::Failure> {

@@ -202,7 +202,7 @@ impl BlobStream {
             other => other?,
         };
         let skip = self.check(&answer)?;
-        let Answer { response, host } = answer;
+        let Answer { response, host, .. } = answer;
         let mut source = Source {
             body: response.body,
             host,

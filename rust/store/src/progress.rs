@@ -22,6 +22,10 @@ pub enum Phase {
     Done,
     /// It was there before.
     Exists,
+    /// Its bytes go out; done and total count them.
+    Uploading,
+    /// The other side took it from another repository.
+    Mounted,
 }
 
 impl Phase {
@@ -35,6 +39,8 @@ impl Phase {
             Self::Extracting => "extracting",
             Self::Done => "done",
             Self::Exists => "exists",
+            Self::Uploading => "uploading",
+            Self::Mounted => "mounted",
         }
     }
 
@@ -45,7 +51,10 @@ impl Phase {
             Self::Downloaded,
             Self::Extracting,
             Self::Done,
-        ][usize::from(number.min(4))]
+            Self::Exists,
+            Self::Uploading,
+            Self::Mounted,
+        ][usize::from(number.min(7))]
     }
 }
 
@@ -68,12 +77,8 @@ impl LayerProgress {
     /// The phase, bytes done, and bytes in all (0: not known).
     #[must_use]
     pub fn read(&self) -> (Phase, u64, u64) {
-        let phase = match self.phase.load(Ordering::Relaxed) {
-            5 => Phase::Exists,
-            number => Phase::from_number(number),
-        };
         (
-            phase,
+            Phase::from_number(self.phase.load(Ordering::Relaxed)),
             self.done.load(Ordering::Relaxed),
             self.total.load(Ordering::Relaxed),
         )
@@ -84,6 +89,11 @@ impl LayerProgress {
         self.done.store(0, Ordering::Relaxed);
         self.total.store(total, Ordering::Relaxed);
         self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Says how many bytes are done in all.
+    pub fn reach(&self, bytes: u64) {
+        self.done.store(bytes, Ordering::Relaxed);
     }
 
     /// Counts bytes.

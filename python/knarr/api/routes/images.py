@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aiohttp import web
 
 from knarr import credentials
+from knarr.api import reply
 from knarr.api.wire import images as wire
 from knarr.errors import InvalidArgument, KnarrError, Unsupported
 
@@ -45,15 +46,16 @@ class _Routes:
             web.post("/images/create", self.create),
             web.post("/images/load", self.load),
             web.post("/images/prune", self.prune),
-            web.get("/images/search", _later("searching registries")),
+            web.get("/images/search", self.search),
             web.get("/images/get", self.save),
             web.get(f"{name}/get", self.save),
             web.get(f"{name}/json", self.inspect),
             web.get(f"{name}/history", self.history),
             web.post(f"{name}/tag", self.tag),
-            web.post(f"{name}/push", _later("pushing images")),
+            web.post(f"{name}/push", self.push),
             web.delete(name, self.remove),
-            web.get("/distribution/{name:.+}/json", _later("looking at a registry's images")),
+            web.get("/distribution/{name:.+}/json", self.distribution),
+            web.post("/auth", self.login),
         ]
 
     async def list(self, request: web.Request) -> web.Response:
@@ -95,10 +97,31 @@ class _Routes:
         auth = credentials.decode_header(request.headers.get("X-Registry-Auth", ""))
         return await _streamed(request, lambda emit: self._images.pull(reference, platform, auth, emit))
 
+    async def push(self, request: web.Request) -> web.StreamResponse:
+        reference = wire.push_reference(request.match_info["name"], request.query.get("tag", ""))
+        platform = wire.platform(request.query.get("platform"))
+        auth = credentials.decode_header(request.headers.get("X-Registry-Auth", ""))
+        return await _streamed(request, lambda emit: self._images.push(reference, platform, auth, emit))
+
+    async def search(self, request: web.Request) -> web.Response:
+        query = request.query
+        limit = wire.limit(query.get("limit", ""))
+        auth = credentials.decode_header(request.headers.get("X-Registry-Auth", ""))
+        return web.json_response(await self._images.search(query.get("term", ""), limit, wire.filters(query), auth))
+
+    async def distribution(self, request: web.Request) -> web.Response:
+        auth = credentials.decode_header(request.headers.get("X-Registry-Auth", ""))
+        return web.json_response(await self._images.distribution(request.match_info["name"], auth))
+
+    async def login(self, request: web.Request) -> web.Response:
+        domain, auth = wire.login(await reply.body(request))
+        token = await self._images.login(domain, auth)
+        return web.json_response({"Status": "Login Succeeded", "IdentityToken": token})
+
     async def save(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info.get("name")
         names = [name] if name else [part for value in request.query.getall("names", []) for part in value.split(",")]
-        pieces = self._images.save(names, wire.platform(request.query.get("platform")))
+        pieces = self._images.save(names, wire.platforms(request.query.getall("platform", [])))
         response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
         try:
             async with contextlib.aclosing(pieces):
@@ -116,7 +139,7 @@ class _Routes:
         return response
 
     async def load(self, request: web.Request) -> web.StreamResponse:
-        platform = wire.platform(request.query.get("platform"))
+        platforms = wire.platforms(request.query.getall("platform", []))
         quiet = wire.boolean(request.query, "quiet")
 
         async def load(emit: Emit) -> None:
@@ -124,16 +147,9 @@ class _Routes:
                 if not quiet or "stream" in message:
                     await emit(message)
 
-            await self._images.load(request.content.iter_chunked(CHUNK), tell, platform)
+            await self._images.load(request.content.iter_chunked(CHUNK), tell, platforms)
 
         return await _streamed(request, load)
-
-
-def _later(what: str) -> Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]]:
-    async def refuse(_: web.Request) -> web.StreamResponse:
-        raise Unsupported(f"{what} is not supported by this version of knarr")
-
-    return refuse
 
 
 async def _streamed(request: web.Request, work: Callable[[Emit], Coroutine[Any, Any, Any]]) -> web.StreamResponse:

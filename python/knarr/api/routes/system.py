@@ -68,12 +68,6 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     async def show(request: web.Request) -> web.StreamResponse:
         return reply.reply(INFO.of(info(engine), reply.version(request)))
 
-    async def auth(_: web.Request) -> web.StreamResponse:
-        raise Unsupported(
-            "logging in through the daemon is not supported by knarr yet: "
-            "write the credentials to ~/.docker/config.json, or name a credential helper there"
-        )
-
     async def prune_builds(_: web.Request) -> web.StreamResponse:
         return reply.reply({"CachesDeleted": None, "SpaceReclaimed": 0})  # nothing is ever built; system prune asks
 
@@ -82,7 +76,6 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         web.head("/_ping", ping),
         web.get("/version", version),
         web.get("/info", show),
-        web.post("/auth", auth),
         web.post("/build/prune", prune_builds),
         *(web.route("*", path, _refusal(what)) for path, what in _LATER),
     ]

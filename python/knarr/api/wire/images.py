@@ -6,13 +6,15 @@ import json
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from knarr import credentials
 from knarr.engine.images.config import parse_time
 from knarr.errors import InvalidArgument, Unsupported
 from knarr.types import Platform, Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from knarr.credentials import Credential
     from knarr.engine.images import Image, Images
 
 MAX_FILTERS = 64 << 10
@@ -159,6 +161,11 @@ def platform(text: str | None) -> str | None:
         raise InvalidArgument("invalid platform: a JSON object with os and architecture is asked for") from None
 
 
+def platforms(values: Sequence[str]) -> list[str]:
+    """Every platform of a repeated parameter."""
+    return [found for value in values if (found := platform(value))]
+
+
 def pull_reference(query: Mapping[str, str]) -> str:
     """The reference that fromImage and tag mean together. A digest in fromImage wins, then tag."""
     name, tag = query.get("fromImage", ""), query.get("tag", "")
@@ -172,6 +179,29 @@ def pull_reference(query: Mapping[str, str]) -> str:
     if ":" in tag:
         return f"{reference.repository}@{tag}"
     return str(reference.with_tag(tag))
+
+
+def push_reference(name: str, tag: str) -> Reference:
+    """The reference that a name in the path and `tag` mean together; without a tag: all of a repository."""
+    reference = Reference.parse(name)
+    return reference.with_tag(tag) if tag else reference
+
+
+def limit(text: str) -> int:
+    """How many results are asked for; 0 where nothing was said."""
+    if text and not (text.isdecimal() and len(text) <= 9):
+        raise InvalidArgument(f"invalid limit specified: {text[:100]}")
+    return int(text or 0)
+
+
+def login(body: dict[str, Any]) -> tuple[str, Credential]:
+    """The registry of an AuthConfig, and the credential in it."""
+    address = body.get("serveraddress") or ""
+    if not isinstance(address, str):
+        raise InvalidArgument("invalid auth config: serveraddress is not a string")
+    host = address.removeprefix("https://").removeprefix("http://").partition("/")[0]
+    domain = "docker.io" if host in {"", "index.docker.io", "registry-1.docker.io"} else host
+    return domain, credentials.from_object(body, "invalid auth config") or credentials.ANONYMOUS
 
 
 def _last_comment(document: Mapping[str, Any]) -> str:

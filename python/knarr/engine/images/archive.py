@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from knarr.engine.images.document import MAX_VALUES
-from knarr.engine.images.fetch import describe
+from knarr.engine.images.fetch import attestations, describe, statements
 from knarr.engine.images.manifest import (
+    CONFIG_TYPES,
     INDEX_TYPES,
     MANIFEST_TYPES,
     MAX_CONFIG,
@@ -30,12 +31,13 @@ from knarr.engine.images.manifest import (
     Manifest,
     parse,
     select,
+    write_manifest,
 )
 from knarr.errors import Corrupt, InvalidArgument, NotFound
 from knarr.types import Digest, Platform, Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from knarr.engine.images.ledger import Candidate
 
@@ -54,10 +56,22 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """One image of an archive, and what it is to be called; no references: by its ID only."""
+    """One image of an archive, and what it is to be called; no references: by its ID only.
+
+    beside: it came along with another that has the names, out of the same index, for another platform.
+    """
 
     candidate: Candidate
     references: tuple[Reference, ...]
+    beside: bool = False
+
+
+class Leaf(NamedTuple):
+    """A manifest below an index: its entry, the documents that lead to it, and what the index has about it."""
+
+    entry: Descriptor
+    documents: dict[str, bytes]
+    about: list[Descriptor]
 
 
 class Archive:
@@ -75,17 +89,17 @@ class Archive:
         self._read = read
         self._head = head
 
-    def images(self, platform: Platform | None) -> list[Found]:
-        """Every image in the archive for a platform; None: as they are, and this machine's where there is a choice.
+    def images(self, platforms: Sequence[Platform]) -> list[Found]:
+        """Every image in the archive for some platforms; none: for all, and this machine's has the names of an index.
 
         Corrupt for what is malformed or incomplete; NotFound where no image is for the platform.
         """
         if "oci-layout" in self._entries and "index.json" in self._entries:
-            return self._oci(platform)
+            return self._oci(platforms)
         if "manifest.json" in self._entries:
-            return self._docker(platform)
+            return self._docker(platforms)
         if "index.json" in self._entries:
-            return self._oci(platform)
+            return self._oci(platforms)
         raise Corrupt(
             "the archive holds no image: it has neither index.json (an OCI layout) nor manifest.json (docker save)"
         )
@@ -116,7 +130,7 @@ class Archive:
 
     # OCI layouts
 
-    def _oci(self, platform: Platform | None) -> list[Found]:
+    def _oci(self, platforms: Sequence[Platform]) -> list[Found]:
         index = parse(self._file("index.json", MAX_MANIFEST, "the index")[1], OCI_INDEX, "index.json")
         if not isinstance(index, Index):
             raise Corrupt("index.json is not an index")
@@ -128,46 +142,108 @@ class Archive:
             raise Corrupt("index.json lists no image")
         found: dict[str, Found] = {}
         for name, entries in groups.items():
-            for entry in _choose(index, name, entries, platform):
-                candidate = self._descend(entry, platform)
-                references = (*(found[candidate.id].references if candidate.id in found else ()), *_references(name))
-                found[candidate.id] = Found(candidate, references)
+            for entry in _choose(index, name, entries, platforms):
+                for number, candidate in enumerate(self._descend(entry, platforms)):
+                    known = found.get(candidate.id)
+                    references = (*(known.references if known else ()), *(() if number else _references(name)))
+                    beside = number > 0 and (known is None or known.beside)
+                    found[candidate.id] = Found(candidate, references, beside)
         return list(found.values())
 
-    def _descend(self, entry: Descriptor, platform: Platform | None) -> Candidate:
-        """From an entry of index.json to an image, through other indexes where it is one."""
-        wanted = platform or Platform.host()
-        documents: dict[str, bytes] = {}
-        for _ in range(MAX_NESTING + 1):
-            if entry.digest in documents:
-                raise Corrupt(f"the index {entry.digest} leads back to itself")
-            data = self._blob(entry, MAX_MANIFEST, "the manifest")
-            documents[entry.digest] = data
-            parsed = parse(data, entry.media_type, f"the manifest {entry.digest}")
-            if isinstance(parsed, Manifest):
-                return self._image(parsed, entry.digest, documents, platform)
-            entry = select(parsed, wanted, strict=platform is not None, usable=self._has)
-        raise Corrupt(f"index.json leads to an index more than {MAX_NESTING} deep")
+    def _descend(self, entry: Descriptor, platforms: Sequence[Platform]) -> list[Candidate]:
+        """From an entry of index.json to its images, through other indexes where it is one: the best one first."""
+        data = self._blob(entry, MAX_MANIFEST, "the manifest")
+        parsed = parse(data, entry.media_type, f"the manifest {entry.digest}")
+        documents = {str(entry.digest): data}
+        if isinstance(parsed, Manifest):
+            return [self._image(parsed, entry.digest, documents, platforms)]
+        leaves = self._leaves(parsed, documents)
+        among = Index(parsed.media_type, tuple(leaf.entry for leaf in leaves))
+        wanted = platforms or [Platform.host()]
+        chosen = [select(among, platform, strict=bool(platforms), usable=self._has) for platform in wanted]
+        found = {
+            leaf.entry.digest: self._leaf(leaf, platforms) for one in chosen for leaf in leaves if leaf.entry == one
+        }
+        if not platforms:  # whatever else is all here comes along
+            for leaf in leaves:
+                if leaf.entry.digest not in found and self._is_whole(leaf):
+                    found[leaf.entry.digest] = self._leaf(leaf, platforms)
+        return list(found.values())
+
+    def _leaves(self, index: Index, documents: dict[str, bytes]) -> list[Leaf]:
+        """The images below an index, each with the documents that lead to it."""
+        found: list[Leaf] = []
+        for entry in index.manifests:
+            if entry.is_about_an_image or entry.media_type not in MANIFEST_TYPES | INDEX_TYPES:
+                continue
+            if entry.media_type in MANIFEST_TYPES:
+                found.append(Leaf(entry, documents, attestations(index, entry.digest)))
+            elif self._has(entry):
+                if entry.digest in documents:
+                    raise Corrupt(f"the index {entry.digest} leads back to itself")
+                if len(documents) >= MAX_NESTING:
+                    raise Corrupt(f"index.json leads to an index more than {MAX_NESTING} deep")
+                data = self._blob(entry, MAX_MANIFEST, "the index")
+                inner = parse(data, entry.media_type, f"the index {entry.digest}")
+                if isinstance(inner, Index):
+                    found += self._leaves(inner, {**documents, str(entry.digest): data})
+            if len(found) > MAX_IMAGES:
+                raise Corrupt(f"an index lists more than {MAX_IMAGES} images")
+        return found
+
+    def _leaf(self, leaf: Leaf, platforms: Sequence[Platform]) -> Candidate:
+        entry = leaf.entry
+        data = self._blob(entry, MAX_MANIFEST, "the manifest")
+        parsed = parse(data, entry.media_type, f"the manifest {entry.digest}")
+        if isinstance(parsed, Index):
+            raise Corrupt(f"the manifest {entry.digest} is an index")
+        candidate = self._image(parsed, entry.digest, {**leaf.documents, str(entry.digest): data}, platforms)
+        for about in leaf.about:
+            if self._has(about):
+                candidate.documents.update(self._attestation(about))
+        return candidate
+
+    def _attestation(self, entry: Descriptor) -> dict[str, bytes]:
+        data = self._blob(entry, MAX_MANIFEST, "the attestation")
+        blobs = statements(parse(data, entry.media_type, f"the attestation {entry.digest}", lenient=True))
+        if not all(self._has(blob) for blob in blobs):
+            return {}
+        return {str(entry.digest): data} | {
+            str(blob.digest): self._blob(blob, blob.size, "the statement") for blob in blobs
+        }
+
+    def _is_whole(self, leaf: Leaf) -> bool:
+        """Whether an image is in the archive with all that it needs, and is one that runs here at all."""
+        entry = leaf.entry
+        if not self._has(entry) or (entry.platform is not None and entry.platform.os != "linux"):
+            return False
+        parsed = parse(self._blob(entry, MAX_MANIFEST, "the manifest"), entry.media_type, lenient=True)
+        if isinstance(parsed, Index) or parsed.config.media_type not in CONFIG_TYPES:
+            return False
+        return all(self._has(blob) for blob in (parsed.config, *parsed.layers))
 
     def _image(
-        self, manifest: Manifest, digest: str, documents: dict[str, bytes], platform: Platform | None
+        self, manifest: Manifest, digest: str, documents: dict[str, bytes], platforms: Sequence[Platform]
     ) -> Candidate:
         config = self._blob(manifest.config, MAX_CONFIG, "the image config")
         candidate = describe(manifest, digest, config, documents)
-        _check_platform(candidate, platform)
+        if platforms and not _fits(candidate, platforms):
+            raise NotFound(
+                f"the archive's image {candidate.id} is for {candidate.config.platform}, not for {_listed(platforms)}"
+            )
         for layer in manifest.layers:
             self._verify(layer, "the layer")
         return candidate
 
     # docker save
 
-    def _docker(self, platform: Platform | None) -> list[Found]:
+    def _docker(self, platforms: Sequence[Platform]) -> list[Found]:
         _, data = self._file("manifest.json", MAX_MANIFEST, "the list of images")
         found: dict[str, Found] = {}
         for number, item in enumerate(_list_of_images(data)):
             what = f"manifest.json[{number}]"
             candidate = self._saved(item, what)
-            if platform is not None and candidate.config.platform not in platform.candidates(strict=True):
+            if platforms and not _fits(candidate, platforms):
                 continue
             tags = item.get("RepoTags") or []
             if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
@@ -175,7 +251,7 @@ class Archive:
             before = found[candidate.id].references if candidate.id in found else ()
             found[candidate.id] = Found(candidate, (*before, *(_tag(tag, what) for tag in tags)))
         if not found:
-            raise NotFound(f"the archive has no image for {platform}")
+            raise NotFound(f"the archive has no image for {_listed(platforms)}")
         return list(found.values())
 
     def _saved(self, item: dict[str, Any], what: str) -> Candidate:
@@ -200,21 +276,6 @@ class Archive:
         document = write_manifest(manifest)
         digest = "sha256:" + hashlib.sha256(document).hexdigest()
         return describe(manifest, digest, config, {digest: document})
-
-
-def write_manifest(manifest: Manifest) -> bytes:
-    """An OCI manifest as bytes, the same for the same manifest."""
-    document = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": _plain(manifest.config),
-        "layers": [_plain(layer) for layer in manifest.layers],
-    }
-    return json.dumps(document, separators=(",", ":")).encode()
-
-
-def _plain(descriptor: Descriptor) -> dict[str, Any]:
-    return {"mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size}
 
 
 def _list_of_images(data: bytes) -> list[dict[str, Any]]:
@@ -256,22 +317,25 @@ def _tag(text: str, what: str) -> Reference:
     return reference
 
 
-def _choose(index: Index, name: str, entries: list[Descriptor], platform: Platform | None) -> list[Descriptor]:
-    """Of entries under one name the one for the platform; of nameless ones every one for the platform."""
-    if len(entries) == 1 and (platform is None or entries[0].platform is None):
+def _choose(index: Index, name: str, entries: list[Descriptor], platforms: Sequence[Platform]) -> list[Descriptor]:
+    """Of entries under one name those for the platforms; of nameless ones all that are."""
+    if len(entries) == 1 and (not platforms or entries[0].platform is None):
         return entries
-    wanted = platform or Platform.host()
-    if not name:
-        fitting = wanted.candidates(strict=platform is not None)
-        chosen = [entry for entry in entries if entry.platform is None or entry.platform in fitting]
-        if chosen:
-            return chosen
-    return [select(Index(index.media_type, tuple(entries)), wanted, strict=platform is not None)]
+    found: dict[str, Descriptor] = {}
+    for wanted in platforms or [Platform.host()]:
+        fitting = wanted.candidates(strict=bool(platforms))
+        chosen = [entry for entry in entries if entry.platform is None or entry.platform in fitting] if not name else []
+        for entry in chosen or [select(Index(index.media_type, tuple(entries)), wanted, strict=bool(platforms))]:
+            found.setdefault(entry.digest, entry)
+    return list(found.values())
 
 
-def _check_platform(candidate: Candidate, platform: Platform | None) -> None:
-    if platform is not None and candidate.config.platform not in platform.candidates(strict=True):
-        raise NotFound(f"the archive's image {candidate.id} is for {candidate.config.platform}, not for {platform}")
+def _fits(candidate: Candidate, platforms: Sequence[Platform]) -> bool:
+    return any(candidate.config.platform in platform.candidates(strict=True) for platform in platforms)
+
+
+def _listed(platforms: Sequence[Platform]) -> str:
+    return ", ".join(map(str, platforms))
 
 
 def blob_reader(paths: Callable[[str], str]) -> Callable[[str], bytes]:

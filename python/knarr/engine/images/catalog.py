@@ -44,11 +44,18 @@ class Image:
     layers: tuple[Layer, ...]  # lowest first
     manifest_digest: str
     manifest_type: str
-    blobs: tuple[str, ...]  # manifest, config, index
+    blobs: tuple[
+        str, ...
+    ]  # what its name meant where it came from (an index or its manifest); then manifest, config ...
     tagged: int  # ns since the epoch
     complete: bool  # False: a snapshot was missing at the start, and the image is not to be used
     references: tuple[str, ...] = ()  # familiar: "busybox:latest"
     repo_digests: tuple[str, ...] = ()  # familiar: "busybox@sha256:..."
+
+    @property
+    def index(self) -> str | None:
+        """The digest of the index that it came from, where it came from one."""
+        return self.blobs[0] if self.blobs and self.blobs[0] != self.manifest_digest else None
 
     @property
     def pieces(self) -> set[Piece]:
@@ -65,6 +72,7 @@ class Catalog:
         self._tags: dict[str, set[str]] = {}  # and back
         self._digests: dict[tuple[str, str], list[str]] = {}  # (repository, digest) → image IDs
         self._origins: dict[str, set[tuple[str, str]]] = {}  # and back
+        self._families: dict[str, set[str]] = {}  # digest of an index → IDs of the images that came from it
         self._uses: Counter[Piece] = Counter()
         self.layers: dict[str, LayerRecord] = {}  # by chain ID
 
@@ -94,7 +102,10 @@ class Catalog:
         old = self._images.get(image.id)
         if old is not None:
             self._uses.subtract(old.pieces)
+            self._leave_family(old)
         self._uses.update(image.pieces)
+        if image.index:
+            self._families.setdefault(image.index, set()).add(image.id)
         self._images[image.id] = image
         self._rename(image.id)
 
@@ -105,6 +116,7 @@ class Catalog:
         for key in list(self._origins.get(image_id, ())):
             self.unname_digest(*key, image_id)
         image = self._images.pop(image_id)
+        self._leave_family(image)
         self._uses.subtract(image.pieces)
         for piece in image.pieces:
             if not self._uses[piece]:
@@ -148,6 +160,36 @@ class Catalog:
         """The (repository, digest) pairs of an image, in order."""
         return sorted(self._origins.get(image_id, ()))
 
+    def family(self, image: Image) -> list[Image]:
+        """The images that came from the same index, for one platform each; this one first."""
+        others = self._families.get(image.index or "", set()) - {image.id}
+        return [image, *(self._images[other] for other in sorted(others))]
+
+    def is_named(self, image: Image) -> bool:
+        """Whether a tag points at the image, or at one that came from the same index."""
+        return any(one.references for one in self.family(image))
+
+    def stands_in(self, image: Image) -> bool:
+        """Whether the image is listed with another of its family, which has the tag."""
+        return not image.references and any(one.references for one in self.family(image))
+
+    def tags_of(self, repository: str) -> list[Reference]:
+        """Every tag of a repository, in order."""
+        prefix = f"{repository}:"
+        return [Reference.parse(name) for name in sorted(self._references) if name.startswith(prefix)]
+
+    def sources(self, target: Reference, blobs: Container[str]) -> dict[str, str]:
+        """For blobs, another repository of the target's registry that they were pulled from or pushed to."""
+        found: dict[str, str] = {}
+        for image_id, origins in self._origins.items():
+            for repository, _ in sorted(origins):
+                domain, _, path = repository.partition("/")
+                if domain == target.domain and path != target.path:
+                    for layer in self._images[image_id].layers:
+                        if layer.blob in blobs:
+                            found.setdefault(layer.blob, path)
+        return found
+
     def layer(self, chain_id: str) -> Layer | None:
         """A recorded layer as the images that have it were unpacked from it."""
         known = self.layers.get(chain_id)
@@ -172,14 +214,14 @@ class Catalog:
             image = self._images.get(f"sha256:{match[1]}")
             if image is None:
                 raise NotFound(f"No such image: {text}")
-            return _of_platform(image, text, platform)
+            return self._of_platform(image, text, platform)
         reference = Reference.parse(text).with_default_tag()
         image = self._named(reference, platform)
         if image is None and match:
             image = self._beginning(match[1], text)
         if image is None:
             raise NotFound(f"No such image: {reference.familiar}")
-        return _of_platform(image, text, platform)
+        return self._of_platform(image, text, platform)
 
     def name_in(self, text: str) -> Reference | None:
         """The name that `text` is, where an image has that name; None where it was found by its ID."""
@@ -206,6 +248,26 @@ class Catalog:
             raise InvalidArgument(f"image ID {text} is ambiguous: {len(found)} images begin so ({listed}); write more")
         return found[0] if found else None
 
+    def _of_platform(self, image: Image, text: str, platform: Platform | None) -> Image:
+        if platform is None:
+            return image
+        family = self.family(image)
+        for wanted in platform.candidates(strict=True):
+            for one in family:
+                if one.platform == wanted:
+                    return one
+        raise NotFound(
+            f"image with reference {text} was found but its platform ({image.platform}) "
+            f"does not match the specified platform ({platform})"
+        )
+
+    def _leave_family(self, image: Image) -> None:
+        if image.index:
+            family = self._families[image.index]
+            family.discard(image.id)
+            if not family:
+                del self._families[image.index]
+
     def _rename(self, image_id: str) -> None:
         image = self._images.get(image_id)
         if image is None:
@@ -216,15 +278,6 @@ class Catalog:
         )
         if (references, digests) != (image.references, image.repo_digests):
             self._images[image_id] = replace(image, references=references, repo_digests=digests)
-
-
-def _of_platform(image: Image, text: str, platform: Platform | None) -> Image:
-    if platform is not None and image.platform not in platform.candidates(strict=True):
-        raise NotFound(
-            f"image with reference {text} was found but its platform ({image.platform}) "
-            f"does not match the specified platform ({platform})"
-        )
-    return image
 
 
 def image_of(record: ImageRecord, snapshot_path: Callable[[str], str], present: Container[str] | None = None) -> Image:

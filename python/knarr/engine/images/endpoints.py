@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from knarr.config import RegistrySettings
 
 HUB = "registry-1.docker.io"
+SEARCH_HUB = "index.docker.io"
 
 
 class Endpoint(NamedTuple):

@@ -7,17 +7,18 @@ specification, image-layout.md; POSIX pax for the tar around it.
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import contextlib
 import json
 import os
 import tarfile
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.images.archive import FULL_NAME, REF_NAME, write_manifest
-from knarr.engine.images.catalog import Piece
-from knarr.engine.images.manifest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, parse
-from knarr.errors import Corrupt, InvalidArgument
-from knarr.types import Digest, Reference
+from knarr.engine.images.archive import FULL_NAME, REF_NAME
+from knarr.engine.images.contents import contents_of
+from knarr.engine.images.manifest import OCI_INDEX
+from knarr.errors import Corrupt, InvalidArgument, NotFound
+from knarr.types import Reference
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -28,49 +29,66 @@ if TYPE_CHECKING:
     from knarr.types import Platform
 
 CHUNK = 1 << 20
-Chosen = list[tuple["Image", list[Reference]]]
 
 
-def choose(catalog: Catalog, names: Sequence[str], platform: Platform | None) -> Chosen:
+@dataclass(frozen=True)
+class Chosen:
+    """Images that came from one index, or a single one, and the tags to write for them."""
+
+    images: list[Image]
+    references: list[Reference]
+    whole: bool  # with the index, and with what else is here of it
+
+
+def choose(catalog: Catalog, names: Sequence[str], platforms: Sequence[Platform]) -> list[Chosen]:
     """The images that names mean, each with the tags to write: a repository means all its tags.
 
-    NotFound, InvalidArgument.
+    Without platforms an image goes with all that is here of the index it came from. NotFound, InvalidArgument.
     """
-    chosen: dict[str, tuple[Image, list[Reference]]] = {}
+    chosen: dict[str, Chosen] = {}
     for name in names:
-        found = _of_repository(catalog, name, platform)
-        if not found:
-            image = catalog.find(name, platform)
-            reference = catalog.name_in(name)
-            found = [(image, [reference] if reference is not None and reference.tag else [])]
-        for image, references in found:
-            known = chosen.setdefault(image.id, (image, []))[1]
+        for image, references in _meant(catalog, name):
+            members = _members(catalog, image, name, platforms)
+            known = chosen.setdefault(members[0].id, Chosen(members, [], whole=not platforms)).references
             known.extend(other for other in references if other not in known)
     if not chosen:
         raise InvalidArgument("no image is named: say which ones to save")
     return list(chosen.values())
 
 
-def _of_repository(catalog: Catalog, name: str, platform: Platform | None) -> Chosen:
-    """Every tag of a repository that is named without one; nothing for any other name."""
-    try:
+def _meant(catalog: Catalog, name: str) -> list[tuple[Image, list[Reference]]]:
+    """Every tag of a repository that is named without one, else the one image."""
+    with contextlib.suppress(InvalidArgument):  # an ID of 64 digits; the look-up says what is wrong with others
         reference = Reference.parse(name)
-    except InvalidArgument:  # an ID of 64 digits; the look-up says what is wrong with others
-        return []
-    if reference.tag or reference.digest:
-        return []
-    repository, fitting = reference.repository, platform.candidates(strict=True) if platform else None
-    found = [
-        (image, [reference for reference in catalog.references_of(image.id) if reference.repository == repository])
-        for image in catalog
-        if fitting is None or image.platform in fitting
-    ]
-    return [(image, references) for image, references in found if references]
+        if not reference.tag and not reference.digest:
+            tags: dict[str, list[Reference]] = {}
+            for tag in catalog.tags_of(reference.repository):
+                tags.setdefault(catalog.target(tag) or "", []).append(tag)
+            if tags:
+                return [(image, found) for image_id, found in tags.items() if (image := catalog.get(image_id))]
+    image = catalog.find(name)
+    named = catalog.name_in(name)
+    return [(image, [named] if named is not None and named.tag else [])]
 
 
-async def archive(store: Store, pieces: Pieces, chosen: Chosen) -> AsyncGenerator[bytes, None]:
+def _members(catalog: Catalog, image: Image, name: str, platforms: Sequence[Platform]) -> list[Image]:
+    family = catalog.family(image)
+    if not platforms:
+        return family
+    found: list[Image] = []
+    for platform in platforms:
+        fitting = [one for wanted in platform.candidates(strict=True) for one in family if one.platform == wanted]
+        if not fitting:
+            raise NotFound(
+                f"image with reference {name} was found but does not provide the specified platform ({platform})"
+            )
+        found += [one for one in fitting[:1] if one not in found]
+    return found
+
+
+async def archive(store: Store, pieces: Pieces, chosen: Sequence[Chosen]) -> AsyncGenerator[bytes, None]:
     """The archive in pieces. Corrupt where a blob is missing, before the first piece."""
-    held = {piece for image, _ in chosen for piece in image.pieces if piece.kind == "blob"}
+    held = {piece for one in chosen for image in one.images for piece in image.pieces if piece.kind == "blob"}
     async with pieces.lease(held):
         documents, blobs = await asyncio.to_thread(_contents, store, chosen)
         for name, data in documents.items():
@@ -84,46 +102,41 @@ async def archive(store: Store, pieces: Pieces, chosen: Chosen) -> AsyncGenerato
         yield bytes(2 * tarfile.BLOCKSIZE)
 
 
-def _contents(store: Store, chosen: Chosen) -> tuple[dict[str, bytes], dict[str, int]]:
+def _contents(store: Store, chosen: Sequence[Chosen]) -> tuple[dict[str, bytes], dict[str, int]]:
     """The small files by name, and the blobs with their sizes."""
     documents: dict[str, bytes] = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}'}
     blobs: dict[str, int] = {}
     entries: list[dict[str, Any]] = []
     saved: list[dict[str, Any]] = []
-    for image, references in chosen:
-        manifest = _manifest(store, image)
-        digest = "sha256:" + hashlib.sha256(manifest).hexdigest()
-        documents[f"blobs/sha256/{digest[7:]}"] = manifest
-        for name in (image.id, *(layer.blob for layer in image.layers)):
-            size = store.blob_size(name)
-            if size is None:
-                raise Corrupt(f"image {image.id} cannot be saved: its blob {name} is missing; pull or load it again")
-            blobs[name] = size
-        media_type = json.loads(manifest).get("mediaType", OCI_MANIFEST)
-        entry = {"mediaType": media_type, "digest": digest, "size": len(manifest), "platform": _platform(image)}
-        names = [{FULL_NAME: str(reference), REF_NAME: reference.tag} for reference in references]
-        entries += [{**entry, "annotations": name} for name in names] or [entry]
+    for one in chosen:
+        tops = []
+        for image in one.images:
+            own = contents_of(store, image, whole=False)
+            if own.missing:
+                raise Corrupt(
+                    f"image {image.id} cannot be saved: its blob {own.missing[0]} is missing; pull or load it again"
+                )
+            whole = contents_of(store, image, whole=True) if one.whole else own
+            # Where its layers are here under other blobs than the index says, the index leads nowhere.
+            found = whole if any(document == own.documents[-1] for document in whole.documents) else own
+            for document in found.documents:
+                documents[f"blobs/sha256/{document.digest[7:]}"] = document.data
+            blobs |= found.blobs
+            entry = {**found.documents[-1].descriptor()}
+            if not found.is_index:
+                entry["platform"] = _platform(image)
+            if entry not in tops:
+                tops.append(entry)
+        names = [{FULL_NAME: str(reference), REF_NAME: reference.tag} for reference in one.references]
+        entries += [{**top, "annotations": name} for top in tops for name in names] or tops
         saved.append({
-            "Config": f"blobs/sha256/{image.id[7:]}",
-            "RepoTags": [reference.familiar for reference in references] or None,
-            "Layers": [f"blobs/sha256/{layer.blob[7:]}" for layer in image.layers],
+            "Config": f"blobs/sha256/{one.images[0].id[7:]}",
+            "RepoTags": [reference.familiar for reference in one.references] or None,
+            "Layers": [f"blobs/sha256/{layer.blob[7:]}" for layer in one.images[0].layers],
         })  # fmt: skip
     documents["index.json"] = _json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
     documents["manifest.json"] = _json(saved)
     return documents, blobs
-
-
-def _manifest(store: Store, image: Image) -> bytes:
-    """The manifest that the image came with; one of our own where its layers are there under other blobs."""
-    own = [Piece("blob", layer.blob) for layer in image.layers]
-    if store.blob_size(image.manifest_digest) is not None:
-        data = store.blob(image.manifest_digest)
-        parsed = parse(data, image.manifest_type, f"the manifest {image.manifest_digest}")
-        if isinstance(parsed, Manifest) and [Piece("blob", layer.digest) for layer in parsed.layers] == own:
-            return data
-    layers = tuple(Descriptor(layer.media_type, Digest(layer.blob), layer.blob_size) for layer in image.layers)
-    config = Descriptor(OCI_CONFIG, Digest(image.id), store.blob_size(image.id) or 0)
-    return write_manifest(Manifest(OCI_MANIFEST, config, layers))
 
 
 def _platform(image: Image) -> dict[str, str]:

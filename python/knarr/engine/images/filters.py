@@ -54,7 +54,7 @@ def listed(catalog: Catalog, filters: Filters) -> list[Image]:
     tests: list[Callable[[Image], bool]] = [_labels(filters)]
     dangling = boolean(filters, "dangling")
     if dangling is not None:
-        tests.append(lambda image: dangling != bool(image.references))
+        tests.append(lambda image: dangling != catalog.is_named(image))
     for text in filters.get("before", ()):
         before = catalog.find(text)
         tests.append(lambda image, limit=before.created: image.created < limit)  # type: ignore[misc]
@@ -66,6 +66,8 @@ def listed(catalog: Catalog, filters: Filters) -> list[Image]:
     patterns = [_pattern(text) for text in filters.get("reference", ())]
     found = []
     for image in catalog:
+        if catalog.stands_in(image):
+            continue  # listed with the one that has the tag
         if all(test(image) for test in tests):
             shown = image
             if patterns:
@@ -78,12 +80,12 @@ def listed(catalog: Catalog, filters: Filters) -> list[Image]:
     return sorted(found, key=lambda image: (-image.created, image.id))
 
 
-def prunable(filters: Filters) -> Callable[[Image], bool]:
-    """Whether a prune with these filters is for an image, whatever uses it."""
+def prunable(filters: Filters, named: Callable[[Image], bool]) -> Callable[[Image], bool]:
+    """Whether a prune with these filters is for an image, whatever uses it. named: whether a tag needs it."""
     check(filters, PRUNE)
     every = boolean(filters, "dangling", default=True) is False
     labels, until = _labels(filters), _until(filters)
-    return lambda image: (every or not image.references) and labels(image) and (until is None or image.created < until)
+    return lambda image: (every or not named(image)) and labels(image) and (until is None or image.created < until)
 
 
 def _labels(filters: Filters) -> Callable[[Image], bool]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from knarr import credentials
 from knarr._core import Progress
-from knarr.engine.images import embedded, export
+from knarr.engine.images import distribution, embedded, export
 from knarr.engine.images import filters as image_filters
 from knarr.engine.images.catalog import Catalog, Image, image_of
 from knarr.engine.images.endpoints import endpoints
@@ -30,6 +30,8 @@ from knarr.engine.images.intake import Intake
 from knarr.engine.images.ledger import Ledger
 from knarr.engine.images.pieces import Pieces
 from knarr.engine.images.pull import Pull, Pulls
+from knarr.engine.images.push import Pushes
+from knarr.engine.images.registries import Registries
 from knarr.engine.images.removal import Removal
 from knarr.engine.images.threads import Threads
 from knarr.errors import Corrupt, InvalidArgument, KnarrError, NotFound
@@ -38,12 +40,14 @@ from knarr.types import Platform, Reference
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+    from typing import Any
 
     from knarr._core import Store
     from knarr.config import Config
     from knarr.credentials import Credential
     from knarr.engine.events import Events
     from knarr.engine.images.endpoints import Endpoint
+    from knarr.engine.images.ledger import Candidate
     from knarr.engine.images.progress import Message
     from knarr.store.database import Database
 
@@ -91,6 +95,10 @@ class Images:
             self.catalog, self._ledger, self._pieces, in_use, running, lambda image_id: self._held[image_id] > 0,
             self._announce,
         )  # fmt: skip
+        self.registries = Registries(config.registries)
+        self._pushes = Pushes(
+            store, self.catalog, self._ledger, self._pieces, self._threads, self.registries, self._announce
+        )
         self._has_embedded = os.path.exists(embedded.ARCHIVE)
         self._embedding = asyncio.Lock()
         self._sweeping: asyncio.Task[None] | None = None
@@ -162,20 +170,51 @@ class Images:
                 return image
         return await self._pulls.join(parsed, wanted, auth, progress)
 
+    async def push(self, reference: Reference, platform: str | None, auth: Credential | None, progress: Emit) -> None:
+        """Push a tag, or every tag of a repository that is named without one; credentials default to this user's own.
+
+        progress is given Docker's messages. NotFound, Unsupported, Unauthorized, PermissionDenied, Unavailable.
+        """
+        wanted = Platform.parse(platform) if platform else None
+        own = await self._own_credential(reference.domain, auth)
+        await self._pushes.push(reference, wanted, own, progress)
+
+    async def login(self, domain: str, auth: Credential) -> str:
+        """Whether a registry takes a credential: its identity token for it, or "". Unauthorized, Unavailable."""
+        return await self._threads.run(lambda: self.registries.login(domain, auth))
+
+    async def search(
+        self, term: str, limit: int, filters: Mapping[str, Sequence[str]], auth: Credential | None
+    ) -> list[dict[str, Any]]:
+        """What a registry's search finds: the API's objects. InvalidArgument, Unavailable."""
+        return await self._threads.run(lambda: self.registries.search(term, limit, filters, auth))
+
+    async def distribution(self, name: str, auth: Credential | None) -> dict[str, Any]:
+        """What a name means at its registry: the API's DistributionInspect. NotFound, Unauthorized, Unavailable."""
+        reference = Reference.parse(name).with_default_tag()
+        own = await self._own_credential(reference.domain, auth)
+        return await self._threads.run(lambda: distribution.describe(self.registries, reference, own))
+
+    async def _own_credential(self, domain: str, auth: Credential | None) -> Credential | None:
+        """What a client has sent, or what this user's docker configuration has for a registry."""
+        return auth if auth is not None else await self._threads.run(lambda: credentials.lookup(domain))
+
     async def load(
-        self, source: str | AsyncIterator[bytes], progress: Emit | None = None, platform: str | None = None
+        self, source: str | AsyncIterator[bytes], progress: Emit | None = None, platforms: Sequence[str] = ()
     ) -> list[Image]:
         """Load every image of an archive: a path, or the archive itself in pieces.
 
         progress is given Docker's messages. Corrupt, naming what is wrong with the archive; NotFound where it has
         nothing for the platform; Unavailable where there is no room.
         """
-        wanted = Platform.parse(platform) if platform else None
+        wanted = [Platform.parse(platform) for platform in platforms]
         if isinstance(source, str):
             taken = await self._intake.load(source, wanted, progress)
         else:
             taken = await self._intake.load_stream(source, wanted, progress)
         for image, found in taken:
+            if found.beside:
+                continue
             for reference in found.references:
                 self._announce("load", image.id, {"name": reference.familiar})
                 if progress:
@@ -184,11 +223,11 @@ class Images:
                 self._announce("load", image.id, {"name": image.id})
                 if progress:
                     await progress({"stream": f"Loaded image ID: {image.id}\n"})
-        return [self.catalog.get(image.id) or image for image, _ in taken]
+        return [self.catalog.get(image.id) or image for image, found in taken if not found.beside]
 
-    def save(self, names: Sequence[str], platform: str | None = None) -> AsyncGenerator[bytes, None]:
+    def save(self, names: Sequence[str], platforms: Sequence[str] = ()) -> AsyncGenerator[bytes, None]:
         """The archive of some images in pieces, as `docker save` writes it. NotFound, InvalidArgument; Corrupt."""
-        chosen = export.choose(self.catalog, names, Platform.parse(platform) if platform else None)
+        chosen = export.choose(self.catalog, names, [Platform.parse(platform) for platform in platforms])
         return export.archive(self._store, self._pieces, chosen)
 
     async def tag(self, source: str, repository: str, tag: str = "") -> None:
@@ -201,8 +240,16 @@ class Images:
         await self._ledger.tag(image.id, target)
         self._announce("tag", image.id, {"name": target.familiar})
 
-    async def remove(self, reference_or_id: str, *, force: bool = False) -> list[dict[str, str]]:
-        """Remove a name or an image: [{"Untagged": name} or {"Deleted": ID}, ...]. NotFound, Conflict."""
+    async def remove(
+        self, reference_or_id: str, *, force: bool = False, platforms: Sequence[str] = ()
+    ) -> list[dict[str, str]]:
+        """Remove a name or an image, or what it has for some platforms: [{"Untagged": name} or {"Deleted": ID}, ...].
+
+        NotFound; Conflict where it is in use; InvalidArgument for platforms without force.
+        """
+        if platforms:
+            wanted = [Platform.parse(platform) for platform in platforms]
+            return await self._removal.remove_platforms(reference_or_id, wanted, force=force)
         return await self._removal.remove(reference_or_id, force=force)
 
     async def prune(self, filters: Mapping[str, Sequence[str]]) -> tuple[list[dict[str, str]], int]:
@@ -247,10 +294,11 @@ class Images:
         pull.opening.append({"status": f"Pulling from {reference.path}", "id": reference.tag or fetched.digest})
         before = self.catalog.get(new.id)
         origin = (reference.repository, fetched.digest)
-        tag = None if reference.digest else reference
+        tag = None if reference.digest or self._keeps_name(reference, new) else reference
         if (
             before
             and before.complete
+            and before.blobs == tuple(new.documents)
             and origin in self.catalog.digests_of(new.id)
             and (tag is None or self.catalog.target(tag) == new.id)
         ):
@@ -274,6 +322,18 @@ class Images:
         self._announce("pull", reference.familiar, {"name": reference.familiar_name})
         return image
 
+    def _keeps_name(self, reference: Reference, new: Candidate) -> bool:
+        """Whether a tag stays where it is: at an image out of the same index that suits this machine better."""
+        image = self.catalog.get(self.catalog.target(reference) or "")
+        top = next(iter(new.documents), "")
+        if image is None or image.id == new.id or image.index is None or image.index != top:
+            return False
+        suiting = Platform.host().candidates(strict=False)
+        if image.platform not in suiting:
+            return False
+        platform = new.config.platform
+        return platform not in suiting or suiting.index(platform) > suiting.index(image.platform)
+
     async def _pull_embedded(
         self, reference: Reference, platform: Platform | None, progress: Emit | None
     ) -> Image | None:
@@ -295,7 +355,7 @@ class Images:
                 return None
             async with self._embedding:
                 if self.catalog.target(embedded.REFERENCE) is None and self._has_embedded:
-                    await self.load(embedded.ARCHIVE, None, str(platform) if platform else None)
+                    await self.load(embedded.ARCHIVE, None, [str(platform)] if platform else ())
             with contextlib.suppress(NotFound):
                 return self.catalog.find(text, platform)
         return None

@@ -20,7 +20,7 @@ from knarr.engine.images.progress import Message, layer_message
 from knarr.errors import InvalidArgument, KnarrError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from knarr._core import Store
     from knarr.engine.images.archive import Found
@@ -47,13 +47,13 @@ class Intake:
         self._spool = spool
 
     async def load_stream(
-        self, stream: AsyncIterator[bytes], platform: Platform | None, emit: Emit | None
+        self, stream: AsyncIterator[bytes], platforms: Sequence[Platform], emit: Emit | None
     ) -> list[tuple[Image, Found]]:
         """Load an archive that comes in pieces. Unavailable where there is no room for it."""
         path = os.path.join(self._spool, f"load-{secrets.token_hex(8)}.tar")
         try:
             await self._write(stream, path)
-            return await self.load(path, platform, emit)
+            return await self.load(path, platforms, emit)
         except KnarrError as error:
             if path not in str(error):
                 raise
@@ -64,18 +64,18 @@ class Intake:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
-    async def load(self, path: str, platform: Platform | None, emit: Emit | None) -> list[tuple[Image, Found]]:
+    async def load(self, path: str, platforms: Sequence[Platform], emit: Emit | None) -> list[tuple[Image, Found]]:
         """Load every image of an archive. Corrupt, naming what is wrong with it; NotFound for the platform."""
         candidates: set[Piece] = set()
         try:
             async with contextlib.AsyncExitStack() as stack:
-                lease = await self._read(path, platform, candidates, stack)
+                lease = await self._read(path, platforms, candidates, stack)
                 return [await self._take(found, emit) for found in lease]
         finally:
             await self._pieces.remove_unused(candidates)
 
     async def _read(
-        self, path: str, platform: Platform | None, candidates: set[Piece], stack: contextlib.AsyncExitStack
+        self, path: str, platforms: Sequence[Platform], candidates: set[Piece], stack: contextlib.AsyncExitStack
     ) -> list[Found]:
         """Read the archive in and lease what its images need; everything it brought is noted in `candidates`."""
         async with self._pieces.nothing_removed():
@@ -88,7 +88,7 @@ class Intake:
                 raise
             candidates |= {Piece("blob", digest) for _, digest, _ in entries}
             archive = Archive(entries, self._store.blob, blob_reader(self._store.blob_path))
-            images = await self._threads.run(lambda: archive.images(platform))
+            images = await self._threads.run(lambda: archive.images(platforms))
             lease: Lease = await stack.enter_async_context(self._pieces.lease())
             for found in images:
                 candidates |= found.candidate.pieces

@@ -74,6 +74,10 @@ class Ledger:
         """Point a reference at an image."""
         await self._uninterrupted(self._tag(image_id, reference))
 
+    async def add_digest(self, image_id: str, repository_digest: tuple[str, str]) -> None:
+        """Note that a repository has the image under a digest; no error where the image has gone."""
+        await self._uninterrupted(self._add_digest(image_id, repository_digest))
+
     async def remove_names(
         self, image_id: str, references: Sequence[Reference], digests: Sequence[tuple[str, str]]
     ) -> None:
@@ -159,6 +163,12 @@ class Ledger:
             await asyncio.to_thread(self._records.tag, image_id, str(reference), tagged)
             self._catalog.put(replace(image, tagged=tagged))
             self._catalog.name(str(reference), image_id)
+
+    async def _add_digest(self, image_id: str, repository_digest: tuple[str, str]) -> None:
+        async with self._lock:
+            if self._catalog.get(image_id) and repository_digest not in self._catalog.digests_of(image_id):
+                await asyncio.to_thread(self._records.add_digest, image_id, *repository_digest)
+                self._catalog.name_digest(*repository_digest, image_id)
 
     async def _remove_names(
         self, image_id: str, references: Sequence[Reference], digests: Sequence[tuple[str, str]]

@@ -7,6 +7,7 @@ as an index is refused, whatever it calls itself.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,10 @@ LAYER_TYPES = {
     "application/vnd.docker.image.rootfs.diff.tar.zstd": f"{OCI_LAYER}+zstd",
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": f"{OCI_LAYER}+gzip",
 }
+# Layers that only their own source may give out (OCI image specification, layer.md, non-distributable layers).
+FOREIGN_LAYERS = {name for name in LAYER_TYPES if ".nondistributable." in name or ".foreign." in name}
 REFERENCE_TYPE = "vnd.docker.reference.type"  # the annotation on what is about an image and not one
+REFERENCE_DIGEST = "vnd.docker.reference.digest"  # the manifest of the image that it is about
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,8 @@ class Index:
     manifests: tuple[Descriptor, ...]
 
 
-def parse(data: bytes, media_type: str = "", what: str = "the manifest") -> Manifest | Index:
-    """Read a manifest or an index. Corrupt for malformed bytes, Unsupported for what is not an image."""
+def parse(data: bytes, media_type: str = "", what: str = "the manifest", *, lenient: bool = False) -> Manifest | Index:
+    """Read a manifest or an index. Corrupt for malformed bytes, Unsupported for what is not an image unless lenient."""
     document = decode(data, what, MAX_MANIFEST)
     declared = document.get("mediaType", "")
     if not isinstance(declared, str):
@@ -112,6 +116,8 @@ def parse(data: bytes, media_type: str = "", what: str = "the manifest") -> Mani
         raise Corrupt(f"{what} is a manifest, but calls itself {kind}")
     config = _descriptor(document.get("config"), what, "config")
     layers = _descriptors(document.get("layers"), what, "layers", MAX_LAYERS)
+    if lenient:
+        return Manifest(kind, config, layers)
     return Manifest(kind, _image_config(config, what), tuple(_layer(layer, what) for layer in layers))
 
 
@@ -188,3 +194,18 @@ def select(
         if entry.platform is None and entry.media_type in MANIFEST_TYPES | INDEX_TYPES:
             return entry
     raise NotFound(f"no matching manifest for {wanted} in the manifest list entries")
+
+
+def write_manifest(manifest: Manifest) -> bytes:
+    """An OCI manifest as bytes, the same for the same manifest."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": _plain(manifest.config),
+        "layers": [_plain(layer) for layer in manifest.layers],
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _plain(descriptor: Descriptor) -> dict[str, Any]:
+    return {"mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size}

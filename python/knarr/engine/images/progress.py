@@ -1,11 +1,11 @@
-"""The messages of a pull, as Docker words them: one reporter for each client that listens."""
+"""The messages of pulls and pushes, as Docker words them: one reporter for each client that listens."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
 Message = dict[str, Any]
 _ORDER = {"waiting": 0, "downloading": 1, "downloaded": 2, "extracting": 3, "done": 4, "exists": 4}
@@ -52,6 +52,34 @@ class Reporter:
         if self._told.get(name) != (status, done):
             self._told[name] = (status, done)
             yield layer_message(status, name, {"current": done, **({"total": total} if total else {})})
+
+
+class PushReporter:
+    """The same for a push. `shown` are the blobs that a client hears of, `sources` where each may be mounted from."""
+
+    def __init__(self, shown: Container[str], sources: Mapping[str, str]) -> None:
+        self._shown = shown
+        self._sources = sources
+        self._told: dict[str, Message] = {}
+
+    def preparing(self, digest: str) -> Message:
+        """The first that is heard of a layer."""
+        return layer_message("Preparing", digest[7:19])
+
+    def messages(self, snapshot: Sequence[tuple[str, str, int, int]]) -> Iterator[Message]:
+        for digest, phase, done, total in snapshot:
+            if digest in self._shown:
+                message = self._message(digest, phase, done, total)
+                if self._told.get(digest) != message:
+                    self._told[digest] = message
+                    yield message
+
+    def _message(self, digest: str, phase: str, done: int, total: int) -> Message:
+        name = digest[7:19]
+        if phase == "uploading":
+            return layer_message("Pushing", name, {"current": done, "total": total})
+        status = {"done": "Pushed", "exists": "Layer already exists", "waiting": "Waiting"}.get(phase)
+        return layer_message(status or f"Mounted from {self._sources.get(digest, '')}", name)
 
 
 def layer_message(status: str, name: str, detail: Message | None = None) -> Message:

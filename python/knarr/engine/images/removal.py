@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from knarr.engine.images.filters import prunable
-from knarr.errors import Conflict
-from knarr.types import Reference
+from knarr.errors import Conflict, InvalidArgument
+from knarr.types import Platform, Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -46,6 +46,7 @@ class Removal:
         self._running = running
         self._held = held
         self._announce = announce
+        self._pruning = False
 
     async def remove(self, text: str, *, force: bool) -> Removed:
         """Remove the image or the name that `text` is. NotFound; Conflict where it is in use."""
@@ -67,24 +68,68 @@ class Removal:
             await self._untag_one(image, reference, removed)
             if self._catalog.references_of(image.id) or self._catalog.digests_of(image.id):
                 return removed
+        family = self._catalog.family(image)[1:]
         if (self._in_use(image.id) or self._held(image.id)) and removed:
             return removed
         await self._delete(image, removed, force=force)
+        await self._remove_rest(family, removed)
         return removed
 
-    async def prune(self, filters: Mapping[str, Sequence[str]]) -> tuple[Removed, int]:
-        """Remove what no container was made from and the filters are for: what went, and how many bytes."""
-        wanted = prunable(filters)
+    async def remove_platforms(self, text: str, platforms: Sequence[Platform], *, force: bool) -> Removed:
+        """Remove what an image has for some platforms. What is left of it keeps the names."""
+        if not force:
+            raise InvalidArgument(
+                "Content will be removed from all images referencing this variant. Use --force to force delete."
+            )
         removed: Removed = []
-        freed = 0
-        for image in self._catalog:
-            if not wanted(image) or self._in_use(image.id) or self._held(image.id):
+        for platform in platforms:
+            image = self._catalog.find(text, platform)
+            self._check(image, force=True, last=True)
+            names = self._catalog.references_of(image.id)
+            rest = [one for one in self._catalog.family(image) if one.id != image.id]
+            suiting = Platform.host().candidates(strict=False)
+            rest.sort(key=lambda one: suiting.index(one.platform) if one.platform in suiting else len(suiting))
+            for name in names:
+                if rest:
+                    await self._ledger.tag(rest[0].id, name)
+                else:
+                    await self._untag_one(image, name, removed)
+            await self._delete(image, removed, force=True, named=True)
+        return removed
+
+    async def _remove_rest(self, family: Sequence[Image], removed: Removed) -> None:
+        """Remove what came from the same index as an image that has gone, unless a name or a container needs it."""
+        for one in family:
+            current = self._catalog.get(one.id)
+            if current is None or self._catalog.is_named(current) or self._in_use(one.id) or self._held(one.id):
                 continue
             try:
-                freed += await self._prune_one(image, removed)
+                await self._delete(current, removed, force=False, named=True)
             except Conflict:  # a container was made from it a moment ago
                 continue
-        freed += (await self._pieces.sweep()).bytes
+
+    async def prune(self, filters: Mapping[str, Sequence[str]]) -> tuple[Removed, int]:
+        """Remove what no container was made from and the filters are for: what went, and how many bytes.
+
+        Conflict while another prune runs.
+        """
+        wanted = prunable(filters, self._catalog.is_named)
+        if self._pruning:
+            raise Conflict("a prune operation is already running")
+        self._pruning = True
+        removed: Removed = []
+        freed = 0
+        try:
+            for image in self._catalog:
+                if not wanted(image) or self._in_use(image.id) or self._held(image.id):
+                    continue
+                try:
+                    freed += await self._prune_one(image, removed)
+                except Conflict:  # a container was made from it a moment ago
+                    continue
+            freed += (await self._pieces.sweep()).bytes
+        finally:
+            self._pruning = False
         self._announce("prune", "", {"reclaimed": str(freed)})
         return removed, freed
 
@@ -92,6 +137,8 @@ class Removal:
         references = [{"Untagged": name} for name in (*image.references, *image.repo_digests)]
         deleted: Removed = []
         freed = await self._delete(image, deleted, force=False, named=True)
+        for reference in references:
+            self._announce("untag", image.id, {"name": reference["Untagged"]})
         removed += references + deleted
         return freed
 

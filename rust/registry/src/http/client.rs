@@ -1,12 +1,14 @@
 //! Requests over pooled connections. One request is one exchange: no redirect, no retry on an
 //! answer; only a request on a kept connection that had meanwhile been closed is sent again.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::connection::{Cancel, Connection, Patient, Trouble};
-use super::head::Head;
+use super::head::{Framing, Head};
 use super::proxy::Proxies;
 use super::url::Url;
 use super::{Body, tls};
@@ -16,12 +18,114 @@ const MAX_IDLE: usize = 16;
 const IDLE_TIME: Duration = Duration::from_secs(50);
 const AGENT: &str = concat!("knarr/", env!("CARGO_PKG_VERSION"));
 
-/// A GET, or a POST where there is a body.
+/// So much of a file goes out at once.
+const PIECE: usize = 128 * 1024;
+
+/// One request, which can be sent again as often as it takes.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
+    pub(crate) method: Method,
     pub(crate) url: &'a Url,
     pub(crate) headers: &'a [(&'a str, &'a str)],
-    pub(crate) form: Option<&'a str>,
+    pub(crate) content: Content<'a>,
+}
+
+/// The methods that a registry needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+}
+
+impl Method {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+        }
+    }
+
+    /// Whether it only asks: redirects of it may be followed as they come.
+    pub(crate) fn reads(self) -> bool {
+        matches!(self, Self::Get | Self::Head)
+    }
+}
+
+/// The body of a request.
+#[derive(Clone, Copy)]
+pub(crate) enum Content<'a> {
+    Nothing,
+    /// `application/x-www-form-urlencoded`.
+    Form(&'a str),
+    Bytes {
+        kind: &'a str,
+        bytes: &'a [u8],
+    },
+    /// A part of a file; `sent` is told after every piece how far into the file it came.
+    Part {
+        file: &'a File,
+        offset: u64,
+        length: u64,
+        sent: &'a (dyn Fn(u64) + Sync),
+    },
+}
+
+impl std::fmt::Debug for Content<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("Nothing"),
+            Self::Form(_) => f.write_str("Form(..)"),
+            Self::Bytes { kind, bytes } => write!(f, "Bytes({kind}, {})", bytes.len()),
+            Self::Part { offset, length, .. } => write!(f, "Part({offset}, {length})"),
+        }
+    }
+}
+
+impl Content<'_> {
+    fn kind_and_length(&self) -> Option<(&str, u64)> {
+        match self {
+            Self::Nothing => None,
+            Self::Form(form) => Some(("application/x-www-form-urlencoded", form.len() as u64)),
+            Self::Bytes { kind, bytes } => Some((kind, bytes.len() as u64)),
+            Self::Part { length, .. } => Some(("application/octet-stream", *length)),
+        }
+    }
+
+    fn send(&self, connection: &mut Connection) -> Result<(), Trouble> {
+        match *self {
+            Self::Nothing => Ok(()),
+            Self::Form(form) => connection.send(form.as_bytes()),
+            Self::Bytes { bytes, .. } => connection.send(bytes),
+            Self::Part {
+                file,
+                mut offset,
+                length,
+                sent,
+            } => {
+                let end = offset + length;
+                let mut buffer = vec![0; PIECE];
+                while offset < end {
+                    let want = usize::try_from(end - offset).map_or(PIECE, |left| left.min(PIECE));
+                    let count = match file.read_at(&mut buffer[..want], offset) {
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                        Err(error) => return Err(Trouble::Source(error)),
+                        Ok(0) => return Err(Trouble::Source(io::ErrorKind::UnexpectedEof.into())),
+                        Ok(count) => count,
+                    };
+                    connection.send(&buffer[..count])?;
+                    offset += count as u64;
+                    sent(offset);
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 /// The answer to a request: the head is read, the body is not.
@@ -83,25 +187,29 @@ impl Client {
         let message = self.message(request);
         if let Some(mut connection) = self.pool.take(&origin) {
             connection.adopt(self.timeout, cancel);
-            match exchange(&mut connection, &message) {
+            match exchange(&mut connection, &message, &request.content) {
                 // The peer closed it while it was idle: the request was not looked at.
                 Err(Trouble::Broken(_)) => {}
                 Err(error) => return Err(error),
-                Ok(head) => return self.respond(head, connection, origin),
+                Ok(head) => return self.respond(request.method, head, connection, origin),
             }
         }
         let mut connection = self.connect(request.url, cancel)?;
-        let head = exchange(&mut connection, &message)?;
-        self.respond(head, connection, origin)
+        let head = exchange(&mut connection, &message, &request.content)?;
+        self.respond(request.method, head, connection, origin)
     }
 
     fn respond(
         &self,
+        method: Method,
         head: Head,
         connection: Connection,
         origin: String,
     ) -> Result<Response, Trouble> {
-        let framing = head.framing()?;
+        let framing = match method {
+            Method::Head => Framing::Length(0),
+            _ => head.framing()?,
+        };
         let body = Body::new(
             connection,
             framing,
@@ -113,12 +221,7 @@ impl Client {
     }
 
     fn message(&self, request: &Request<'_>) -> Vec<u8> {
-        let url = request.url;
-        let method = if request.form.is_some() {
-            "POST"
-        } else {
-            "GET"
-        };
+        let (url, method) = (request.url, request.method.name());
         let mut lines = Vec::with_capacity(12);
         // A plain-http proxy wants the whole URL; through a CONNECT tunnel the target goes as it is.
         match self.proxies.for_url(url) {
@@ -134,12 +237,13 @@ impl Client {
         lines.push("Accept-Encoding: identity".to_owned());
         let fields = request.headers.iter();
         lines.extend(fields.map(|(name, value)| format!("{name}: {value}")));
-        if let Some(form) = request.form {
-            lines.push("Content-Type: application/x-www-form-urlencoded".to_owned());
-            lines.push(format!("Content-Length: {}", form.len()));
+        if let Some((kind, length)) = request.content.kind_and_length() {
+            lines.push(format!("Content-Type: {kind}"));
+            lines.push(format!("Content-Length: {length}"));
+        } else if !request.method.reads() {
+            lines.push("Content-Length: 0".to_owned());
         }
-        lines.push(String::new());
-        lines.push(request.form.unwrap_or("").to_owned());
+        lines.extend([String::new(), String::new()]);
         lines.join("\r\n").into_bytes()
     }
 
@@ -167,8 +271,26 @@ impl Client {
 }
 
 /// Send a message and read the head of the final answer, passing over 1xx ones.
-fn exchange(connection: &mut Connection, message: &[u8]) -> Result<Head, Trouble> {
+///
+/// A peer that has had enough of a body may answer and close before its end: then the answer says more than the broken connection.
+fn exchange(
+    connection: &mut Connection,
+    message: &[u8],
+    content: &Content<'_>,
+) -> Result<Head, Trouble> {
     connection.send(message)?;
+    match content.send(connection) {
+        Err(Trouble::Broken(cause)) => {
+            let mut head = final_head(connection).map_err(|_| Trouble::Broken(cause))?;
+            head.keep_alive = false;
+            Ok(head)
+        }
+        Err(trouble) => Err(trouble),
+        Ok(()) => final_head(connection),
+    }
+}
+
+fn final_head(connection: &mut Connection) -> Result<Head, Trouble> {
     for _ in 0..8 {
         let head = read_head(connection)?;
         if head.status >= 200 {

@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use knarr_store::Progress;
@@ -16,17 +17,32 @@ const BUFFER: usize = 32 * 1024;
 
 /// The way to end every wait of an operation soon, where its caller has one.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Cancel(Option<Arc<Progress>>);
+pub(crate) struct Cancel {
+    progress: Option<Arc<Progress>>,
+    flag: Option<Arc<AtomicBool>>,
+}
 
 impl Cancel {
     pub(crate) fn new(progress: Option<Arc<Progress>>) -> Self {
-        Self(progress)
+        Self {
+            progress,
+            flag: None,
+        }
+    }
+
+    /// Set as soon as a flag is, too.
+    pub(crate) fn or(self, flag: &Arc<AtomicBool>) -> Self {
+        Self {
+            flag: Some(Arc::clone(flag)),
+            ..self
+        }
     }
 
     pub(crate) fn is_set(&self) -> bool {
-        self.0
-            .as_ref()
-            .is_some_and(|progress| progress.is_cancelled())
+        let progress = self.progress.as_ref();
+        let flag = self.flag.as_ref();
+        progress.is_some_and(|progress| progress.is_cancelled())
+            || flag.is_some_and(|flag| flag.load(Ordering::Acquire))
     }
 }
 
@@ -48,6 +64,9 @@ pub(crate) enum Trouble {
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(io::Error),
+    /// The file that is being sent cannot be read.
+    #[error("{0}")]
+    Source(io::Error),
     /// The peer does not speak HTTP as it must.
     #[error("{0}")]
     Protocol(&'static str),

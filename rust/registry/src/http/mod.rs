@@ -13,7 +13,7 @@ mod tls;
 mod url;
 
 pub(crate) use body::Body;
-pub(crate) use client::{Client, Request, Response};
+pub(crate) use client::{Client, Content, Method, Request, Response};
 pub(crate) use connection::{Cancel, Trouble};
 #[cfg(fuzzing)]
 pub(crate) use head::Head;
