@@ -124,6 +124,12 @@ class Store:
         (network), NotFound, InvalidArgument.
         """
 
+    def fetch(self, digest: str, size: int, progress: Progress, registry: Registry, repository: str) -> None:
+        """Fetch a blob for itself, without unpacking it; one that is there is kept. Resumed, and durable at the end.
+
+        Nobody may remove the blob meanwhile. Raises as unpack does.
+        """
+
     def read_archive(self, path: str) -> list[tuple[str, str, int]]:
         """Take every regular file of a tar archive (plain, gzip, zstd) in as a blob: (name, digest, size).
 

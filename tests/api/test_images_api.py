@@ -186,7 +186,11 @@ def test_pull(shared_engine, registry):
     digest = call(shared_engine, "GET", f"/images/{reference}/json")[1]["RepoDigests"][0].partition("@")[2]
     assert call(shared_engine, "POST", f"/images/create?fromImage={name}&tag={digest}")[0] == 200
     assert call(shared_engine, "POST", f"/images/create?fromImage={name}%40{digest}&tag=ignored")[0] == 200
-    assert call(shared_engine, "POST", f"/images/create?fromImage={name}")[0] == 501
+    upload(layout, registry.host, name.partition("/")[2], "2", layout.image([files(a="2")]))
+    status, messages = call(shared_engine, "POST", f"/images/create?fromImage={name}")
+    assert status == 200
+    assert [message["id"] for message in messages if message["status"].startswith("Pulling from")] == ["1", "2"]
+    assert call(shared_engine, "GET", f"/images/{name}:2/json")[1]["RepoTags"] == [f"{name}:2"]
 
 
 @pytest.mark.parametrize(

@@ -192,13 +192,14 @@ def test_by_digest(place, registry):
 
 
 def test_equal_layers_in_another_compression(place, registry):
-    """The snapshot is shared; the image is recorded with the blob that is there."""
+    """The snapshot is shared; the blobs are not, so that each image can be pushed and saved as it came."""
     layout, layer = Layout(), files(a="1")
     one = upload(layout, registry.host, "pull/gzip", "1", layout.image([layer], author="one"))
     two = upload(layout, registry.host, "pull/zstd", "1", layout.image([layer], compress="zstd", author="two"))
     first, _ = pull(place, one)
     second, _ = pull(place, two)
     assert first.lower == second.lower
+    assert first.layers[0].blob != second.layers[0].blob
     place.run(place.images.remove(one))
     assert place.left_over() == set()
     assert place.store.blob_size(second.layers[0].blob) is not None

@@ -195,6 +195,27 @@ impl Store {
         })
     }
 
+    /// Fetch a blob for itself, without unpacking it; one that is there is kept.
+    fn fetch(
+        &self,
+        py: Python<'_>,
+        digest: &str,
+        size: u64,
+        progress: &Progress,
+        registry: &Registry,
+        repository: &str,
+    ) -> PyResult<()> {
+        let digest = self::digest(digest)?;
+        let progress = &progress.inner;
+        let source = registry
+            .inner
+            .repository(repository, Some(Arc::clone(progress)))
+            .map_err(|error| raise(&error))?;
+        interruptible(py, progress, || {
+            self.inner.fetch(digest, size, &source, progress)
+        })
+    }
+
     /// Take every regular file of a tar archive in as a blob: (name, digest, size).
     fn read_archive(&self, py: Python<'_>, path: PathBuf) -> PyResult<Vec<(String, String, u64)>> {
         let members = blocking(py, || self.inner.read_archive(&path))?;

@@ -1,7 +1,7 @@
 //! Blobs on their way to a registry: asked for first, mounted where another repository has them, else uploaded.
 //!
 //! An upload goes out in one PUT, as the specification's monolithic upload. Where the registry will not have that it goes out in
-//! PATCHes: one, or as many as the registry's limit makes it. When a connection breaks, the session is asked how far it came
+//! `PATCH`es: one, or as many as the registry's limit makes it. When a connection breaks, the session is asked how far it came
 //! and goes on from there; where the registry has forgotten it, another begins. Five attempts without progress end it.
 //!
 //! A session may live on another host than the registry. Nothing that is secret goes there, and what comes back from
@@ -265,10 +265,10 @@ impl Blob<'_> {
             self.ask(Method::Post, url, true, &[], Content::Nothing, good)
         };
         let mut answer = match mounting.map(|url| open(&url, &[201, 202])) {
-            None => open(&url, &[202])?,
             Some(Ok(answer)) => answer,
             // The other repository may be closed to us, or the registry may not know how to mount.
-            Some(Err(Failure::Final(
+            None
+            | Some(Err(Failure::Final(
                 RegistryError::PushDenied { .. } | RegistryError::Status { .. },
             ))) => open(&url, &[202])?,
             Some(Err(failure)) => return Err(failure),

@@ -358,13 +358,13 @@ impl Registry {
                 let mut bytes = Vec::new();
                 let complete = answer.response.body.read_up_to(limit, &mut bytes);
                 let object = asked.object();
-                match complete.map_err(|trouble| refusal::trouble(object, &answer.host, trouble))? {
-                    true => Ok((bytes, answer)),
-                    false => Err(Failure::Final(RegistryError::TooLarge {
-                        object: object.to_owned(),
-                        limit: limit as u64,
-                    })),
+                if complete.map_err(|trouble| refusal::trouble(object, &answer.host, trouble))? {
+                    return Ok((bytes, answer));
                 }
+                Err(Failure::Final(RegistryError::TooLarge {
+                    object: object.to_owned(),
+                    limit: limit as u64,
+                }))
             });
             match attempt {
                 Ok(found) => return Ok(found),

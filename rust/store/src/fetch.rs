@@ -3,9 +3,10 @@
 use std::fs::File;
 
 use crate::blob::{BlobWriter, Verified, read};
+use crate::digest::Digest;
 use crate::error::{Context, StoreError};
 use crate::pipeline::{Outlet, Stop};
-use crate::progress::{LayerProgress, Phase};
+use crate::progress::{LayerProgress, Phase, Progress};
 use crate::source::LayerSource;
 use crate::store::Store;
 use crate::unpack::Layer;
@@ -117,5 +118,65 @@ impl Fetch<'_> {
             least = 1;
         }
         Ok(())
+    }
+}
+
+impl Store {
+    /// Fetches a blob for itself, without unpacking it; one that is there is kept. Resumed after an interruption.
+    pub fn fetch(
+        &self,
+        digest: Digest,
+        size: u64,
+        source: &dyn LayerSource,
+        progress: &Progress,
+    ) -> Result<(), StoreError> {
+        let _claim = self.blob_claims.take(digest, progress)?;
+        if self.blob_size(&digest)?.is_some() {
+            return Ok(());
+        }
+        let fetched = self.fetch_now(digest, size, source, progress);
+        if fetched.as_ref().is_err_and(StoreError::is_full) {
+            // What could be resumed would keep the disk full.
+            self.remove_partial(&digest)?;
+        }
+        fetched
+    }
+
+    fn fetch_now(
+        &self,
+        digest: Digest,
+        size: u64,
+        source: &dyn LayerSource,
+        progress: &Progress,
+    ) -> Result<(), StoreError> {
+        let mut writer = BlobWriter::resume(self, digest)?;
+        if writer.offset() > size {
+            writer.restart()?;
+        }
+        if writer.offset() < size {
+            let mut stream = source.open(&digest, size, writer.offset())?;
+            let mut buffer = vec![0; 128 * 1024];
+            while writer.offset() <= size {
+                progress.check()?;
+                let count = stream.read(&mut buffer)?;
+                if count == 0 {
+                    break;
+                }
+                writer.write(&buffer[..count])?;
+            }
+        }
+        let found = writer.offset();
+        if found != size {
+            if found > size {
+                writer.restart()?;
+            }
+            let expected = size;
+            return Err(StoreError::WrongSize {
+                digest,
+                expected,
+                found,
+            });
+        }
+        writer.commit()
     }
 }

@@ -14,6 +14,7 @@ from knarr import credentials
 from knarr.api import reply
 from knarr.api.wire import images as wire
 from knarr.errors import InvalidArgument, KnarrError, Unsupported
+from knarr.types import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -51,6 +52,7 @@ class _Routes:
             web.get(f"{name}/get", self.save),
             web.get(f"{name}/json", self.inspect),
             web.get(f"{name}/history", self.history),
+            web.get(f"{name}/attestations", self.attestations),
             web.post(f"{name}/tag", self.tag),
             web.post(f"{name}/push", self.push),
             web.delete(name, self.remove),
@@ -59,19 +61,39 @@ class _Routes:
         ]
 
     async def list(self, request: web.Request) -> web.Response:
-        found = self._images.list(wire.filters(request.query))
-        shared = wire.boolean(request.query, "shared-size")
-        return web.json_response([wire.summary(self._images, image, shared=shared) for image in found])
+        query, version = request.query, reply.version(request)
+        manifests = version >= 47 and wire.boolean(query, "manifests")
+        if version >= 54 and wire.boolean(query, "identity") and not manifests:
+            raise InvalidArgument("conflicting options: identity requires manifests=1")
+        shared = version >= 42 and wire.boolean(query, "shared-size")
+        found = self._images.list(wire.filters(query))
+        lines = [wire.summary(self._images, image, shared=shared, manifests=manifests) for image in found]
+        return web.json_response([wire.SUMMARY.of(line, version) for line in lines])
 
     async def inspect(self, request: web.Request) -> web.Response:
-        platform = wire.platform(request.query.get("platform"))
+        query, version = request.query, reply.version(request)
+        platform = wire.platform(query.get("platform")) if version >= 49 else None
+        manifests = version >= 48 and wire.boolean(query, "manifests")
+        if platform and manifests:
+            raise InvalidArgument("conflicting options: manifests and platform options cannot both be set")
         image = await self._images.resolve(request.match_info["name"], platform)
-        return web.json_response(wire.inspect(self._images, image))
+        document = wire.inspect(self._images, image, own=platform is not None, manifests=manifests)
+        return web.json_response(wire.INSPECT.of(document, version))
 
     async def history(self, request: web.Request) -> web.Response:
-        platform = wire.platform(request.query.get("platform"))
+        platform = wire.platform(request.query.get("platform")) if reply.version(request) >= 48 else None
         image = await self._images.resolve(request.match_info["name"], platform)
         return web.json_response(wire.history(self._images, image))
+
+    async def attestations(self, request: web.Request) -> web.Response:
+        query = request.query
+        if len(query.getall("platform", [])) > 1:
+            raise InvalidArgument("only one platform value is currently supported")
+        platform = wire.platform(query.get("platform"))
+        image = await self._images.resolve(request.match_info["name"], platform)
+        types = {text for value in query.getall("type", []) if (text := value.strip())}
+        found = self._images.details.attestations(image, types, bodies=wire.boolean(query, "statement"))
+        return web.json_response(found)
 
     async def tag(self, request: web.Request) -> web.Response:
         repository = request.query.get("repo", "")
@@ -79,8 +101,10 @@ class _Routes:
         return web.Response(status=201)
 
     async def remove(self, request: web.Request) -> web.Response:
-        force = wire.boolean(request.query, "force")
-        return web.json_response(await self._images.remove(request.match_info["name"], force=force))
+        query = request.query
+        platforms = wire.platforms(query.getall("platforms", [])) if reply.version(request) >= 50 else []
+        name, force = request.match_info["name"], wire.boolean(query, "force")
+        return web.json_response(await self._images.remove(name, force=force, platforms=platforms))
 
     async def prune(self, request: web.Request) -> web.Response:
         removed, freed = await self._images.prune(wire.filters(request.query))
@@ -95,11 +119,14 @@ class _Routes:
         reference = wire.pull_reference(query)
         platform = wire.platform(query.get("platform"))
         auth = credentials.decode_header(request.headers.get("X-Registry-Auth", ""))
-        return await _streamed(request, lambda emit: self._images.pull(reference, platform, auth, emit))
+        parsed = Reference.parse(reference)
+        if parsed.tag or parsed.digest:
+            return await _streamed(request, lambda emit: self._images.pull(reference, platform, auth, emit))
+        return await _streamed(request, lambda emit: self._images.pull_all(reference, platform, auth, emit))
 
     async def push(self, request: web.Request) -> web.StreamResponse:
         reference = wire.push_reference(request.match_info["name"], request.query.get("tag", ""))
-        platform = wire.platform(request.query.get("platform"))
+        platform = wire.platform(request.query.get("platform")) if reply.version(request) >= 46 else None
         auth = credentials.decode_header(request.headers.get("X-Registry-Auth", ""))
         return await _streamed(request, lambda emit: self._images.push(reference, platform, auth, emit))
 
@@ -121,7 +148,7 @@ class _Routes:
     async def save(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info.get("name")
         names = [name] if name else [part for value in request.query.getall("names", []) for part in value.split(",")]
-        pieces = self._images.save(names, wire.platforms(request.query.getall("platform", [])))
+        pieces = self._images.save(names, _platforms(request))
         response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
         try:
             async with contextlib.aclosing(pieces):
@@ -139,7 +166,7 @@ class _Routes:
         return response
 
     async def load(self, request: web.Request) -> web.StreamResponse:
-        platforms = wire.platforms(request.query.getall("platform", []))
+        platforms = _platforms(request)
         quiet = wire.boolean(request.query, "quiet")
 
         async def load(emit: Emit) -> None:
@@ -150,6 +177,18 @@ class _Routes:
             await self._images.load(request.content.iter_chunked(CHUNK), tell, platforms)
 
         return await _streamed(request, load)
+
+
+def _platforms(request: web.Request) -> list[str]:
+    """The platforms of a load or a save."""
+    version, values = reply.version(request), request.query.getall("platform", [])
+    if version < 48:
+        return []
+    if version < 52 and len(values) > 1:
+        raise InvalidArgument(
+            "multiple platform parameters are not supported in this API version; use API version 1.52 or later"
+        )
+    return wire.platforms(values)
 
 
 async def _streamed(request: web.Request, work: Callable[[Emit], Coroutine[Any, Any, Any]]) -> web.StreamResponse:

@@ -7,8 +7,9 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from knarr import credentials
+from knarr.api.wire.shape import Shape
 from knarr.engine.images.config import parse_time
-from knarr.errors import InvalidArgument, Unsupported
+from knarr.errors import InvalidArgument
 from knarr.types import Platform, Reference
 
 if TYPE_CHECKING:
@@ -18,16 +19,47 @@ if TYPE_CHECKING:
     from knarr.engine.images import Image, Images
 
 MAX_FILTERS = 64 << 10
-# What inspect shows of a config even where the image leaves it open, as clients expect it to be there.
+ZERO_TIME = "0001-01-01T00:00:00Z"
+# What inspect shows of a config even where the image leaves it open, as older versions did.
 _DEFAULTS: dict[str, Any] = {
     "User": "", "Env": None, "Cmd": None, "Volumes": None, "WorkingDir": "", "Entrypoint": None, "OnBuild": None,
     "Labels": None,
 }  # fmt: skip
 _OPTIONAL = ("ExposedPorts", "Healthcheck", "ArgsEscaped", "StopSignal", "Shell")
+# Fields of a container's config, which images do not have.
+_FORMER: dict[str, Any] = {
+    "AttachStderr": False, "AttachStdin": False, "AttachStdout": False, "Domainname": "", "Hostname": "", "Image": "",
+    "OpenStdin": False, "StdinOnce": False, "Tty": False,
+}  # fmt: skip
+INSPECT = Shape(
+    since={"Descriptor": 48, "Manifests": 48},
+    until={
+        "Container": 45,
+        "ContainerConfig": 45,
+        "VirtualSize": 44,
+        **{f"Config.{name}": 50 for name in _FORMER},
+    },
+    sparse=dict.fromkeys(("Parent", "Comment", "DockerVersion", "Author"), 52)
+    | {f"Config.{name}": 52 for name in _DEFAULTS}
+    | {"Variant": 0, "OsVersion": 0},
+    optional={"Created": 44, "Manifests": 0},
+    was={"Created": (44, lambda created: created or ZERO_TIME)},
+)
+SUMMARY = Shape(
+    since={"Descriptor": 48, "Manifests": 47},
+    until={"VirtualSize": 44},
+    optional={"Manifests": 0},
+    was={
+        "Containers": (51, lambda _: -1),
+        "RepoDigests": (43, lambda digests: digests or ["<none>@<none>"]),
+        "RepoTags": (43, lambda tags: tags or ["<none>:<none>"]),
+        "SharedSize": (42, lambda _: -1),
+    },
+)
 
 
-def summary(images: Images, image: Image, *, shared: bool) -> dict[str, Any]:
-    """ImageSummary."""
+def summary(images: Images, image: Image, *, shared: bool, manifests: bool = False) -> dict[str, Any]:
+    """ImageSummary, with the fields of every version."""
     return {
         "Id": image.id,
         "ParentId": "",
@@ -37,43 +69,41 @@ def summary(images: Images, image: Image, *, shared: bool) -> dict[str, Any]:
         "Size": image.size,
         "SharedSize": images.shared_size(image) if shared else -1,
         "VirtualSize": image.size,
-        "Labels": (image.config.get("config") or {}).get("Labels"),
+        "Labels": (image.config.get("config") or {}).get("Labels") or {},
         "Containers": images.users(image.id),
+        "Descriptor": images.details.target(image),
+        "Manifests": images.details.manifests(image) if manifests else None,
     }
 
 
-def inspect(images: Images, image: Image) -> dict[str, Any]:
-    """ImageInspect."""
+def inspect(images: Images, image: Image, *, own: bool = False, manifests: bool = False) -> dict[str, Any]:
+    """ImageInspect, with the fields of every version. own: of this platform's manifest alone."""
     document = image.config
-    answer: dict[str, Any] = {
+    details = images.details
+    return {
         "Id": image.id,
         "RepoTags": list(image.references),
         "RepoDigests": list(image.repo_digests),
         "Parent": "",
         "Comment": _last_comment(document),
+        "Created": document.get("created"),
+        "Container": "",
+        "ContainerConfig": None,
         "DockerVersion": document.get("docker_version") or "",
         "Author": document.get("author") or "",
-        "Config": run_config(document.get("config") or {}),
+        "Config": {**_FORMER, **run_config(document.get("config") or {})},
         "Architecture": document["architecture"],
+        "Variant": document.get("variant"),
         "Os": document["os"],
+        "OsVersion": document.get("os.version"),
         "Size": image.size,
         "VirtualSize": image.size,
         "GraphDriver": {"Name": "overlay2", "Data": _directories(image)},
         "RootFS": {"Type": "layers", "Layers": [layer.diff_id for layer in image.layers]},
         "Metadata": {"LastTagTime": rfc3339(image.tagged)},
-        "Descriptor": {
-            "mediaType": image.manifest_type,
-            "digest": image.manifest_digest,
-            "size": images.manifest_size(image),
-        },
+        "Descriptor": details.own(image) if own else details.target(image),
+        "Manifests": details.manifests(image) if manifests else None,
     }
-    if document.get("created"):
-        answer["Created"] = document["created"]
-    if document.get("variant"):
-        answer["Variant"] = document["variant"]
-    if document.get("os.version"):
-        answer["OsVersion"] = document["os.version"]
-    return answer
 
 
 def run_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,14 +197,10 @@ def platforms(values: Sequence[str]) -> list[str]:
 
 
 def pull_reference(query: Mapping[str, str]) -> str:
-    """The reference that fromImage and tag mean together. A digest in fromImage wins, then tag."""
+    """The reference that fromImage and tag mean: a digest in fromImage wins, then tag; neither means all tags."""
     name, tag = query.get("fromImage", ""), query.get("tag", "")
     reference = Reference.parse(name)
-    if reference.digest is not None:
-        return name
-    if not tag:
-        if not reference.tag:
-            raise Unsupported(f"pulling every tag of {reference.familiar_name} is not supported: name a tag")
+    if reference.digest is not None or not tag:
         return name
     if ":" in tag:
         return f"{reference.repository}@{tag}"

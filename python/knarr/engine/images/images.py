@@ -24,6 +24,7 @@ from knarr._core import Progress
 from knarr.engine.images import distribution, embedded, export
 from knarr.engine.images import filters as image_filters
 from knarr.engine.images.catalog import Catalog, Image, image_of
+from knarr.engine.images.details import Details
 from knarr.engine.images.endpoints import endpoints
 from knarr.engine.images.fetch import fetch
 from knarr.engine.images.intake import Intake
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from knarr.credentials import Credential
     from knarr.engine.events import Events
     from knarr.engine.images.endpoints import Endpoint
+    from knarr.engine.images.fetch import Fetched
     from knarr.engine.images.ledger import Candidate
     from knarr.engine.images.progress import Message
     from knarr.store.database import Database
@@ -95,6 +97,7 @@ class Images:
             self.catalog, self._ledger, self._pieces, in_use, running, lambda image_id: self._held[image_id] > 0,
             self._announce,
         )  # fmt: skip
+        self.details = Details(store, self.catalog, in_use)
         self.registries = Registries(config.registries)
         self._pushes = Pushes(
             store, self.catalog, self._ledger, self._pieces, self._threads, self.registries, self._announce
@@ -170,6 +173,15 @@ class Images:
                 return image
         return await self._pulls.join(parsed, wanted, auth, progress)
 
+    async def pull_all(
+        self, repository: str, platform: str | None = None, auth: Credential | None = None, progress: Emit | None = None
+    ) -> None:
+        """Pull every tag of a repository, one after the other; the first that fails ends it. As `pull`."""
+        parsed = Reference.parse(repository)
+        own = await self._own_credential(parsed.domain, auth)
+        for tag in await self._threads.run(lambda: self.registries.tags(parsed, own)):
+            await self.pull(str(parsed.with_tag(tag)), platform, auth, progress)
+
     async def push(self, reference: Reference, platform: str | None, auth: Credential | None, progress: Emit) -> None:
         """Push a tag, or every tag of a repository that is named without one; credentials default to this user's own.
 
@@ -228,6 +240,8 @@ class Images:
     def save(self, names: Sequence[str], platforms: Sequence[str] = ()) -> AsyncGenerator[bytes, None]:
         """The archive of some images in pieces, as `docker save` writes it. NotFound, InvalidArgument; Corrupt."""
         chosen = export.choose(self.catalog, names, [Platform.parse(platform) for platform in platforms])
+        for one in chosen:
+            self._announce("save", one.images[0].id, {"name": one.images[0].id})
         return export.archive(self._store, self._pieces, chosen)
 
     async def tag(self, source: str, repository: str, tag: str = "") -> None:
@@ -307,10 +321,7 @@ class Images:
         unused = set(before.pieces) if before else set()
         try:
             async with self._pieces.lease(new.pieces):
-                sizes = await self._threads.run(
-                    lambda: self._store.unpack(list(new.layers), pull.progress, fetched.registry, fetched.repository),
-                    pull.progress.cancel,
-                )
+                sizes = await self._threads.run(lambda: self._bring(fetched, pull.progress), pull.progress.cancel)
                 image = await self._ledger.record(new, sizes, tag, origin)
         except Corrupt:
             unused |= new.pieces
@@ -321,6 +332,15 @@ class Images:
         pull.closing += _ending(fetched.digest, _newer(reference))
         self._announce("pull", reference.familiar, {"name": reference.familiar_name})
         return image
+
+    def _bring(self, fetched: Fetched, progress: Progress) -> Sequence[int]:
+        """Unpack what is missing of an image; its blobs come even where their content was here in another form."""
+        layers = fetched.candidate.layers
+        sizes = self._store.unpack(list(layers), progress, fetched.registry, fetched.repository)
+        for layer in layers:
+            if self._store.blob_size(layer.blob) is None:
+                self._store.fetch(layer.blob, layer.blob_size, progress, fetched.registry, fetched.repository)
+        return sizes
 
     def _keeps_name(self, reference: Reference, new: Candidate) -> bool:
         """Whether a tag stays where it is: at an image out of the same index that suits this machine better."""

@@ -188,8 +188,9 @@ impl Client {
         if let Some(mut connection) = self.pool.take(&origin) {
             connection.adopt(self.timeout, cancel);
             match exchange(&mut connection, &message, &request.content) {
-                // The peer closed it while it was idle: the request was not looked at.
-                Err(Trouble::Broken(_)) => {}
+                // The peer closed it while it was idle: the request was not looked at. Of a part of a file it may have taken
+                // some, though: whoever sends that asks first.
+                Err(Trouble::Broken(_)) if !matches!(request.content, Content::Part { .. }) => {}
                 Err(error) => return Err(error),
                 Ok(head) => return self.respond(request.method, head, connection, origin),
             }
