@@ -189,7 +189,7 @@ def test_pull(shared_engine, registry):
     upload(layout, registry.host, name.partition("/")[2], "2", layout.image([files(a="2")]))
     status, messages = call(shared_engine, "POST", f"/images/create?fromImage={name}")
     assert status == 200
-    assert [message["id"] for message in messages if message["status"].startswith("Pulling from")] == ["1", "2"]
+    assert {message["id"] for message in messages if message["status"].startswith("Pulling from")} == {"1", "2"}
     assert call(shared_engine, "GET", f"/images/{name}:2/json")[1]["RepoTags"] == [f"{name}:2"]
 
 

@@ -9,7 +9,7 @@ from knarr.config import RegistrySettings
 from knarr.engine.images.endpoints import endpoints, is_loopback
 from knarr.engine.images.filters import moment
 from knarr.engine.images.progress import Reporter
-from knarr.errors import InvalidArgument, Unsupported
+from knarr.errors import InvalidArgument
 
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 SHA = "sha256:" + "0" * 64
@@ -97,17 +97,13 @@ def test_durations_count_back_from_now():
         ({"fromImage": "a", "tag": "1"}, "docker.io/library/a:1"),
         ({"fromImage": "a:2", "tag": "1"}, "docker.io/library/a:1"),
         ({"fromImage": "a:2"}, "a:2"),
+        ({"fromImage": "a"}, "a"),
         ({"fromImage": f"a@{SHA}", "tag": "1"}, f"a@{SHA}"),
         ({"fromImage": "q.io/a", "tag": SHA}, f"q.io/a@{SHA}"),
     ],
 )
 def test_what_a_pull_asks_for(query, reference):
     assert wire.pull_reference(query) == reference
-
-
-def test_every_tag_is_not_pulled():
-    with pytest.raises(Unsupported, match="name a tag"):
-        wire.pull_reference({"fromImage": "a"})
 
 
 def test_truth_values():
