@@ -23,7 +23,7 @@ from knarr import credentials
 from knarr._core import Progress
 from knarr.engine.images import distribution, embedded, export
 from knarr.engine.images import filters as image_filters
-from knarr.engine.images.catalog import Catalog, Image, image_of
+from knarr.engine.images.catalog import Catalog, Image, Piece, image_of
 from knarr.engine.images.details import Details
 from knarr.engine.images.endpoints import endpoints
 from knarr.engine.images.fetch import fetch
@@ -284,9 +284,9 @@ class Images:
         return known.size if known else 0
 
     def shared_size(self, image: Image) -> int:
-        """Bytes of the layers that another image has as well."""
-        chain_ids = {layer.chain_id for other in self.catalog if other.id != image.id for layer in other.layers}
-        return sum(self.layer_size(layer.chain_id) for layer in image.layers if layer.chain_id in chain_ids)
+        """Bytes of the layers that another image has as well; what is left of its size is its own."""
+        shared = {layer.chain_id for layer in image.layers if self.catalog.uses(Piece("snapshot", layer.chain_id)) > 1}
+        return sum(self.layer_size(layer.chain_id) for layer in image.layers if layer.chain_id in shared)
 
     def manifest_size(self, image: Image) -> int:
         """Bytes of the image's manifest; 0 where its blob is missing."""
