@@ -26,7 +26,7 @@ Absolute = Annotated[str, StringConstraints(pattern=r"^/", max_length=4000)]
 
 
 class LogDefaults(BaseModel):
-    """What a container's log may grow to where the container does not say."""
+    """What a json-file may grow to where no log option says."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -59,6 +59,8 @@ class Config(BaseModel):
     tlskey: str = ""
     cert_path: str = ""  # the directory of those three where they are not named; empty: ~/.docker
     log: LogDefaults = Field(default_factory=LogDefaults)
+    log_driver: str = "json-file"  # of containers that name none
+    log_opts: dict[str, str] = Field(default_factory=dict)  # of containers with that driver
     registries: dict[str, RegistrySettings] = Field(default_factory=dict)
     address_pools: list[str] = Field(default_factory=list)  # CIDRs for bridges; empty: the built-in list
     dns: list[str] = Field(default_factory=list)  # for containers, in place of the host's

@@ -1,5 +1,6 @@
 """Containers over plain HTTP: statuses, messages and headers as Docker's clients expect them."""
 
+import calendar
 import json
 import time
 
@@ -434,7 +435,9 @@ def test_logs(api):
     stamped = logs("stdout=1&timestamps=1&tail=3")[0][1].decode()
     assert stamped[:4].isdigit()
     assert stamped.endswith(" one\n")
-    since = logs("stdout=1&timestamps=1")[1][1].decode().split()[0]
+    moment = logs("stdout=1&timestamps=1")[1][1].decode().split()[0]
+    whole, _, fraction = moment.rstrip("Z").partition(".")
+    since = f"{calendar.timegm(time.strptime(whole, '%Y-%m-%dT%H:%M:%S'))}.{fraction}"
     assert logs(f"stdout=1&stderr=1&since={since}") == [(1, b"three\n")]
     assert api.call("GET", f"/containers/{container}/logs")[0] == 400
 

@@ -207,7 +207,7 @@ class Supervisor:
             "rootfs": {"lower": [str(self.lower)], "upper": str(data / "upper"), "work": str(data / "work")},
             "network": {"mode": "none" if network else "host"},
             "terminal": terminal,
-            "log": {"path": str(data / "log"), "max_size": 10_000_000, "max_file": 3},
+            "log": {"file": {"format": "json-file", "path": str(data / "log"), "max_size": 10_000_000, "max_file": 3}},
         }
         return container, fields
 

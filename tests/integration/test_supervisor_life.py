@@ -182,7 +182,7 @@ def test_the_log_is_dockers(supervisor, client):
 
 def test_the_log_loses_nothing_and_rotates(supervisor, client):
     container, fields = supervisor.bundle(["seq", "1", "20000"])
-    fields["log"].update(max_size=200_000, max_file=20)
+    fields["log"]["file"].update(max_size=200_000, max_file=20)
     client.call("start", **fields)
     client.exit(container)
     files = sorted(supervisor.data_root.glob(f"containers/{container}/log.*"), key=lambda path: -int(path.suffix[1:]))
@@ -196,7 +196,7 @@ def test_the_log_loses_nothing_and_rotates(supervisor, client):
 
 def test_old_logs_go(supervisor, client):
     container, fields = supervisor.bundle(["seq", "1", "20000"])
-    fields["log"].update(max_size=50_000, max_file=2)
+    fields["log"]["file"].update(max_size=50_000, max_file=2)
     client.call("start", **fields)
     client.exit(container)
     names = {path.name for path in supervisor.data_root.glob(f"containers/{container}/log*")}
@@ -217,7 +217,7 @@ def test_a_full_disk_holds_up_nobody(supervisor, client, tmp_path):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=True)
     try:
         container, fields = supervisor.bundle(["sh", "-c", "seq 1 20000; exit 4"])
-        fields["log"].update(path=f"{disk}/log", max_size=0)
+        fields["log"]["file"].update(path=f"{disk}/log", max_size=0)
         client.call("start", **fields)
         assert client.exit(container)["code"] == 4
         lines = (disk / "log").read_bytes()

@@ -30,7 +30,7 @@ RUST = {
     "registry": {"store", "inflate"},
     "net": {"sys"},
     "runtime": {"sys"},
-    "supervisor": {"sys", "runtime", "net"},
+    "supervisor": {"sys", "runtime", "net", "inflate"},
     "bin": {"runtime", "supervisor"},
     "py": {"store", "registry"},
 }

@@ -1,126 +1,208 @@
-"""Reading logs: tails, times, streams, and rotation under the reader's feet."""
-
-import asyncio
-import json
-import os
+"""Logging drivers: options in Docker's words, what the supervisor is told, tags, and the parameters of a reader."""
 
 import pytest
 
-from knarr.engine.containers.logs import LogReader, Wanted, follow, nanoseconds
+from knarr.api.logs import instant, wanted
+from knarr.config import Config
+from knarr.engine.containers import logs, tags
+from knarr.errors import InvalidArgument, Unsupported
+from tests.unit.engine_records import ID, record
+
+CONFIG = Config()
 
 
-def line(number, stream="stdout"):
-    return (
-        json.dumps(
-            {"log": f"line {number}\n", "stream": stream, "time": f"2026-01-01T00:00:{number % 60:02d}.{number:09d}Z"}
-        )
-        + "\n"
+def start(driver="json-file", **options):
+    options = {name.replace("_", "-"): value for name, value in options.items()}
+    made = record(LogConfig={"Type": driver, "Config": options})
+    logs.check(made.host["LogConfig"])
+    return logs.start_fields(made, "/c", CONFIG.log)
+
+
+@pytest.mark.parametrize(
+    ("driver", "options", "words"),
+    [
+        ("pigeon", {}, "logger: no log driver named 'pigeon' is registered"),
+        ("fluentd", {}, "logger: no log driver named 'fluentd' is registered"),
+        ("json-file", {"x": "1"}, "unknown log opt 'x' for json-file log driver"),
+        ("local", {"x": "1"}, "unknown log opt 'x' for log driver local"),
+        ("json-file", {"mode": "x"}, "logger: logging mode not supported: x"),
+        ("json-file", {"max-buffer-size": "1m"}, "max-buffer-size option is only supported with 'mode=non-blocking'"),
+        (
+            "json-file",
+            {"mode": "non-blocking", "max-buffer-size": "x"},
+            "error parsing option max-buffer-size: invalid",
+        ),
+        ("json-file", {"max-size": "0"}, "max-size must be a positive number"),
+        ("json-file", {"max-size": "-1"}, "invalid size: '-1'"),
+        ("json-file", {"max-size": "1x"}, "invalid suffix: 'x'"),
+        ("json-file", {"max-size": "m"}, "invalid size: 'm'"),
+        ("json-file", {"max-size": "1e400"}, "invalid size: '1e400'"),
+        ("json-file", {"max-file": "0"}, "max-file cannot be less than 1"),
+        ("json-file", {"max-file": "x"}, 'strconv.Atoi: parsing "x": invalid syntax'),
+        ("json-file", {"max-file": "100000"}, "max-file cannot be more than"),
+        ("json-file", {"compress": "x"}, 'strconv.ParseBool: parsing "x": invalid syntax'),
+        ("json-file", {"compress": "true"}, "compress cannot be true when max-file is less than 2"),
+        ("json-file", {"compress": "true", "max-size": "1m"}, "compress cannot be true when max-file is less than 2"),
+        ("local", {"max-file": "1"}, "compression cannot be enabled when max file count is 1"),
+        ("local", {"max-file": "-1", "compress": "false"}, "max-file must not be negative"),
+        ("local", {"max-size": "x"}, "invalid value for max-size: x: invalid size: 'x'"),
+        ("json-file", {"labels-regex": "("}, "error parsing regexp"),
+        ("json-file", {"env-regex": "["}, "error parsing regexp"),
+        ("json-file", {"tag": "{{.Nonsense}}"}, "can't evaluate field Nonsense"),
+        ("json-file", {"tag": "{{.Name"}, "unclosed action"),
+        ("json-file", {"tag": "{{}}"}, "missing value for command"),
+        ("json-file", {"tag": "{{nonsense .Name}}"}, 'function "nonsense" not defined'),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_dockers_words(driver, options, words):
+    with pytest.raises(InvalidArgument) as caught:
+        logs.check({"Type": driver, "Config": options})
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("driver", "options", "expected"),
+    [
+        ("json-file", {}, (20 << 20, 5, False)),
+        ("json-file", {"max_size": "10m"}, (10_000_000, 1, False)),
+        ("json-file", {"max_size": "1.5 KB", "max_file": "3", "compress": "1"}, (4096, 3, True)),
+        ("json-file", {"max_size": "2GiB", "max_file": "3", "compress": "false"}, (2_000_000_000, 3, False)),
+        ("json-file", {"max_file": "7"}, (20 << 20, 7, False)),
+        ("json-file", {"mode": "non-blocking", "max_buffer_size": "4m"}, (20 << 20, 5, False)),
+        ("local", {}, (20 << 20, 5, True)),
+        ("local", {"max_size": "5m", "max_file": "2", "compress": "f"}, (5_000_000, 2, False)),
+    ],
+)
+def test_files_are_bounded(driver, options, expected):
+    file = start(driver, **options)["file"]
+    assert (file["max_size"], file["max_file"], file["compress"]) == expected
+    assert file["format"] == driver
+    assert file["path"] == ("/c/local-logs/container.log" if driver == "local" else f"/c/{ID}-json.log")
+
+
+def test_without_a_log_nothing_is_kept_and_nothing_read():
+    assert start("none", anything="goes") is None
+    with pytest.raises(Unsupported, match="configured logging driver does not support reading"):
+        logs.readable(record(LogConfig={"Type": "none"}), "/c", CONFIG.log)
+
+
+def test_the_daemons_defaults_are_of_its_driver_alone():
+    config = Config(log_driver="local", log_opts={"max-size": "1m", "max-file": "9"})
+    for asked, expected in (
+        ({}, {"Type": "local", "Config": {"max-size": "1m", "max-file": "9"}}),
+        (
+            {"Type": "", "Config": {"max-file": "2"}},
+            {"Type": "local", "Config": {"max-size": "1m", "max-file": "2"}},
+        ),
+        ({"Type": "json-file", "Config": None}, {"Type": "json-file", "Config": {}}),
+    ):
+        logs.fill(asked, config)
+        assert asked == expected
+    assert logs.json_path(record(LogConfig={"Type": "json-file"}), "/c") == f"/c/{ID}-json.log"
+    assert logs.json_path(record(LogConfig={"Type": "local"}), "/c") == ""
+
+
+def test_attributes_are_what_the_options_name():
+    made = record(
+        {"Labels": {"app": "web", "tier": "x", "other": "y"}, "Env": ["A=1=2", "BEE=2", "C", "D="]},
+        LogConfig={
+            "Type": "json-file",
+            "Config": {
+                "labels": "app,missing",
+                "labels-regex": "^ti",
+                "env": "A,C",
+                "env-regex": "E+$",
+                "tag": "{{.Name}}-{{.ID}}",
+            },
+        },
     )
+    assert logs.start_fields(made, "/c", CONFIG.log)["attributes"] == {
+        "app": "web",
+        "tier": "x",
+        "A": "1=2",
+        "BEE": "2",
+        "tag": f"one-{ID[:12]}",
+    }
 
 
-@pytest.fixture
-def log(tmp_path):
-    """A log of 30 entries in three files."""
-    path = tmp_path / "x-json.log"
-    for name, numbers in ((".2", range(10)), (".1", range(10, 20)), ("", range(20, 30))):
-        (tmp_path / f"x-json.log{name}").write_text("".join(line(number) for number in numbers))
-    return path
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("plain", "plain"),
+        ("{{.ID}}", ID[:12]),
+        ("{{ .FullID }}", ID),
+        ("{{.ImageName}}/{{.Name}}", "busybox/one"),
+        ("{{.ImageID}} {{.ImageFullID}}", "a" * 12 + " sha256:" + "a" * 64),
+        ("{{.Command}}", "/bin/true x"),
+        ("{{.DaemonName}}:{{.ContainerName}}", "docker:/one"),
+        ('{{index .ContainerLabels "app"}}|{{index .ContainerLabels "none"}}', "web|"),
+        ("{{.Name | upper}}", "ONE"),
+        ("{{truncate .FullID 3}}", ID[:3]),
+        ('{{join .ContainerArgs "-"}}', "x"),
+        ("{{json .ContainerLabels}}", '{"app":"web"}'),
+        ("{{.ContainerLabels}} {{.ContainerArgs}}", "map[app:web] [x]"),
+        ("{{pad .Name 1 2}}", " one  "),
+    ],
+)
+def test_tags_are_made_by_templates(template, text):
+    assert tags.tag(record({"Labels": {"app": "web"}}), template) == text
 
 
-def read(path, **wanted):
-    reader = LogReader(str(path), Wanted(**wanted))
-    found = []
-    while True:
-        entries = reader.read()
-        found += [int(entry.text.split()[1]) for entry in entries]
-        if reader.finished or (not entries and reader.at_end):
-            reader.close()
-            return found
+def test_what_a_reader_wants():
+    query = {"stdout": "1", "tail": "5", "since": "10.5", "until": "20", "follow": "true", "details": "1"}
+    found = wanted(query, terminal=False, chunked=True)
+    assert found.fields() == {
+        "stdout": True,
+        "stderr": False,
+        "since": 10_500_000_000,
+        "until": 20_000_000_000,
+        "tail": 5,
+        "follow": True,
+        "timestamps": False,
+        "details": True,
+        "multiplexed": True,
+        "chunked": True,
+        "merge": False,
+    }
+    for tail in ("", "all", "-1", "1.5", "x" * 100, "9" * 100):
+        assert wanted({"stderr": "1", "tail": tail}, terminal=True, chunked=False).tail is None
+    assert wanted({"stderr": "1", "tail": "0"}, terminal=True, chunked=False).tail == 0
+    assert wanted({"stderr": "1", "until": "0"}, terminal=True, chunked=False).until == 0
+    assert wanted({"stderr": "1", "until": "-5"}, terminal=True, chunked=False).until == 1
+    with pytest.raises(InvalidArgument, match="must specify at least one of 'stdout' or 'stderr'"):
+        wanted({}, terminal=False, chunked=True)
 
 
-def test_every_file_is_read_oldest_first(log):
-    assert read(log) == list(range(30))
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("", 0),
+        ("0", 0),
+        ("-5", 0),
+        ("1", 10**9),
+        ("1.", 10**9),
+        ("1.000000001", 10**9 + 1),
+        ("1.1234567899", 1_123_456_789),
+        ("9" * 18, 1 << 63),
+    ],
+)
+def test_instants(text, time):
+    assert instant("since", text) == time
 
 
-@pytest.mark.parametrize("tail", [0, 1, 5, 10, 11, 19, 20, 25, 30, 31, 1000])
-def test_tail_counts_over_files(log, tail):
-    assert read(log, tail=tail) == list(range(30))[30 - min(tail, 30) :]
-
-
-def test_since_and_until(log):
-    assert read(log, since=nanoseconds("2026-01-01T00:00:12.000000012Z")) == list(range(12, 30))
-    assert read(log, until=nanoseconds("2026-01-01T00:00:05.000000005Z")) == list(range(6))
-
-
-def test_streams(tmp_path):
-    path = tmp_path / "x-json.log"
-    path.write_text(line(1) + line(2, "stderr") + line(3))
-    assert read(path, stderr=False) == [1, 3]
-    assert read(path, stdout=False) == [2]
-
-
-def test_a_line_that_is_still_being_written_waits(tmp_path):
-    path = tmp_path / "x-json.log"
-    path.write_text(line(1) + line(2)[:20])
-    reader = LogReader(str(path), Wanted())
-    assert [entry.text for entry in reader.read()] == ["line 1\n"]
-    with path.open("a") as file:
-        file.write(line(2)[20:])
-    assert [entry.text for entry in reader.read()] == ["line 2\n"]
-    reader.close()
-
-
-def test_rotation_under_a_reader_loses_nothing(tmp_path):
-    path = tmp_path / "x-json.log"
-    path.write_text(line(0))
-    reader = LogReader(str(path), Wanted())
-    found = [entry.text for entry in reader.read()]
-    with path.open("a") as file:
-        file.write(line(1))
-    os.rename(path, f"{path}.1")
-    path.write_text(line(2))
-    os.rename(f"{path}.1", f"{path}.2")
-    os.rename(path, f"{path}.1")
-    path.write_text(line(3))
-    for _ in range(12):
-        found += [entry.text for entry in reader.read()]
-    assert found == [f"line {number}\n" for number in range(4)]
-    reader.close()
-
-
-def test_an_unreadable_line_is_left_out(tmp_path):
-    path = tmp_path / "x-json.log"
-    path.write_text(line(1) + "garbage\n{}\n" + line(2))
-    assert read(path) == [1, 2]
-
-
-def test_following_ends_with_the_container(tmp_path):
-    path = tmp_path / "x-json.log"
-    path.write_text(line(1))
-    running = True
-
-    async def collect():
-        nonlocal running
-        found = []
-
-        async def write():
-            nonlocal running
-            await asyncio.sleep(0.05)
-            with path.open("a") as file:
-                file.write(line(2))
-            await asyncio.sleep(0.05)
-            with path.open("a") as file:
-                file.write(line(3))
-            running = False
-
-        task = asyncio.create_task(write())
-        async for batch in follow(str(path), Wanted(), lambda: running, on=True):
-            found += [entry.text for entry in batch]
-        await task
-        return found
-
-    assert asyncio.run(asyncio.wait_for(collect(), 5)) == [f"line {number}\n" for number in (1, 2, 3)]
-
-
-def test_no_log_at_all(tmp_path):
-    assert read(tmp_path / "none") == []
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x", 'invalid value for "since": invalid timestamp "x": invalid seconds "x": invalid syntax'),
+        ("2026-01-01T00:00:00Z", "invalid seconds"),
+        ("10m", "invalid seconds"),
+        ("1.x", "invalid nanoseconds: invalid character 'x' at position 0"),
+        ("1." + "1" * 21, "invalid nanoseconds: length 21 exceeds maximum 20"),
+        ("\u0661", "invalid seconds"),
+        ("9" * 40, "value out of range"),
+    ],
+)
+def test_what_is_no_instant(text, words):
+    with pytest.raises(InvalidArgument) as caught:
+        instant("since", text)
+    assert words in str(caught.value)

@@ -8,7 +8,7 @@ from knarr.engine.containers import detach, merge, signals
 from knarr.engine.containers.create import check_name
 from knarr.engine.containers.names import FIRST, SECOND, random_name
 from knarr.engine.containers.offered import _LIMITS, Offered, discard
-from knarr.engine.containers.request import check, log_limits, parse_port, security
+from knarr.engine.containers.request import check, parse_port, security
 from knarr.errors import InvalidArgument, KnarrError, Unsupported
 from knarr.store.containers import State
 from tests.unit.engine_records import config, host
@@ -47,7 +47,7 @@ from tests.unit.engine_records import config, host
         ({"Runtime": "nonsense"}, "unknown or invalid runtime name: nonsense"),
         ({"CapAdd": ["nonsense"]}, "unknown capability"),
         ({"LogConfig": {"Type": "nonsense"}}, "no log driver named 'nonsense'"),
-        ({"LogConfig": {"Type": "json-file", "Config": {"max-size": "x"}}}, "max-size"),
+        ({"LogConfig": {"Type": "json-file", "Config": {"max-size": "x"}}}, "invalid size: 'x'"),
         ({"Umask": 0o1000}, "Umask"),
         ({"StorageOpt": {"size": "1G"}}, "supported only for overlay over xfs with 'pquota'.*StorageOpt"),
         ({"StorageOpt": {"nonsense": "1G"}}, "Unknown option nonsense"),
@@ -87,12 +87,12 @@ def test_what_makes_no_sense_is_refused(values, words):
     "values",
     [
         {"Cgroup": "container:x"}, {"PortBindings": {"80/sctp": []}}, {"PortBindings": {"80/tcp": [{"HostIp": "::1"}]}},
-        {"PortBindings": {"80/tcp": [{"HostPort": "8000-8010"}]}}, {"SecurityOpt": ["apparmor=custom"]}, {"LogConfig": {"Config": {"tag": "x"}}},
+        {"PortBindings": {"80/tcp": [{"HostPort": "8000-8010"}]}}, {"SecurityOpt": ["apparmor=custom"]},
     ],
     ids=lambda values: next(iter(values)),
 )  # fmt: skip
 def test_what_is_not_done_is_refused_by_name(values):
-    with pytest.raises(Unsupported, match="(?i)" + "|".join([*values, "port", "apparmor", "tag"])):
+    with pytest.raises(Unsupported, match="(?i)" + "|".join([*values, "port", "apparmor"])):
         check(config(), host(**values))
 
 
@@ -256,14 +256,6 @@ def test_names_are_found():
 )  # fmt: skip
 def test_security_options(options, expected):
     assert security(host(SecurityOpt=options)) == expected
-
-
-def test_log_limits():
-    assert log_limits(host(), 100, 3) == (100, 3)
-    assert log_limits(
-        host(LogConfig={"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}}), 100, 3
-    ) == (10 << 20, 2)
-    assert log_limits(host(LogConfig={"Type": "none"}), 100, 3) is None
 
 
 def test_ports():

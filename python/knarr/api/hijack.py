@@ -1,8 +1,8 @@
-"""Requests that take the connection over: attach, and the start of an exec.
+"""Requests that take the connection over: attach, the start of an exec, and logs.
 
 After the answer's headers the connection is no HTTP any more, and Python does not carry its bytes: the socket goes to
 the supervisor, with whatever was read from it already. aiohttp gives a connection away only without those bytes, so
-these two requests are recognised by their first line and read here; everything else passes through to aiohttp.
+these requests are recognised by their first line and read here; everything else passes through to aiohttp.
 
 A connection is in one of four states: idle; busy with a request of aiohttp's, whose body is not looked into; collecting
 a request of ours; or ours, and not read from any more. `Connections` knows which are of the second kind.
@@ -22,12 +22,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
-from knarr.api import reply, versions
+from knarr.api import logs, reply, versions
 from knarr.api.errors import status_of
 from knarr.api.streams import MULTIPLEXED, RAW, frame
 from knarr.engine.containers import detach
 from knarr.engine.containers.execs import Streams
-from knarr.engine.containers.logs import Wanted
 from knarr.errors import InvalidArgument, KnarrError, Unavailable
 
 if TYPE_CHECKING:
@@ -42,8 +41,11 @@ HEAD_LIMIT = 64 * 1024
 BODY_LIMIT = 64 * 1024
 INCOMPLETE_LIMIT = HEAD_LIMIT + 8 * BODY_LIMIT  # of a request on its way; chunks may be small
 HALF_CLOSED_SECONDS = 1.0  # that an answer has to be sent to a client which has closed its side already
-_OURS = re.compile(rb"POST (?:/v[0-9.]+)?/(?:containers/[^/ ?]+/attach|exec/[^/ ?]+/start)[ ?]")
-_PATH = re.compile(r"(?:/v(?P<version>[0-9.]+))?/(?P<noun>containers|exec)/(?P<name>[^/]+)/")
+_OURS = re.compile(
+    rb"(?:POST (?:/v[0-9.]+)?/(?:containers/[^/ ?]+/attach|exec/[^/ ?]+/start)"
+    rb"|GET (?:/v[0-9.]+)?/containers/[^/ ?]+/logs)[ ?]"
+)
+_PATH = re.compile(r"(?:/v(?P<version>[0-9.]+))?/(?P<noun>containers|exec)/(?P<name>[^/]+)/(?P<action>\w+)")
 _BUFFERING = "docker-sdk-python"  # the User-Agent of docker-py, see _taken_off
 _HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _LONGEST_LINE = 4096
@@ -58,6 +60,8 @@ _REASONS = {
 class _Request:
     noun: str
     name: str
+    action: str
+    protocol: str  # such as HTTP/1.1
     version: str  # as the path has it; empty where it names none
     query: dict[str, str]
     headers: dict[str, str]
@@ -117,7 +121,7 @@ class Front(asyncio.Protocol):
         self._connections.begins(self._inner, self._transport)
         if self._buffer:
             self._buffer += data
-        elif not data.startswith(b"POST "):
+        elif not data.startswith((b"POST ", b"GET ")):
             self._pass_on(data)
             return
         else:
@@ -167,6 +171,8 @@ class Front(asyncio.Protocol):
                 self._refuse(InvalidArgument(refusal))
             elif request.noun == "exec":
                 await self._exec(request)
+            elif request.action == "logs":
+                await self._logs(request)
             else:
                 await self._attach(request)
         except KnarrError as error:
@@ -195,10 +201,14 @@ class Front(asyncio.Protocol):
         else:
             self._transport.resume_reading()
 
-    async def _hand_over(self, request: _Request, *, multiplexed: bool) -> int:
+    async def _hand_over(self, request: _Request, *, multiplexed: bool, body: str = "") -> int:
         """Send the headers of a taken connection; a descriptor of its socket, which is the caller's to close."""
         kind = RAW  # which a client without `Upgrade` is told of either, as Docker does
-        if "upgrade" in request.headers:
+        if body:
+            if multiplexed and _at_least(request.version, (1, 42)):
+                kind = MULTIPLEXED
+            head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{body}Connection: close\r\n"
+        elif "upgrade" in request.headers:
             if multiplexed and _at_least(request.version, (1, 42)):
                 kind = MULTIPLEXED
             head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {kind}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
@@ -222,11 +232,10 @@ class Front(asyncio.Protocol):
         keys = detach.parse(query.get("detachKeys") or detach.DEFAULT) if terminal else []
         with_logs, live = reply.flag(query, "logs"), reply.flag(query, "stream")
         stdout, stderr = reply.flag(query, "stdout"), reply.flag(query, "stderr")
+        history = containers.log_file(container) if with_logs else None
         descriptor = await self._hand_over(request, multiplexed=not terminal)
         try:
-            if with_logs:
-                await self._write_logs(container.record.id, stdout=stdout, stderr=stderr, terminal=terminal)
-            if live:
+            if with_logs or live:
                 await containers.attach(
                     container.record.id,
                     Streams(
@@ -237,6 +246,8 @@ class Front(asyncio.Protocol):
                         multiplexed=not terminal,
                         detach_keys=keys,
                         initial=base64.b64encode(request.rest).decode(),
+                        history=history,
+                        live=live,
                     ),
                 )
         except KnarrError as error:
@@ -246,15 +257,23 @@ class Front(asyncio.Protocol):
             os.close(descriptor)
             self._transport.close()
 
-    async def _write_logs(self, container_id: str, *, stdout: bool, stderr: bool, terminal: bool) -> None:
-        wanted = Wanted(stdout=stdout, stderr=stderr)
-        async for batch in self._engine.containers.logs(container_id, wanted, on=False):
-            for entry in batch:
-                data = entry.text.encode(errors="replace")
-                self._transport.write(data if terminal else frame(entry.stream, data))
-            # asyncio tells aiohttp when it may go on writing, and not us
-            while self._transport.get_write_buffer_size() and not self._transport.is_closing():  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+    async def _logs(self, request: _Request) -> None:
+        containers = self._engine.containers
+        container = containers.get(request.name)
+        terminal = container.record.config["Tty"]
+        chunked = request.protocol != "HTTP/1.0"
+        wanted = logs.wanted(request.query, terminal=terminal, chunked=chunked)
+        file = containers.log_file(container)
+        body = "Transfer-Encoding: chunked\r\n" if chunked else "Cache-Control: no-store\r\n"
+        descriptor = await self._hand_over(request, multiplexed=not terminal, body=body)
+        try:
+            await containers.logs(container, file, wanted, descriptor)
+        except KnarrError as error:
+            # The headers are out, and a body that just ends says that something is wrong.
+            log.warning("reading the log of container %s: %s", container.record.id[:12], error)
+        finally:
+            os.close(descriptor)
+            self._transport.close()
 
     async def _exec(self, request: _Request) -> None:
         execs = self._engine.containers.execs
@@ -326,7 +345,7 @@ def _size(value: Any) -> list[int] | None:
 def _parse(head: bytes, rest: bytes) -> _Request | KnarrError | None:
     """The request; None while its body is incomplete."""
     lines = head.decode("latin-1").split("\r\n")
-    target = lines[0].split(" ")[1]
+    _, target, protocol = ([*lines[0].split(" "), "", ""])[:3]
     path, _, query = target.partition("?")
     match = _PATH.match(path)
     if match is None:
@@ -350,7 +369,10 @@ def _parse(head: bytes, rest: bytes) -> _Request | KnarrError | None:
             return None
         body, rest = rest[: int(text)], rest[int(text) :]
     pairs = dict(parse_qsl(query, keep_blank_values=True))
-    return _Request(match["noun"], unquote(match["name"]), match["version"] or "", pairs, headers, body, rest)
+    name = unquote(match["name"])
+    return _Request(
+        match["noun"], name, match["action"], protocol, match["version"] or "", pairs, headers, body, rest
+    )
 
 
 def _unchunk(data: bytes) -> tuple[bytes, bytes] | KnarrError | None:

@@ -1,4 +1,4 @@
-"""Bodies that are written piece by piece: logs, events, answers that come later.
+"""Bodies that are written piece by piece: events, answers that come later.
 
 Multiplexed output is framed as the API describes it (ContainerAttach, Stream format): one byte for the stream
 (1 stdout, 2 stderr), three zeros, four bytes of length in network order.
@@ -15,9 +15,7 @@ from aiohttp import web
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from knarr.engine.containers.logs import Entry
-
-__all__ = ["MULTIPLEXED", "RAW", "frame", "gone", "json_stream", "log_stream", "stream"]
+__all__ = ["MULTIPLEXED", "RAW", "frame", "gone", "json_stream", "stream"]
 
 RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
@@ -47,26 +45,5 @@ async def json_stream(request: web.Request, items: AsyncIterator[dict[str, Any]]
     response = await stream(request, "application/json")
     async for item in items:
         await response.write(json.dumps(item, separators=(",", ":")).encode() + b"\n")
-    await response.write_eof()
-    return response
-
-
-async def log_stream(
-    request: web.Request, batches: AsyncIterator[list[Entry]], *, terminal: bool, timestamps: bool
-) -> web.StreamResponse:
-    """A container's log, framed unless it has a terminal."""
-    response = await stream(request, RAW if terminal else MULTIPLEXED)
-    fresh = {"stdout": True, "stderr": True}  # whether the next entry of a stream begins a line
-    async for batch in batches:
-        out = bytearray()
-        for entry in batch:
-            text = entry.text
-            if timestamps and fresh[entry.stream]:
-                text = f"{entry.time} {text}"
-            fresh[entry.stream] = entry.text.endswith("\n")
-            data = text.encode(errors="replace")
-            out += data if terminal else frame(entry.stream, data)
-        if out:
-            await response.write(bytes(out))
     await response.write_eof()
     return response

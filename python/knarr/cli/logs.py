@@ -23,6 +23,7 @@ def _logs(client: "Client", options: "dict[str, Any]", names: "list[str]") -> in
         since=since,
         until=until,
         timestamps=options["timestamps"],
+        details=options["details"],
         tail=options["tail"],
     )
     media_type = response.headers.get("content-type", "")
@@ -60,8 +61,6 @@ LOGS = Command(
         Option("--until", TEXT, "Only before a time (2026-01-02T13:23:37Z) or so long ago (42m)"),
         Option("-n --tail", TEXT, "Number of lines from the end", default="all"),
         Option("-t --timestamps", FLAG, "Show timestamps"),
-        Option(
-            "--details", FLAG, "Accepted for Docker's sake; the json-file logs here have no extra details", hidden=True
-        ),
+        Option("--details", FLAG, "Show the labels, variables and tag that the log options name"),
     ),
 )

@@ -2,7 +2,7 @@
 
 import os
 
-from knarr.cli import human
+from knarr.cli import human, values
 from knarr.cli.command import FLAG, INT, LIST, TEXT, Command, Option
 from knarr.cli.terminal import say, show
 from knarr.errors import KnarrError
@@ -114,6 +114,7 @@ def _daemon(_client: "Client", options: "dict[str, Any]", _arguments: "list[str]
     for name in _PATHS:
         options[name] = os.path.abspath(options[name]) if options[name] else None
     options["hosts"] = options["hosts"] or None
+    options["log_opts"] = values.pairs(options["log_opts"]) or None
     return daemon.main(ready_fd, options)
 
 
@@ -154,6 +155,8 @@ DAEMON = Command(
         Option("--tlscacert", TEXT, "Whose signature clients' certificates need (default ~/.docker/ca.pem)"),
         Option("--tlscert", TEXT, "The daemon's certificate (default ~/.docker/cert.pem)"),
         Option("--tlskey", TEXT, "The key of its certificate (default ~/.docker/key.pem)"),
+        Option("--log-driver", TEXT, "Default driver for container logs (default json-file)"),
+        Option("--log-opt", LIST, "Default log driver options for containers (name=value)", key="log_opts"),
         Option("--ready-fd", INT, "A descriptor that gets one byte when the daemon is ready", hidden=True),
     ),
 )

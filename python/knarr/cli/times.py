@@ -18,12 +18,22 @@ def timestamp(text: str) -> str:
     day, separator, clock = text.partition("T")
     try:
         if separator and (clock.endswith("Z") or clock[-6:-5] in ("+", "-")):
-            return f"{human.parse_time(text):.9f}"
+            return _with_offset(day, clock)
         return _local(day, clock)
     except (ValueError, OverflowError):
         raise InvalidArgument(
             f"invalid time {text!r}: it is like 2026-01-02T13:23:37Z, or so long ago as 1h30m"
         ) from None
+
+
+def _with_offset(day: str, clock: str) -> str:
+    """Of a time with an offset. Its fraction stays as it is: a float has no room for nanoseconds."""
+    offset = "Z" if clock.endswith("Z") else clock[-6:]
+    whole, _, fraction = clock.removesuffix(offset).partition(".")
+    if fraction and not (fraction.isascii() and fraction.isdigit()):
+        raise ValueError(clock)
+    seconds = int(human.parse_time(f"{day}T{whole}{offset}"))
+    return f"{seconds}.{fraction}" if fraction else str(seconds)
 
 
 def _local(day: str, clock: str) -> str:

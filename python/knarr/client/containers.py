@@ -124,9 +124,13 @@ class Containers:
         since: "str | None" = None,
         until: "str | None" = None,
         timestamps: bool = False,
+        details: bool = False,
         tail: "str | None" = None,
     ) -> "Response":
-        """ContainerLogs, as a stream: `knarr.client.frames` takes it apart unless the container has a terminal."""
+        """ContainerLogs, as a stream: `knarr.client.frames` takes it apart unless the container has a terminal.
+
+        A frame has as many entries as come at once.
+        """
         parameters = {
             "stdout": stdout,
             "stderr": stderr,
@@ -134,7 +138,9 @@ class Containers:
             "since": since,
             "until": until,
             "timestamps": timestamps,
+            "details": details,
             "tail": tail,
+            "merge": True,  # knarr's own: Docker frames each entry, which costs a reader more than the entry
         }
         return self._client.request("GET", path(container, "logs"), parameters)
 

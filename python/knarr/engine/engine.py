@@ -15,6 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from knarr._core import Store, __version__
+from knarr.engine.containers import logs
 from knarr.engine.containers.container import Context
 from knarr.engine.containers.containers import Containers
 from knarr.engine.containers.seccomp import Profiles
@@ -24,7 +25,7 @@ from knarr.engine.images.images import Images
 from knarr.engine.networks.networks import Networks
 from knarr.engine.supervisor import Supervisor
 from knarr.engine.volumes.volumes import Volumes
-from knarr.errors import Conflict, Unavailable
+from knarr.errors import Conflict, InvalidArgument, Unavailable
 from knarr.store import containers as records
 from knarr.store.database import Database
 
@@ -104,6 +105,10 @@ class Engine:
 
     async def open(self) -> None:
         """Bring everything up. Raises KnarrError that says what is in the way."""
+        try:
+            logs.check({"Type": self.config.log_driver, "Config": self.config.log_opts})
+        except InvalidArgument as error:
+            raise InvalidArgument(f"failed to set log opts: {error}") from error
         self.events.bind(asyncio.get_running_loop())
         self.networks.load()
         await asyncio.to_thread(self._prepare)

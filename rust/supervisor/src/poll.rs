@@ -34,6 +34,8 @@ pub enum Token {
     Input(u32),
     /// An attached client.
     Attach(u32),
+    /// A client that reads a log.
+    Logs(u32),
 }
 
 impl Token {
@@ -49,6 +51,7 @@ impl Token {
             Self::Output(key, Stream::Stderr) => (7, key),
             Self::Input(key) => (8, key),
             Self::Attach(key) => (9, key),
+            Self::Logs(key) => (10, key),
         };
         kind << 32 | u64::from(key)
     }
@@ -66,6 +69,7 @@ impl Token {
             7 => Self::Output(key, Stream::Stderr),
             8 => Self::Input(key),
             9 => Self::Attach(key),
+            10 => Self::Logs(key),
             _ => return None,
         })
     }

@@ -42,6 +42,8 @@ pub struct Process {
     pub log: Option<Log>,
     /// Keys of the sessions.
     pub sessions: BTreeSet<u32>,
+    /// Keys of those who follow the log.
+    pub readers: BTreeSet<u32>,
     /// How it ended. Its output may not have been drained yet.
     pub exit: Option<Exit>,
     /// Whether the exit has been announced. Whoever still holds its outputs is read from, for nobody.

@@ -5,6 +5,7 @@
 //! its side, because closing a socket with unread input would take the last output from the client.
 
 use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -74,6 +75,8 @@ pub struct Session {
     pub input_ended: bool,
     /// Whether it must wait until the process takes input.
     pub held: bool,
+    /// Whether somebody else is sending it what has been logged; what is new waits until then.
+    pub recalling: bool,
     socket: Watched,
     wants: [bool; 2],
     multiplexed: bool,
@@ -110,11 +113,19 @@ impl Session {
             phase: Phase::Open,
             input_ended: false,
             held: true,
+            recalling: false,
             socket,
             wants: wanted.outputs,
             multiplexed: wanted.multiplexed,
             spill: Spill::new(directory, LAG_BYTES),
         }
+    }
+
+    /// What it wants of outputs, whether framed, and another descriptor of its connection.
+    pub fn recall(&mut self) -> io::Result<([bool; 2], bool, OwnedFd)> {
+        let socket = self.socket.as_fd().try_clone_to_owned()?;
+        self.recalling = true;
+        Ok((self.wants, self.multiplexed, socket))
     }
 
     /// The output of a terminal is one stream, and never framed.
@@ -134,7 +145,7 @@ impl Session {
             Vec::new()
         };
         let mut sent = 0;
-        if self.spill.is_empty() {
+        if self.spill.is_empty() && !self.recalling {
             let slices = [IoSlice::new(&head), IoSlice::new(data)];
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
             match sendmsg(
@@ -159,6 +170,9 @@ impl Session {
 
     /// Send what has been kept. True once nothing is left.
     pub fn flush(&mut self) -> Result<bool, Gone> {
+        if self.recalling {
+            return Ok(false);
+        }
         let mut turn = 0;
         while !self.spill.is_empty() && turn < TURN_BYTES {
             let front = self.spill.front()?;
@@ -215,7 +229,9 @@ impl Session {
     /// Wait for what makes sense now.
     pub fn watch(&mut self) -> io::Result<()> {
         let listens = !self.input_ended && (!self.held || self.phase != Phase::Open);
-        self.socket
-            .set(Interest::of(listens, !self.spill.is_empty()))
+        self.socket.set(Interest::of(
+            listens,
+            !self.spill.is_empty() && !self.recalling,
+        ))
     }
 }

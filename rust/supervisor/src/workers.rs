@@ -142,6 +142,14 @@ impl<T: Send + 'static> Pool<T> {
         Ok(true)
     }
 
+    /// See that there are at least so many threads.
+    pub fn have(&self, threads: usize) -> io::Result<()> {
+        while self.shared.lock().threads < threads {
+            self.grow()?;
+        }
+        Ok(())
+    }
+
     fn grow(&self) -> io::Result<()> {
         let (shared, sender, event) = (
             Arc::clone(&self.shared),

@@ -1,4 +1,4 @@
-"""/containers: everything but attach, which takes the connection over (api/hijack.py)."""
+"""/containers: everything but attach and logs, which take the connection over (api/hijack.py)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from knarr.api import reply, streams
 from knarr.api.wire import containers as wire
 from knarr.api.wire import listing
 from knarr.api.wire.create import create_request
-from knarr.engine.containers.logs import Wanted
 from knarr.errors import InvalidArgument, KnarrError, Unsupported
 
 if TYPE_CHECKING:
@@ -113,26 +112,6 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     async def listed(request: web.Request) -> web.StreamResponse:
         return reply.reply(await listing.containers(engine, request.query, reply.version(request)))
 
-    async def logs(request: web.Request) -> web.StreamResponse:
-        query = request.query
-        stdout, stderr = reply.flag(query, "stdout"), reply.flag(query, "stderr")
-        if not stdout and not stderr:
-            raise InvalidArgument("Bad parameters: you must choose at least one stream")
-        tail = query.get("tail", "")
-        wanted = Wanted(
-            stdout=stdout,
-            stderr=stderr,
-            since=wire.parse_time(query.get("since", "")),
-            until=wire.parse_time(query.get("until", "")),
-            tail=int(tail) if tail.isascii() and tail.isdigit() else -1,
-        )
-        container = containers.get(_name(request))
-        on = reply.flag(query, "follow")
-        batches = containers.logs(container.record.id, wanted, on=on, wanted_still=lambda: not streams.gone(request))
-        return await streams.log_stream(
-            request, batches, terminal=container.record.config["Tty"], timestamps=reply.flag(query, "timestamps")
-        )
-
     async def top(request: web.Request) -> web.StreamResponse:
         titles, rows = await containers.top(_name(request), request.query.get("ps_args", ""))
         return reply.reply({"Titles": titles, "Processes": rows})
@@ -169,7 +148,6 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         web.post("/containers/{name}/unpause", unpause),
         web.post("/containers/{name}/rename", rename),
         web.post("/containers/{name}/resize", resize),
-        web.get("/containers/{name}/logs", logs),
         web.get("/containers/{name}/top", top),
     ]
     for method, path, what in (

@@ -18,7 +18,6 @@ from aiohttp import WSMsgType, web
 from knarr.api import reply
 from knarr.engine.containers import detach
 from knarr.engine.containers.execs import Streams
-from knarr.engine.containers.logs import Wanted
 from knarr.errors import InvalidArgument, KnarrError
 
 if TYPE_CHECKING:
@@ -46,15 +45,14 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             return version < FLAGS_SINCE or reply.flag(query, name)
 
         stdin, stdout, stderr = wanted("stdin") and config["OpenStdin"], wanted("stdout"), wanted("stderr")
+        history = containers.log_file(container) if reply.flag(query, "logs") else None
         client = web.WebSocketResponse(max_msg_size=MESSAGE_LIMIT)
         if not client.can_prepare(request).ok:
             raise InvalidArgument("attach/ws takes the handshake of a WebSocket, and this request is none")
         await client.prepare(request)
         carrier = _Carrier(client, text=version < BINARY_SINCE)
-        if reply.flag(query, "logs"):
-            async for batch in containers.logs(container.record.id, Wanted(stdout=stdout, stderr=stderr), on=False):
-                await carrier.say("".join(entry.text for entry in batch).encode(errors="replace"))
-        if not reply.flag(query, "stream"):
+        live = reply.flag(query, "stream")
+        if not live and history is None:
             await client.close()
             return client
         ours, theirs = socket.socketpair()
@@ -67,6 +65,8 @@ def routes(engine: Engine) -> list[web.RouteDef]:
                 multiplexed=False,
                 detach_keys=keys,
                 initial="",
+                history=history,
+                live=live,
             )
             await containers.attach(container.record.id, streams)
         except KnarrError as error:  # the handshake is over: it is said where the output would be

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from knarr.api.wire.shape import Shape
+from knarr.engine.containers import logs
 from knarr.engine.containers.links import links
 from knarr.engine.containers.policy import MASKED_PATHS, READONLY_PATHS
 from knarr.errors import InvalidArgument
@@ -233,7 +234,6 @@ def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None)
     record = container.record
     bundle = f"{engine.config.run_root}/containers/{record.id}"
     directory = f"{engine.config.data_root}/containers/{record.id}"
-    keeps_log = record.host["LogConfig"].get("Type") != "none"
     found = {
         "Id": record.id,
         "Created": timestamp(record.created_ns),
@@ -244,7 +244,7 @@ def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None)
         "ResolvConfPath": f"{bundle}/resolv.conf",
         "HostnamePath": f"{bundle}/hostname",
         "HostsPath": f"{bundle}/hosts",
-        "LogPath": f"{directory}/{record.id}-json.log" if keeps_log else "",
+        "LogPath": logs.json_path(record, directory),
         "Name": f"/{record.name}",
         "RestartCount": record.state.restart_count,
         "Driver": "overlay2",

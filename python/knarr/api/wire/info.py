@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from knarr.api.wire.containers import timestamp
 from knarr.api.wire.shape import Shape
+from knarr.engine.containers.logs import DRIVERS
 
 if TYPE_CHECKING:
     from knarr.engine.engine import Engine
@@ -60,7 +61,7 @@ def info(engine: Engine) -> dict[str, Any]:
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],
             "Authorization": None,
-            "Log": ["json-file", "local"],
+            "Log": sorted(DRIVERS),
         },
         **limits,
         "IPv4Forwarding": True,  # or it is turned on with the first bridge that needs it
@@ -69,7 +70,7 @@ def info(engine: Engine) -> dict[str, Any]:
         "Debug": False,
         "OomKillDisable": not unified,
         "SystemTime": timestamp(time.time_ns()),
-        "LoggingDriver": "json-file",
+        "LoggingDriver": config.log_driver,
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": "2" if unified else "1",
         "KernelVersion": platform.release(),

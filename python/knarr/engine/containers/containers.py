@@ -20,10 +20,10 @@ from knarr.engine.containers.removal import Removal
 from knarr.engine.containers.spec import cgroup
 from knarr.engine.containers.stats import Sampler
 from knarr.engine.containers.update import update
-from knarr.errors import Conflict, InvalidArgument, NotFound, Unsupported
+from knarr.errors import Conflict, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from knarr.store.containers import ContainerRecord
 
@@ -197,24 +197,18 @@ class Containers:
 
     # --- looking
 
-    def logs(
-        self, name: str, wanted: logs.Wanted, *, on: bool, wanted_still: Callable[[], bool] = lambda: True
-    ) -> AsyncIterator[list[logs.Entry]]:
-        """Its log, in batches; with `on` as it is written, while it runs and is wanted still."""
-        container = self.get(name)
+    def log_file(self, container: Container) -> dict[str, Any]:
+        """Where its log is, for `logs` and `attach`. Unsupported where there is none, Conflict where it is going."""
+        if container.removing:
+            raise Conflict("can not get logs from container which is dead or marked for removal")
         record = container.record
-        if record.host["LogConfig"].get("Type") == "none":
-            raise Unsupported("configured logging driver does not support reading")
-        path = f"{self._context.directory(record.id)}/{record.id}-json.log"
+        return logs.readable(record, self._context.directory(record.id), self._context.config.log)
 
-        def running() -> bool:
-            return (
-                wanted_still()
-                and not container.removing
-                and (record.state.running or record.state.status == "restarting")
-            )
-
-        return logs.follow(path, wanted, running, on=on)
+    async def logs(self, container: Container, file: dict[str, Any], wanted: logs.Wanted, fd: int) -> None:
+        """Have a client be sent what has been logged. Its connection stays the caller's to close."""
+        await self._context.supervisor.call(
+            "logs", fds=(fd,), container=container.record.id, file=file, **wanted.fields()
+        )
 
     async def top(self, name: str, arguments: str) -> tuple[list[str], list[list[str]]]:
         """Its processes: (titles, rows)."""

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from knarr.engine.containers import merge, mounts, request
+from knarr.engine.containers import logs, merge, mounts, request
 from knarr.engine.containers.names import random_name
 from knarr.engine.containers.spec import ENDPOINT_SYSCTLS, endpoint_sysctls
 from knarr.errors import Conflict, InvalidArgument, NotFound, Unsupported
@@ -115,9 +115,7 @@ class Creation:
         mode = host["NetworkMode"]
         if mode in ("", "default"):
             host["NetworkMode"] = "none" if config["NetworkDisabled"] else "bridge"
-        if not host["LogConfig"].get("Type"):
-            host["LogConfig"]["Type"] = "json-file"
-        host["LogConfig"].setdefault("Config", {})
+        logs.fill(host["LogConfig"], self._context.config)
         host["RestartPolicy"] = {
             "Name": host["RestartPolicy"].get("Name") or "no",
             "MaximumRetryCount": host["RestartPolicy"].get("MaximumRetryCount") or 0,

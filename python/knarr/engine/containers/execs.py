@@ -42,6 +42,8 @@ class Streams:
     multiplexed: bool
     detach_keys: list[int]
     initial: str  # base64 of the bytes that were read from the connection already
+    history: dict[str, Any] | None = None  # a log to send first, as engine.containers.logs.readable gives it
+    live: bool = True  # whether anything is to follow it
 
     def fields(self) -> dict[str, Any]:
         """As the supervisor takes them."""
@@ -52,6 +54,8 @@ class Streams:
             "multiplexed": self.multiplexed,
             "detach_keys": self.detach_keys,
             "initial": self.initial,
+            "history": self.history,
+            "live": self.live,
         }
 
 

@@ -8,7 +8,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.containers import netfiles, request
+from knarr.engine.containers import logs, netfiles, request
 from knarr.engine.containers.capabilities import capabilities
 from knarr.engine.containers.spec import Surroundings, compose
 from knarr.errors import Conflict, InvalidArgument, NotFound
@@ -97,11 +97,6 @@ async def start_fields(context: Context, record: ContainerRecord, find: Callable
     """The fields of the request."""
     config, host = record.config, record.host
     rows, columns = host["ConsoleSize"] or (0, 0)
-    limits = request.log_limits(host, context.config.log.max_size, context.config.log.max_file)
-    directory = context.directory(record.id)
-    log = (
-        {"path": f"{directory}/{record.id}-json.log", "max_size": limits[0], "max_file": limits[1]} if limits else None
-    )
     return {
         "container": record.id,
         "bundle": context.bundle(record.id),
@@ -113,7 +108,7 @@ async def start_fields(context: Context, record: ContainerRecord, find: Callable
         "size": [rows, columns] if config["Tty"] and rows and columns else None,
         "stdin": config["OpenStdin"],
         "stdin_once": config["StdinOnce"],
-        "log": log,
+        "log": logs.start_fields(record, context.directory(record.id), context.config.log),
     }
 
 

@@ -1,213 +1,224 @@
-"""Reading a container's log: json-file entries, over rotated files, and on as they are written.
+"""Logging drivers: what their options mean, what the supervisor is told of a container's log, and reading it.
 
-The supervisor writes `<id>-json.log` and moves it to `.1`, `.2` ... when it is full. A reader holds its file open, so
-a rotation under it loses nothing: at the file's end it looks which file came after it.
+The supervisor writes logs and reads them (ARCHITECTURE.md, Logs); here it is decided where they are and what of
+them is wanted.
+
+    <id>-json.log             json-file
+    local-logs/container.log  local
 """
 
 from __future__ import annotations
 
-import asyncio
-import calendar
-import json
-import logging
-import os
-import time
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from knarr.engine.containers import tags
+from knarr.errors import InvalidArgument, Unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable, Mapping
 
-__all__ = ["Entry", "LogReader", "Wanted", "follow", "nanoseconds"]
+    from knarr.config import Config, LogDefaults
+    from knarr.store.containers import ContainerRecord, LogConfig
 
-log = logging.getLogger("knarr.containers")
+__all__ = ["DRIVERS", "Wanted", "check", "fill", "json_path", "readable", "start_fields"]
 
-BATCH = 256 * 1024  # bytes read at a time
-FASTEST, SLOWEST = 0.005, 0.1  # seconds between looks at a log that is followed
-
-
-class Entry(NamedTuple):
-    """One entry: at most a line; one without a newline at its end goes on in the next."""
-
-    stream: str
-    time: str  # RFC 3339 with nanoseconds, as it was written
-    text: str
+COMMON = frozenset({"labels", "labels-regex", "env", "env-regex", "tag"})
+FILES = COMMON | {"max-size", "max-file", "compress"}
+# Every driver with its own options; what all of them take is in _check_mode.
+DRIVERS: dict[str, frozenset[str]] = {"json-file": FILES, "local": FILES, "none": frozenset()}
+MOST_FILES = 1000
+SMALLEST = 4096  # bytes of a file: less would be rotated with every entry
+LOCAL_SIZE = 20 << 20
+LOCAL_FILES = 5
 
 
-class Wanted(NamedTuple):
-    """Which entries are wanted."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which entries of a log are wanted, and in which form."""
 
     stdout: bool = True
     stderr: bool = True
     since: int = 0  # ns since the epoch; 0 for all
     until: int = 0
-    tail: int = -1  # this many from the end; below 0 for all
+    tail: int | None = None  # so many from the end; None for all
+    follow: bool = False
+    timestamps: bool = False
+    details: bool = False
+    multiplexed: bool = True
+    chunked: bool = True
+    merge: bool = False  # entries share frames
+
+    def fields(self) -> dict[str, Any]:
+        """The same for the supervisor."""
+        return asdict(self)
 
 
-def nanoseconds(text: str) -> int:
-    """Nanoseconds since the epoch of an RFC 3339 time in UTC."""
-    whole, _, fraction = text.rstrip("Z").partition(".")
-    seconds = calendar.timegm(time.strptime(whole[:19], "%Y-%m-%dT%H:%M:%S"))
-    return seconds * 1_000_000_000 + int((fraction or "0").ljust(9, "0")[:9])
+def fill(wanted: LogConfig, config: Config) -> None:
+    """Put in what the daemon's settings say where the container does not."""
+    kind = wanted.get("Type") or config.log_driver
+    options = dict(wanted.get("Config") or {})
+    if kind == config.log_driver:
+        options = {**config.log_opts, **options}
+    wanted["Type"], wanted["Config"] = kind, options
 
 
-class LogReader:
-    """Reads one container's log from the oldest wanted entry on. Blocks: for threads."""
+def check(wanted: LogConfig) -> None:
+    """Refuse a driver that there is not, and options that it does not have, in Docker's words.
 
-    def __init__(self, path: str, wanted: Wanted) -> None:
-        self._path = path
-        self._wanted = wanted
-        self._file: BinaryIO | None = None
-        self._rest = b""
-        self.finished = False  # an entry later than `until` was met
+    Docker finds wrong values of some options only at the start; here the container is not made.
+    """
+    driver, options = wanted.get("Type") or "json-file", wanted.get("Config") or {}
+    if driver == "none":
+        return
+    _check_mode(options)
+    if driver not in DRIVERS:
+        raise InvalidArgument(f"logger: no log driver named '{driver}' is registered")
+    where = f"log driver {driver}" if driver == "local" else f"{driver} log driver"
+    for key in options:
+        if key not in DRIVERS[driver] and key not in ("mode", "max-buffer-size"):
+            raise InvalidArgument(f"unknown log opt '{key}' for {where}")
+    tags.check(options)
+    if driver in FILE_OPTIONS:
+        FILE_OPTIONS[driver](options, (SMALLEST, 1))
 
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
-    def read(self) -> list[Entry]:
-        """The next entries; none at the end of what is written. May give an empty list and not be at the end
-        only where filters took everything: `at_end` tells.
-        """
-        if self._file is None and not self._open():
-            self.at_end = True
-            return []
-        assert self._file is not None
-        data = self._file.read(BATCH)
-        if not data:
-            self.at_end = not self._next()
-            return []
-        self.at_end = False
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()
-        return self._entries(lines)
-
-    at_end = False
-
-    def _entries(self, lines: list[bytes]) -> list[Entry]:
-        found = []
-        wanted = self._wanted
-        for line in lines:
-            try:
-                item = json.loads(line)
-                entry = Entry(item["stream"], item["time"], item["log"])
-            except (ValueError, KeyError, TypeError):
-                log.warning("%s: an entry is not readable and was left out", self._path)
-                continue
-            if not (wanted.stdout if entry.stream == "stdout" else wanted.stderr):
-                continue
-            if wanted.since or wanted.until:
-                when = nanoseconds(entry.time)
-                if when < wanted.since:
-                    continue
-                if wanted.until and when > wanted.until:
-                    self.finished = True
-                    break
-            found.append(entry)
-        return found
-
-    def _files(self) -> list[str]:
-        """The log's files, oldest first."""
-        found = [self._path] if os.path.exists(self._path) else []
-        number = 1
-        while os.path.exists(f"{self._path}.{number}"):
-            found.insert(0, f"{self._path}.{number}")
-            number += 1
-        return found
-
-    def _open(self) -> bool:
-        files = self._files()
-        if not files:
-            return False
-        start, offset = 0, 0
-        if self._wanted.tail >= 0:
-            start, offset = _tail(files, self._wanted.tail)
+def _check_mode(options: Mapping[str, str]) -> None:
+    mode = options.get("mode", "")
+    if mode not in ("", "blocking", "non-blocking"):
+        raise InvalidArgument(f"logger: logging mode not supported: {mode}")
+    if "max-buffer-size" in options:
+        if mode != "non-blocking":
+            raise InvalidArgument("logger: max-buffer-size option is only supported with 'mode=non-blocking'")
         try:
-            self._file = open(files[start], "rb")  # noqa: SIM115  closed by close()
-        except FileNotFoundError:
-            return False  # rotated away this very moment: the next look finds the rest
-        self._file.seek(offset)
-        return True
+            _size(options["max-buffer-size"], 1024)
+        except ValueError as error:
+            raise InvalidArgument(f"error parsing option max-buffer-size: {error}") from error
 
-    def _next(self) -> bool:
-        """Go on with the file that came after this one, if there is one."""
-        assert self._file is not None
-        mine = os.fstat(self._file.fileno())
-        files = self._files()
-        for number, path in enumerate(files):
-            try:
-                found = os.stat(path)
-            except FileNotFoundError:
-                continue
-            if (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino):
-                if number + 1 == len(files):
-                    return False
-                if self._file.tell() < found.st_size:
-                    return True  # more was written before it was moved
-                return self._switch(files[number + 1])
-        # It was rotated out altogether while we read: go on with the oldest that is left.
-        return self._switch(files[0]) if files else False
 
-    def _switch(self, path: str) -> bool:
+def json_path(record: ContainerRecord, directory: str) -> str:
+    """The LogPath that Docker shows: of json-file alone."""
+    return f"{directory}/{record.id}-json.log" if record.host["LogConfig"].get("Type") == "json-file" else ""
+
+
+def start_fields(record: ContainerRecord, directory: str, defaults: LogDefaults) -> dict[str, Any] | None:
+    """`log` of the supervisor's `start`; None where nothing is kept."""
+    wanted = record.host["LogConfig"]
+    options = wanted.get("Config") or {}
+    file = _file(record, directory, defaults)
+    if file is None:
+        return None
+    extra = tags.attributes(record, options)
+    if options.get("tag"):
+        extra["tag"] = tags.tag(record, options["tag"])
+    return {"file": file, "attributes": extra}
+
+
+def readable(record: ContainerRecord, directory: str, defaults: LogDefaults) -> dict[str, Any]:
+    """`file` of the supervisor's `logs`. Raises Unsupported where nothing is kept that could be read."""
+    file = _file(record, directory, defaults)
+    if file is None:
+        raise Unsupported("configured logging driver does not support reading")
+    return file
+
+
+def _file(record: ContainerRecord, directory: str, defaults: LogDefaults) -> dict[str, Any] | None:
+    """Where the log is, and how large it may become."""
+    wanted = record.host["LogConfig"]
+    driver = wanted.get("Type") or "json-file"
+    if driver == "none":
+        return None
+    path = f"{directory}/{record.id}-json.log" if driver == "json-file" else f"{directory}/local-logs/container.log"
+    found = FILE_OPTIONS[driver](wanted.get("Config") or {}, (defaults.max_size, defaults.max_file))
+    return {"format": driver, "path": path, **found}
+
+
+def _json_file(options: Mapping[str, str], bounds: tuple[int, int]) -> dict[str, Any]:
+    """Docker keeps one file that grows for ever; here the settings' bounds are the default."""
+    size, files = bounds
+    if "max-size" in options:
+        files = 1
         try:
-            later = open(path, "rb")  # noqa: SIM115  closed by close()
-        except FileNotFoundError:
-            return False
-        self.close()
-        self._file = later
-        self._rest = b""
-        return True
+            size = _size(options["max-size"], 1000)
+        except ValueError as error:
+            raise _failed(str(error)) from error
+        if size <= 0:
+            raise _failed("max-size must be a positive number")
+    if "max-file" in options:
+        files = _whole(options["max-file"], "")
+        if files < 1:
+            raise _failed("max-file cannot be less than 1")
+    compress = _bool(options.get("compress", "false"), "")
+    if compress and (files < 2 or "max-size" not in options):
+        raise _failed("compress cannot be true when max-file is less than 2 or max-size is not set")
+    return _bounded(size, files, compress)
 
 
-def _tail(files: list[str], count: int) -> tuple[int, int]:
-    """(file, offset) where the last `count` entries begin."""
-    for number in range(len(files) - 1, -1, -1):
+def _local(options: Mapping[str, str], _bounds: tuple[int, int]) -> dict[str, Any]:
+    size, files = LOCAL_SIZE, LOCAL_FILES
+    if "max-size" in options:
+        text = options["max-size"]
         try:
-            with open(files[number], "rb") as file:
-                position = file.seek(0, os.SEEK_END)
-                end = position
-                if count == 0:
-                    return number, end
-                while position > 0:
-                    size = min(65536, position)
-                    position -= size
-                    file.seek(position)
-                    block = file.read(size)
-                    at = len(block)
-                    while (at := block.rfind(b"\n", 0, at)) >= 0:
-                        if position + at == end - 1:
-                            continue  # the newline that ends the last entry
-                        count -= 1
-                        if count == 0:
-                            return number, position + at + 1
-                if end:
-                    count -= 1  # the file's first entry
-                    if count == 0:
-                        return number, 0
-        except FileNotFoundError:
-            continue
-    return 0, 0
+            size = _size(text, 1000)
+        except ValueError as error:
+            raise _failed(f"invalid value for max-size: {text}: {error}") from error
+    if "max-file" in options:
+        files = _whole(options["max-file"], f"invalid value for max-file: {options['max-file']}: ")
+    compress = _bool(options.get("compress", "true"), "invalid boolean value for compress: ")
+    if files < 0:
+        raise _failed("max-file must not be negative")
+    if compress and files <= 1:
+        raise _failed("compression cannot be enabled when max file count is 1")
+    return _bounded(size, files, compress)
 
 
-async def follow(path: str, wanted: Wanted, running: Callable[[], bool], *, on: bool) -> AsyncIterator[list[Entry]]:
-    """The entries, in batches; with `on` also those still to be written, until the container has ended."""
-    reader = LogReader(path, wanted)
-    delay = FASTEST
+FILE_OPTIONS: dict[str, Callable[[Mapping[str, str], tuple[int, int]], dict[str, Any]]] = {
+    "json-file": _json_file,
+    "local": _local,
+}
+
+
+def _bounded(size: int, files: int, compress: bool) -> dict[str, Any]:
+    if files > MOST_FILES:
+        raise _failed(f"max-file cannot be more than {MOST_FILES}")
+    return {"max_size": max(size, SMALLEST), "max_file": max(files, 1), "compress": compress}
+
+
+def _failed(reason: str) -> InvalidArgument:
+    return InvalidArgument(f"failed to initialize logging driver: {reason}")
+
+
+def _whole(text: str, before: str) -> int:
     try:
-        while True:
-            was_running = running()
-            entries = await asyncio.to_thread(reader.read)
-            if entries:
-                delay = FASTEST
-                yield entries
-            if reader.finished:
-                return
-            if not reader.at_end:
-                continue
-            if not on or not was_running or (wanted.until and time.time_ns() > wanted.until):
-                return
-            await asyncio.sleep(delay)
-            delay = min(delay * 1.5, SLOWEST)
-    finally:
-        reader.close()
+        return int(text, 10)
+    except ValueError:
+        raise _failed(f'{before}strconv.Atoi: parsing "{text}": invalid syntax') from None
+
+
+def _bool(text: str, before: str) -> bool:
+    """A boolean as Go reads it."""
+    if text in ("1", "t", "T", "TRUE", "true", "True"):
+        return True
+    if text in ("0", "f", "F", "FALSE", "false", "False"):
+        return False
+    raise _failed(f'{before}strconv.ParseBool: parsing "{text}": invalid syntax')
+
+
+def _size(text: str, base: int) -> int:
+    """Bytes of a size such as 10m, with units of 1000 or 1024 (docker/go-units). Raises ValueError in its words."""
+    end = max(map(text.rfind, "0123456789. "), default=-1)
+    if end < 0:
+        raise ValueError(f"invalid size: '{text}'")
+    number, suffix = (text[:end] if text[end] == " " else text[: end + 1]), text[end + 1 :].lower()
+    try:
+        size = float(number)
+    except ValueError:
+        raise ValueError(f'strconv.ParseFloat: parsing "{number}": invalid syntax') from None
+    if not 0 <= size < 1 << 62:
+        raise ValueError(f"invalid size: '{text}'")
+    if not suffix or suffix == "b":
+        return int(size)
+    power = "kmgtp".find(suffix[0]) + 1
+    if not power or suffix[1:] not in ("", "b", "ib"):
+        raise ValueError(f"invalid suffix: '{suffix}'")
+    return min(int(size * base**power), 1 << 62)

@@ -11,7 +11,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.containers import healthcheck, signals
+from knarr.engine.containers import healthcheck, logs, signals
 from knarr.engine.containers.capabilities import capabilities
 from knarr.engine.containers.offered import discard, offered
 from knarr.errors import InvalidArgument, KnarrError, Unsupported
@@ -19,7 +19,7 @@ from knarr.errors import InvalidArgument, KnarrError, Unsupported
 if TYPE_CHECKING:
     from knarr.store.containers import Config, HostConfig
 
-__all__ = ["check", "check_mac", "check_resources", "check_restart", "log_limits", "parse_port", "security"]
+__all__ = ["check", "check_mac", "check_resources", "check_restart", "parse_port", "security"]
 
 MINIMUM_MEMORY = 6 * 1024 * 1024
 RESTARTS = ("", "no", "on-failure", "always", "unless-stopped")
@@ -80,7 +80,7 @@ def check(config: Config, host: HostConfig) -> list[str]:
     check_resources(host, warnings)
     _check_namespaces(config, host, warnings)
     check_restart(host)
-    log_limits(host, 1, 1)
+    logs.check(host["LogConfig"])
     security(host)
     capabilities(host)
     for port, bindings in (host["PortBindings"] or {}).items():
@@ -367,36 +367,3 @@ def security(host: HostConfig) -> tuple[str | None, bool]:
     if host["Privileged"] and profile is None:
         profile = "unconfined"
     return profile, no_new_privileges
-
-
-def log_limits(host: HostConfig, max_size: int, max_file: int) -> tuple[int, int] | None:
-    """(bytes a file, files) of a container's log, the given ones where it does not say; None where it keeps no log."""
-    wanted = host["LogConfig"]
-    driver = wanted.get("Type") or "json-file"
-    options = wanted.get("Config") or {}
-    if driver == "none":
-        return None
-    if driver not in ("json-file", "local"):
-        raise InvalidArgument(f"logger: no log driver named '{driver}' is registered")
-    for key, value in options.items():
-        if key == "max-size":
-            max_size = _size(value)
-        elif key == "max-file":
-            if not (value.isascii() and value.isdigit()) or not 1 <= int(value) <= 1000:
-                raise InvalidArgument(f"invalid value {value!r} for log option max-file: use 1 to 1000")
-            max_file = int(value)
-        elif (key == "mode" and value == "blocking") or (key == "compress" and value == "false"):
-            continue
-        else:
-            raise Unsupported(f"log option {key}={value} is not supported by knarr: max-size and max-file are")
-    return max_size, max_file
-
-
-_UNITS: dict[str, int] = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-
-
-def _size(text: str) -> int:
-    match = re.fullmatch(r"(\d{1,12})([kmg]?)b?", text.lower())
-    if match is None or not int(match[1]):
-        raise InvalidArgument(f"invalid value {text!r} for log option max-size: use a size such as 10m")
-    return max(int(match[1]) * _UNITS[match[2]], 4096)

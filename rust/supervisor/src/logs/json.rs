@@ -3,6 +3,10 @@
 //! Docker escapes what HTML would take for markup and the two line separators of Unicode, and
 //! writes U+FFFD for each byte that is not part of valid UTF-8 (pkg `jsonlog` of moby).
 
+use std::collections::BTreeMap;
+
+use super::entry::Entry;
+
 /// What a byte needs: 0 nothing, 1 an escape, 2 a look at the character it begins.
 const CLASS: [u8; 256] = classes();
 
@@ -24,19 +28,42 @@ const fn classes() -> [u8; 256] {
     table
 }
 
-/// Append one entry. `complete` says whether the line's newline belongs to it.
-pub fn entry(out: &mut Vec<u8>, line: &[u8], complete: bool, stream: &str, time: &str) {
-    out.reserve(line.len() + 80);
+/// Append one entry; `attributes` as [`attributes`] gives them.
+pub fn entry(out: &mut Vec<u8>, entry: &Entry<'_>, attributes: &[u8], time: &str) {
+    out.reserve(entry.line.len() + attributes.len() + 80);
     out.extend_from_slice(b"{\"log\":\"");
-    escape(out, line);
-    if complete {
+    escape(out, entry.line);
+    if entry.complete() {
         out.extend_from_slice(b"\\n");
     }
     out.extend_from_slice(b"\",\"stream\":\"");
-    out.extend_from_slice(stream.as_bytes());
-    out.extend_from_slice(b"\",\"time\":\"");
+    out.extend_from_slice(entry.stream.name().as_bytes());
+    out.push(b'"');
+    out.extend_from_slice(attributes);
+    out.extend_from_slice(b",\"time\":\"");
     out.extend_from_slice(time.as_bytes());
     out.extend_from_slice(b"\"}\n");
+}
+
+/// The attributes of every entry, as a member of its object; nothing where there are none.
+#[must_use]
+pub fn attributes(pairs: &BTreeMap<String, String>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (key, value) in pairs {
+        out.extend_from_slice(if out.is_empty() {
+            b",\"attrs\":{\""
+        } else {
+            b",\""
+        });
+        escape(&mut out, key.as_bytes());
+        out.extend_from_slice(b"\":\"");
+        escape(&mut out, value.as_bytes());
+        out.push(b'"');
+    }
+    if !out.is_empty() {
+        out.push(b'}');
+    }
+    out
 }
 
 fn escape(out: &mut Vec<u8>, text: &[u8]) {
@@ -159,8 +186,16 @@ mod tests {
                 })
                 .collect();
             let mut out = Vec::new();
-            entry(&mut out, &text, true, "stdout", "t");
+            let pairs = BTreeMap::from([(String::from("a\"<"), String::from("\n"))]);
+            let whole = Entry {
+                stream: crate::streams::Stream::Stdout,
+                time: 0,
+                line: &text,
+                part: None,
+            };
+            entry(&mut out, &whole, &attributes(&pairs), "t");
             let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+            assert_eq!(value["attrs"]["a\"<"], "\n");
             let read = value["log"].as_str().unwrap();
             assert!(read.ends_with('\n'));
             if let Ok(valid) = std::str::from_utf8(&text) {

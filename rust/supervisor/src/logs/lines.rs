@@ -28,6 +28,11 @@ impl Lines {
         self.pending.extend_from_slice(rest);
     }
 
+    /// What is held back.
+    pub fn pending(&self) -> &[u8] {
+        &self.pending
+    }
+
     /// What has been held back, for good.
     pub fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.pending)

@@ -5,28 +5,40 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
-struct Directory(PathBuf);
+pub struct Directory(pub PathBuf);
 
 impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("knarr-log-{name}-{}", std::process::id()));
+    pub fn new(name: &str) -> Self {
+        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let process = std::process::id();
+        let path = std::env::temp_dir().join(format!("knarr-log-{name}-{process}-{number}"));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }
 
     fn log(&self, max_size: u64, max_file: u32) -> Log {
-        Log::open(LogOptions {
-            path: self.0.join("log"),
-            max_size,
-            max_file,
-        })
-        .unwrap()
+        Log::open(options(self.0.join("log"), max_size, max_file)).unwrap()
     }
 }
 
 impl Drop for Directory {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+fn options(path: PathBuf, max_size: u64, max_file: u32) -> LogOptions {
+    let file = FileOptions {
+        format: Format::JsonFile,
+        path,
+        max_size,
+        max_file,
+        compress: false,
+    };
+    LogOptions {
+        file,
+        attributes: BTreeMap::new(),
     }
 }
 
@@ -146,12 +158,7 @@ fn a_torn_end_is_cut_off() {
 
 #[test]
 fn a_full_disk_is_told_once_and_counted() {
-    let mut log = Log::open(LogOptions {
-        path: PathBuf::from("/dev/full"),
-        max_size: 0,
-        max_file: 1,
-    })
-    .unwrap();
+    let mut log = Log::open(options(PathBuf::from("/dev/full"), 0, 1)).unwrap();
     let mut scratch = Vec::new();
     assert!(
         log.write(Stream::Stdout, b"one\ntwo\n", &mut scratch)

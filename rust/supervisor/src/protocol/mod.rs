@@ -12,5 +12,6 @@ pub use answer::{Answer, Event, Failure, Listed, Status, packet};
 pub use measure::{Measure, Update};
 pub use name::{Id, Target};
 pub use request::{
-    Attach, Exec, Hello, NetworkMode, NetworkRequest, Operation, Port, Request, Size, Start, parse,
+    Attach, Exec, Hello, Logs, NetworkMode, NetworkRequest, Operation, Port, Request, Size, Start,
+    parse,
 };

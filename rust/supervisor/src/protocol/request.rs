@@ -11,7 +11,7 @@ use super::answer::Failure;
 use super::measure::{Measure, Update};
 use super::name::{Id, Target};
 use crate::base64;
-use crate::logs::LogOptions;
+use crate::logs::{FileOptions, LogOptions};
 
 /// A request: the number its answer carries, and what to do.
 #[derive(Debug)]
@@ -49,6 +49,8 @@ pub enum Operation {
     Update(Box<Update>),
     /// Drop an exit that has been stored.
     Forget(Target),
+    /// Give a client what has been logged.
+    Logs(Box<Logs>),
 }
 
 /// Fields of `hello`.
@@ -93,6 +95,50 @@ pub struct Start {
     /// Its log.
     #[serde(default)]
     pub log: Option<LogOptions>,
+}
+
+/// Fields of `logs`.
+#[allow(clippy::struct_excessive_bools)] // each is a fact of its own
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logs {
+    /// Whose log.
+    pub container: Id,
+    /// Where it is: as it was said at the start.
+    pub file: FileOptions,
+    /// Entries of the standard output.
+    #[serde(default)]
+    pub stdout: bool,
+    /// Entries of the standard error.
+    #[serde(default)]
+    pub stderr: bool,
+    /// Nanoseconds since the epoch; 0 for all.
+    #[serde(default)]
+    pub since: u64,
+    /// The same.
+    #[serde(default)]
+    pub until: u64,
+    /// So many entries from the end.
+    #[serde(default)]
+    pub tail: Option<u64>,
+    /// Go on until the container has ended.
+    #[serde(default)]
+    pub follow: bool,
+    /// Times before entries.
+    #[serde(default)]
+    pub timestamps: bool,
+    /// Attributes before entries.
+    #[serde(default)]
+    pub details: bool,
+    /// Frame entries.
+    #[serde(default)]
+    pub multiplexed: bool,
+    /// Send chunks of HTTP.
+    #[serde(default)]
+    pub chunked: bool,
+    /// Let entries share frames.
+    #[serde(default)]
+    pub merge: bool,
 }
 
 /// Rows and columns.
@@ -227,6 +273,10 @@ pub struct Attach {
     pub detach_keys: Vec<u8>,
     /// Bytes that the client has sent already.
     pub initial: Vec<u8>,
+    /// A log to send first.
+    pub history: Option<FileOptions>,
+    /// Whether anything is to follow it.
+    pub live: bool,
 }
 
 /// The same on the wire.
@@ -250,6 +300,14 @@ struct AttachFields {
     detach_keys: Vec<u8>,
     #[serde(default)]
     initial: String,
+    #[serde(default)]
+    history: Option<FileOptions>,
+    #[serde(default = "yes")]
+    live: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 impl AttachFields {
@@ -263,6 +321,8 @@ impl AttachFields {
             stderr,
             multiplexed,
             detach_keys,
+            history,
+            live,
             ..
         } = self;
         if detach_keys.len() > 64 {
@@ -279,6 +339,8 @@ impl AttachFields {
             multiplexed,
             detach_keys,
             initial,
+            history,
+            live,
         })
     }
 }
@@ -416,6 +478,7 @@ fn operation(op: &str, fields: Map<String, Value>) -> Result<Operation, Failure>
         "unpause" => Operation::Unpause(read::<Named>(op, fields)?.container),
         "stats" => Operation::Stats(read(op, fields)?),
         "update" => Operation::Update(read(op, fields)?),
+        "logs" => Operation::Logs(Box::new(read(op, fields)?)),
         "forget" => {
             let Forgotten { container, exec } = read(op, fields)?;
             Operation::Forget(Target { container, exec })

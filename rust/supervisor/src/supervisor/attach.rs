@@ -14,7 +14,7 @@ use crate::protocol::{Attach, Failure, Id, Target};
 use crate::session::{Phase as SessionPhase, Session, Wanted};
 
 /// How long a client that has got everything may take to close its side.
-const LINGER: Duration = Duration::from_secs(5);
+pub(super) const LINGER: Duration = Duration::from_secs(5);
 /// How much is read of a client at once.
 const TYPED_BYTES: usize = 32 * 1024;
 
@@ -25,9 +25,17 @@ impl Supervisor {
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), Failure> {
         let target = attach.target.clone();
+        let (history, live) = (attach.history.clone(), attach.live);
         let key = self.attachable(&target)?;
         let session = self.session(attach, descriptors)?;
+        if let Some(file) = history
+            && let Err(failure) = self.recall(session, file, key)
+        {
+            self.drop_session(session);
+            return Err(failure);
+        }
         match key {
+            _ if !live => self.finish_session(session),
             Attachable::Running(key) => self.join(session, key),
             Attachable::Ended => self.finish_session(session),
             Attachable::Early => {
@@ -70,6 +78,7 @@ impl Supervisor {
             multiplexed,
             detach_keys,
             initial,
+            ..
         } = attach;
         let invalid =
             |what: &str| Failure::new(Kind::InvalidArgument, format!("attach to {target}: {what}"));
@@ -260,7 +269,7 @@ impl Supervisor {
 
 /// Where a client can be attached.
 #[derive(Clone, Copy, Debug)]
-enum Attachable {
+pub(super) enum Attachable {
     Running(u32),
     Ended,
     Early,

@@ -170,6 +170,7 @@ impl Supervisor {
             }
         }
         let sessions = std::mem::take(&mut process.sessions);
+        let readers: Vec<u32> = process.readers.iter().copied().collect();
         if process.drained() {
             processes.remove(&key);
         }
@@ -198,6 +199,7 @@ impl Supervisor {
             }
             self.finish_session(session);
         }
+        self.logged(&readers);
         if target.exec.is_none() {
             self.tear_down(&target.container);
         }

@@ -2,7 +2,8 @@
 //!
 //! [`Supervisor`] is the state; the files beside this one are what happens to it:
 //! `clients` (connections), `requests` (operations), `start` and `exec` (jobs on worker threads, and what comes of
-//! them), `output` and `input` (streams), `attach` (sessions), `exit` (ends, teardown, forgetting), `measure` (what containers use, and other limits), `adopt`
+//! them), `output` and `input` (streams), `attach` (sessions), `reading` (readers of
+//! logs), `exit` (ends, teardown, forgetting), `measure` (what containers use, and other limits), `adopt`
 //! (what a predecessor left) and `keeping` (the keeper, and being without one).
 //!
 //! Invariants: only this thread touches the state. It blocks in epoll and for small files of the run root and the
@@ -18,6 +19,7 @@ mod input;
 mod keeping;
 mod measure;
 mod output;
+mod reading;
 mod requests;
 mod seccomp;
 mod start;
@@ -37,6 +39,7 @@ use crate::exits::Exit;
 use crate::journal::Journal;
 use crate::keeper::REQUESTS;
 use crate::link::Link;
+use crate::logs::{Reader, Step};
 use crate::network::{Network, NetworkRecord};
 use crate::options::Options;
 use crate::poll::{Interest, Poll, Ready, Token, Watched};
@@ -49,6 +52,7 @@ use crate::wire::PACKET_BYTES;
 use crate::workers::{PATIENCE, Pool, Results};
 use clients::Client;
 use exec::ExecDone;
+use reading::Reading;
 use seccomp::Filters;
 use start::StartDone;
 
@@ -98,6 +102,8 @@ enum Done {
     Start(Box<StartDone>),
     Exec(Box<ExecDone>),
     Teardown(Id, Vec<String>),
+    Read(u32, Box<Reader>, Step),
+    Compressed(Option<String>),
     Answer(u32, u64, Answer),
     /// New limits: the group may have joined further hierarchies.
     Updated(u32, u64, Id, Cgroup, Answer),
@@ -145,12 +151,17 @@ struct Supervisor {
     /// Execs and freezes: these may wait for as long as the container likes.
     helpers: Pool<Done>,
     sweeper: Pool<Done>,
+    /// Readers of logs, and what compresses them. Without threads until there is something to do.
+    readers: Pool<Done>,
     /// Starts, execs and freezes that workers are busy with.
     under_way: usize,
+    /// Steps of readers of logs, and compressions, that workers are busy with.
+    steps: usize,
     clients: BTreeMap<u32, Client>,
     containers: BTreeMap<Id, Container>,
     processes: HashMap<u32, Process>,
     sessions: HashMap<u32, Session>,
+    readings: HashMap<u32, Reading>,
     /// Sessions of containers that have not been started yet.
     early: BTreeMap<Id, BTreeSet<u32>>,
     /// Containers whose remains are being removed.
@@ -218,13 +229,16 @@ impl Supervisor {
             starters: results.pool("start", STARTERS).map_err(failed)?,
             helpers: results.pool("help", STARTERS).map_err(failed)?,
             sweeper: results.pool("sweep", 1).map_err(failed)?,
+            readers: results.pool("logs", 0).map_err(failed)?,
             results,
             poll,
             under_way: 0,
+            steps: 0,
             clients: BTreeMap::new(),
             containers: BTreeMap::new(),
             processes: HashMap::new(),
             sessions: HashMap::new(),
+            readings: HashMap::new(),
             early: BTreeMap::new(),
             torn_down: BTreeMap::new(),
             waiting: Vec::new(),
@@ -271,6 +285,7 @@ impl Supervisor {
             Token::Output(key, stream) => self.on_output(key, stream),
             Token::Input(key) => self.on_input(key),
             Token::Attach(key) => self.on_session(key, ready),
+            Token::Logs(key) => self.on_reading(key, ready),
         }
     }
 
@@ -280,6 +295,16 @@ impl Supervisor {
                 Done::Start(done) => self.started(*done),
                 Done::Exec(done) => self.executed(*done),
                 Done::Teardown(id, complaints) => self.torn_down(&id, complaints),
+                Done::Read(key, reader, step) => {
+                    self.steps -= 1;
+                    self.stepped(key, reader, step);
+                }
+                Done::Compressed(complaint) => {
+                    self.steps -= 1;
+                    if let Some(complaint) = complaint {
+                        self.journal.say(complaint);
+                    }
+                }
                 Done::Answer(client, request, answer) => {
                     self.under_way -= 1;
                     self.answer(client, request, &answer);
@@ -305,6 +330,7 @@ impl Supervisor {
         let idle = self.containers.is_empty()
             && self.clients.is_empty()
             && self.sessions.is_empty()
+            && self.readings.is_empty()
             && self.torn_down.is_empty()
             && self.waiting.is_empty();
         self.idle_since = if idle {
@@ -317,12 +343,14 @@ impl Supervisor {
             .processes
             .values()
             .filter_map(|process| process.deadline);
-        let deadlines = deadlines.chain(self.lingering.values().copied());
+        let deadlines = deadlines
+            .chain(self.lingering.values().copied())
+            .chain(self.readings.values().filter_map(|reading| reading.due));
         // Without a keeper, orphans are looked for from time to time.
         let orphans = self
             .orphaned
             .then(|| Instant::now() + Duration::from_secs(1));
-        let relief = (self.under_way > 0).then(|| Instant::now() + PATIENCE);
+        let relief = (self.under_way > 0 || self.steps > 0).then(|| Instant::now() + PATIENCE);
         let due = deadlines
             .chain(idle_exit)
             .chain(orphans)
@@ -354,13 +382,22 @@ impl Supervisor {
         for key in sessions {
             self.drop_session(key);
         }
+        let readings: Vec<u32> = self
+            .readings
+            .iter()
+            .filter(|(_, reading)| reading.due.as_ref().is_some_and(late))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in readings {
+            self.reading_due(key);
+        }
         if self.orphaned {
             self.reap_orphans();
         }
         if self.heir_due.as_ref().is_some_and(late) {
             self.have_heir();
         }
-        for pool in [&self.starters, &self.helpers] {
+        for pool in [&self.starters, &self.helpers, &self.readers] {
             if let Err(error) = pool.relieve() {
                 self.journal
                     .say(format!("cannot have another thread: {error}"));

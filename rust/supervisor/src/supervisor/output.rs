@@ -106,6 +106,7 @@ impl Supervisor {
             outputs: [stdout, stderr],
             log,
             sessions: std::collections::BTreeSet::new(),
+            readers: std::collections::BTreeSet::new(),
             exit: None,
             announced: false,
             deadline: None,
@@ -186,14 +187,18 @@ impl Supervisor {
             return Flow::More;
         }
         let data = &buffer[..count];
-        if let Some(log) = &mut process.log
-            && let Some(error) = log.write(stream, data, scratch)
-        {
-            journal.say(format!(
-                "{}: its log cannot be written: {error}; entries are dropped",
-                process.target
-            ));
+        let mut chores = Vec::new();
+        if let Some(log) = &mut process.log {
+            if let Some(error) = log.write(stream, data, scratch) {
+                journal.say(format!(
+                    "{}: its log cannot be written: {error}; entries are dropped",
+                    process.target
+                ));
+            }
+            chores = log.chores();
         }
+        let target = (!chores.is_empty()).then(|| process.target.to_string());
+        let readers: Vec<u32> = process.readers.iter().copied().collect();
         let mut gone = Vec::new();
         for session in &process.sessions {
             if let Some(found) = sessions.get_mut(session)
@@ -204,6 +209,10 @@ impl Supervisor {
         }
         for (session, why) in gone {
             self.let_go(session, &why);
+        }
+        self.logged(&readers);
+        if let Some(target) = target {
+            self.compress(&target, chores);
         }
         Flow::More
     }

@@ -29,6 +29,7 @@ impl Supervisor {
             Operation::Start(start) => return self.start(client, id, start),
             Operation::Exec(exec) => return self.exec(client, id, *exec, descriptors),
             Operation::Attach(attach) => self.attach(attach, descriptors).map(|()| json!({})),
+            Operation::Logs(logs) => self.logs(&logs, descriptors).map(|()| json!({})),
             Operation::Resize(resize) => {
                 let target = Target {
                     container: resize.container,

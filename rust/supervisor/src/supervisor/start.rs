@@ -236,7 +236,7 @@ impl Job {
             .map(|path| self.filters.get(path))
             .transpose()?;
         let log = start.log.clone().map(|options| {
-            let path = options.path.display().to_string();
+            let path = options.file.path.display().to_string();
             Log::open(options).map_err(|error| {
                 Failure::new(
                     Kind::Unavailable,
