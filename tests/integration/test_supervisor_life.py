@@ -327,8 +327,8 @@ def test_too_many_descriptors_are_refused(client):
         ({"network": {"mode": "container"}}, "needs a `container`"),
         ({"network": {"mode": "container", "container": "gone"}}, "non running container"),
         ({"seccomp": "/nonexistent.json"}, "/nonexistent.json"),
-        ({"log": {"path": "/nonexistent/log", "max_size": 1, "max_file": 1}}, "/nonexistent/log"),
-        ({"log": {"path": "/tmp/x", "max_size": 1, "max_file": 1, "compress": True}}, "compress"),
+        ({"log": {"file": {"format": "json-file", "path": "/nonexistent/log"}}}, "/nonexistent/log"),
+        ({"log": {"file": {"format": "json-file", "path": "/tmp/x", "fast": True}}}, "fast"),
     ],
     ids=lambda value: str(value)[:50],
 )

@@ -165,10 +165,11 @@ class Front(asyncio.Protocol):
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, request: _Request) -> None:
+        close = request.protocol == "HTTP/1.0" or "close" in request.headers.get("connection", "").lower()
         try:
             refusal = versions.refusal(request.version)
             if refusal:
-                self._refuse(InvalidArgument(refusal))
+                self._refuse(InvalidArgument(refusal), close=close)
             elif request.noun == "exec":
                 await self._exec(request)
             elif request.action == "logs":
@@ -176,7 +177,7 @@ class Front(asyncio.Protocol):
             else:
                 await self._attach(request)
         except KnarrError as error:
-            self._refuse(error)
+            self._refuse(error, close=close)
         except Exception as error:
             log.exception("attaching failed")
             self._refuse(error, close=True)
