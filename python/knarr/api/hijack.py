@@ -371,9 +371,7 @@ def _parse(head: bytes, rest: bytes) -> _Request | KnarrError | None:
         body, rest = rest[: int(text)], rest[int(text) :]
     pairs = dict(parse_qsl(query, keep_blank_values=True))
     name = unquote(match["name"])
-    return _Request(
-        match["noun"], name, match["action"], protocol, match["version"] or "", pairs, headers, body, rest
-    )
+    return _Request(match["noun"], name, match["action"], protocol, match["version"] or "", pairs, headers, body, rest)
 
 
 def _unchunk(data: bytes) -> tuple[bytes, bytes] | KnarrError | None:
