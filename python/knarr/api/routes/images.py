@@ -13,7 +13,7 @@ from aiohttp import web
 from knarr import credentials
 from knarr.api import reply
 from knarr.api.wire import images as wire
-from knarr.errors import InvalidArgument, KnarrError, Unsupported
+from knarr.errors import Corrupt, InvalidArgument, KnarrError, Unsupported
 from knarr.types import Reference
 
 if TYPE_CHECKING:
@@ -174,7 +174,10 @@ class _Routes:
                 if not quiet or "stream" in message:
                     await emit(message)
 
-            await self._images.load(request.content.iter_chunked(CHUNK), tell, platforms)
+            try:
+                await self._images.load(request.content.iter_chunked(CHUNK), tell, platforms)
+            except Corrupt as error:  # what was sent, and nothing of ours
+                raise InvalidArgument(str(error)) from error
 
         return await _streamed(request, load)
 

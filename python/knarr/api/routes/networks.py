@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["routes"]
 
+LISTED_UNTIL = 52  # lists of networks had a field for who is on them, which was always empty
+
 FILTERS = {"dangling", "driver", "id", "label", "name", "scope", "type"}
 
 
@@ -47,7 +49,6 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             "Ingress": False,
             "ConfigFrom": {"Network": ""},
             "ConfigOnly": False,
-            "Containers": _members(engine, record),
             "Options": options if record.driver == "bridge" else {},
             "Labels": record.labels,
         }
@@ -70,11 +71,12 @@ def routes(engine: Engine) -> list[web.RouteDef]:
                 filters.get("label", []), record.labels
             ):
                 continue
-            found.append(show(record) | {"Containers": {}})
+            found.append(show(record) | ({"Containers": {}} if reply.version(request) < LISTED_UNTIL else {}))
         return reply.reply(found)
 
     async def inspect(request: web.Request) -> web.StreamResponse:
-        return reply.reply(show(networks.get(request.match_info["name"])))
+        record = networks.get(request.match_info["name"])
+        return reply.reply(show(record) | {"Containers": _members(engine, record)})
 
     async def create(_: web.Request) -> web.StreamResponse:
         raise refuse_change("creating a network")
