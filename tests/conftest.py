@@ -75,6 +75,7 @@ class Engine:
     process: subprocess.Popen | None = None
     extra_env: dict[str, str] = field(default_factory=dict)
     elsewhere: Path | None = None  # a data root that is not below `base`
+    prefix: list = field(default_factory=list)  # what runs the daemon
     flags: list = field(default_factory=list)  # of the daemon, beside those for its roots and its socket
 
     @property
@@ -111,6 +112,7 @@ class Engine:
         with (self.run_root / "test-daemon.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
+                    *self.prefix,
                     SCRIPTS / "knarr",
                     "daemon",
                     "--data-root",

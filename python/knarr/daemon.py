@@ -18,6 +18,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from knarr.api import listen
 from knarr.api.app import create_app
@@ -38,6 +39,8 @@ __all__ = ["main", "run"]
 log = logging.getLogger("knarr.daemon")
 
 RESERVED_FILES = 1024  # open files for work that is no connection, or a quarter where there are few
+ACCEPTED_AT_ONCE = 32
+LINE_LIMIT = 64 * 1024  # bytes of a request's first line, and of each header
 SHUTDOWN_SECONDS = 1.0  # that requests have to end before they are cut off
 
 
@@ -100,7 +103,16 @@ async def _serve(config: Config, ready_fd: int | None) -> None:
 async def _serving(engine: Engine, listeners: list[listen.Listener], connections: Connections) -> AsyncIterator[None]:
     """The API on its sockets, which are closed afterwards."""
     loop = asyncio.get_running_loop()
-    runner = web.AppRunner(create_app(engine, connections), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    http = logging.getLogger("knarr.http")
+    http.addFilter(_briefly)
+    runner = web.AppRunner(
+        create_app(engine, connections),
+        access_log=None,
+        logger=http,
+        max_line_size=LINE_LIMIT,
+        max_field_size=LINE_LIMIT,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+    )
     await runner.setup()
     inner = runner.server
     assert inner is not None
@@ -114,7 +126,9 @@ async def _serving(engine: Engine, listeners: list[listen.Listener], connections
         factory: Callable[[], asyncio.Protocol] = front
         if listener.context is not None:
             factory = functools.partial(Relay, listener.context, front, connections)
-        servers.append(await loop.create_server(factory, sock=listener.socket, backlog=listen.BACKLOG))
+        # To asyncio its backlog is also how many it accepts at once, before it has counted and refused any.
+        servers.append(await loop.create_server(factory, sock=listener.socket, backlog=ACCEPTED_AT_ONCE))
+        listener.socket.listen(listen.BACKLOG)
     try:
         yield
     finally:
@@ -124,6 +138,18 @@ async def _serving(engine: Engine, listeners: list[listen.Listener], connections
         for task in tasks:
             task.cancel()
         await runner.cleanup()
+
+
+def _briefly(record: logging.LogRecord) -> bool:
+    """What aiohttp says of requests that are no HTTP, without the way through its parser."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.levelno, record.levelname, record.exc_info = logging.INFO, "INFO", None
+        record.msg, record.args = (
+            "not HTTP: %s",
+            (error.message.splitlines()[0][:200] if error.message else error.code,),
+        )
+    return True
 
 
 def _raise_open_files() -> tuple[int, int]:

@@ -4,12 +4,16 @@ A connection that does nothing costs memory and a descriptor, and may stay; one 
 so that the daemon never runs out of descriptors for its work. What does not stay is a request that never gets to the
 end of its head, and a connection on which none begins: these would be a way to use up the limit for nothing. All of one
 kind have the same time, so the eldest is the first of its table, and one look at it every few seconds is enough.
+
+Requests begin one a round of the loop. A crowd that asks for something at the same instant, each of which takes the
+loop some milliseconds, would otherwise be served in one round, and everybody else wait for all of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -29,6 +33,7 @@ HEAD_SECONDS = 60.0  # from a request's first byte to the end of its head
 SILENT_SECONDS = 300.0  # from a connection's beginning to its first request's, as Docker gives it
 LOOK_SECONDS = 5.0
 COMPLAIN_SECONDS = 60.0
+PROMPT = ("/_ping", "/version")  # cost next to nothing, and are asked to see whether anybody is there
 
 
 class Connections:
@@ -45,6 +50,8 @@ class Connections:
         self._heads: dict[asyncio.BaseProtocol, tuple[float, asyncio.Transport]] = {}
         self._silent: dict[asyncio.BaseProtocol, tuple[float, asyncio.Transport]] = {}
         self._complained = float("-inf")
+        self._turns: deque[asyncio.Future[None]] = deque()
+        self._begun = False  # whether a request has begun in this round of the loop
 
     def take(self, descriptors: int = 1) -> bool:
         """Count descriptors of a new connection; False, and nothing is counted, where there are too many."""
@@ -89,11 +96,34 @@ class Connections:
             inner = request.protocol
             self._heads.pop(inner, None)
             try:
+                if not request.rel_url.raw_path.endswith(PROMPT):
+                    await self._turn()
                 return await handler(request)
             finally:
                 self.busy.discard(inner)
 
         return handle
+
+    async def _turn(self) -> None:
+        """Wait until it is this request's turn to begin."""
+        loop = asyncio.get_running_loop()
+        if not self._begun:
+            self._begun = True
+            loop.call_soon(self._next)
+            return
+        turn: asyncio.Future[None] = loop.create_future()
+        self._turns.append(turn)
+        await turn
+
+    def _next(self) -> None:
+        """Another round: let the next begin, in the order of their coming."""
+        while self._turns:
+            turn = self._turns.popleft()
+            if not turn.done():  # cancelled
+                turn.set_result(None)
+                asyncio.get_running_loop().call_soon(self._next)
+                return
+        self._begun = False
 
     async def watch(self) -> None:
         """Close what keeps us waiting; until cancelled."""

@@ -34,7 +34,7 @@ __all__ = ["Listener", "listeners"]
 
 log = logging.getLogger("knarr.daemon")
 
-BACKLOG = 1024
+BACKLOG = 4096  # or what net.core.somaxconn allows
 FIRST_PASSED = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
 PORT, TLS_PORT = 2375, 2376  # as registered with IANA for Docker
 

@@ -196,7 +196,7 @@ class Supervisor:
         self._loop.remove_writer(self._socket)
 
     def _readable(self) -> None:
-        for _ in range(64):  # then let others have the loop
+        for _ in range(8):  # then let others have the loop: each wakes somebody who has something to do
             if self._socket is None:
                 return
             try:

@@ -13,7 +13,7 @@ import subprocess
 import time
 
 from knarr.engine.containers.container import Failed
-from knarr.errors import Conflict, Unsupported
+from knarr.errors import Conflict, InvalidArgument, Unsupported
 
 __all__ = ["TITLES", "check", "processes"]
 
@@ -25,7 +25,9 @@ _RENAMED = re.compile(r"\s+(\S*)=\s*(PID\S*)")
 
 
 def check(arguments: str) -> None:
-    """Refuse arguments that would choose rows by anything but their PIDs."""
+    """Refuse arguments that would choose rows by anything but their PIDs, or that are none."""
+    if "\0" in arguments:
+        raise InvalidArgument("invalid options of ps: they hold a NUL byte")
     for column, title in _RENAMED.findall(arguments):
         if column != "pid":
             raise Failed(f'specifying "{column}={title}" is not allowed')
