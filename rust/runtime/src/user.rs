@@ -112,6 +112,11 @@ pub fn resolve_in(user: &str, passwd: &str, group: &str) -> Result<Identity, Lau
             .map(|(_, gid, _)| gid)
             .collect();
     }
+    // As in Docker: whoever changes its primary group stays in it, and is refused what that group is refused
+    // (CVE-2022-36109).
+    if !identity.groups.contains(&identity.gid) {
+        identity.groups.insert(0, identity.gid);
+    }
     Ok(identity)
 }
 
@@ -181,13 +186,13 @@ mod tests {
         let cases: [(&str, u32, u32, &[u32], &str); 9] = [
             ("", 0, 0, &[0, 10], "/root"),
             ("root", 0, 0, &[0, 10], "/root"),
-            ("ana", 1000, 100, &[10], "/home/ana"),
-            ("1000", 1000, 100, &[10], "/home/ana"),
-            ("ana:staff", 1000, 50, &[], "/home/ana"),
-            ("ana:77", 1000, 77, &[], "/home/ana"),
-            ("4242", 4242, 0, &[], "/"),
-            ("4242:4243", 4242, 4243, &[], "/"),
-            ("0:staff", 0, 50, &[], "/root"),
+            ("ana", 1000, 100, &[100, 10], "/home/ana"),
+            ("1000", 1000, 100, &[100, 10], "/home/ana"),
+            ("ana:staff", 1000, 50, &[50], "/home/ana"),
+            ("ana:77", 1000, 77, &[77], "/home/ana"),
+            ("4242", 4242, 0, &[0], "/"),
+            ("4242:4243", 4242, 4243, &[4243], "/"),
+            ("0:staff", 0, 50, &[50], "/root"),
         ];
         for (text, uid, gid, groups, home) in cases {
             let found = resolve_in(text, PASSWD, GROUP).expect(text);

@@ -189,8 +189,8 @@ pub fn become_user(
     let groups = Arg::Data(writer.builder.bytes(&bytes));
     let count = Arg::Value(identity.groups.len() as u64);
     let step = Step::call(libc::SYS_setgroups, &[count, groups]);
-    // A user namespace that may not set groups can only keep having none.
-    let step = if identity.groups.is_empty() {
+    // A user namespace that may not set groups can only keep having none but its own.
+    let step = if identity.groups.iter().all(|group| *group == identity.gid) {
         step.tolerating(&[libc::EPERM])
     } else {
         step

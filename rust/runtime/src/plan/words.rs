@@ -142,7 +142,7 @@ impl Context {
             Self::Device(path) => format!("make device {path:?} in the container: {how}"),
             Self::Sysctl(name) => format!("set kernel parameter {name:?}: {how}"),
             Self::Rlimit(name) => format!("set {name}: {how}"),
-            Self::Cwd(path) => format!("working directory {path:?}: {how}"),
+            Self::Cwd(path) => return directory_error(path, errno),
             Self::Hook(path) => format!("hook {path:?}: {how}"),
             Self::Doing(what) => format!("{what}: {how}"),
             Self::Exec(_) => how,
@@ -155,6 +155,14 @@ impl Context {
     pub fn warning(&self, spec: &Spec, call: Option<i64>, errno: i32) -> String {
         self.error(spec, call, errno).message
     }
+}
+
+/// The working directory could not be entered, in runc's words: Docker's clients take their exit code from them.
+fn directory_error(path: &str, errno: i32) -> LaunchError {
+    let text = errno_text(errno);
+    let message = format!("chdir to cwd ({path:?}) set in config.json failed: {text}");
+    let code = if errno == libc::ENOENT { 127 } else { 126 };
+    LaunchError::new(kind(errno), message).with_exit_code(code)
 }
 
 /// The command could not be executed, in Docker's words.
