@@ -230,7 +230,7 @@ class Front(asyncio.Protocol):
         container = containers.attachable(request.name)
         config = container.record.config
         terminal = config["Tty"]
-        keys = detach.parse(query.get("detachKeys") or detach.DEFAULT) if terminal else []
+        keys = detach.parse(query.get("detachKeys") or detach.DEFAULT)
         with_logs, live = reply.flag(query, "logs"), reply.flag(query, "stream")
         stdout, stderr = reply.flag(query, "stdout"), reply.flag(query, "stderr")
         history = containers.log_file(container) if with_logs else None
@@ -245,7 +245,7 @@ class Front(asyncio.Protocol):
                         stdout=stdout,
                         stderr=stderr,
                         multiplexed=not terminal,
-                        detach_keys=keys,
+                        detach_keys=keys if terminal else [],
                         initial=base64.b64encode(request.rest).decode(),
                         history=history,
                         live=live,
@@ -253,7 +253,7 @@ class Front(asyncio.Protocol):
                 )
         except KnarrError as error:
             # The headers are out: all that can be done is to say it where the output would be.
-            self._write_error(error, multiplexed=not terminal)
+            self._write_error(error, "stderr", multiplexed=not terminal)
         finally:
             os.close(descriptor)
             self._transport.close()
@@ -305,14 +305,15 @@ class Front(asyncio.Protocol):
         try:
             await execs.start(made, streams, size)
         except KnarrError as error:
-            self._write_error(error, multiplexed=not made.tty)
+            self._write_error(error, "stdout", multiplexed=not made.tty)
         finally:
             os.close(descriptor)
             self._transport.close()
 
-    def _write_error(self, error: KnarrError, *, multiplexed: bool) -> None:
+    def _write_error(self, error: KnarrError, stream: str, *, multiplexed: bool) -> None:
+        """Say it where the output would be, on the stream on which Docker says it."""
         text = f"{error}\r\n".encode()
-        self._transport.write(frame("stderr", text) if multiplexed else text)
+        self._transport.write(frame(stream, text) if multiplexed else text)
 
 
 def _at_least(version: str, wanted: tuple[int, int]) -> bool:

@@ -12,7 +12,7 @@ from knarr.api import reply, streams
 from knarr.api.wire import containers as wire
 from knarr.api.wire import listing
 from knarr.api.wire.create import create_request
-from knarr.errors import InvalidArgument, KnarrError, Unsupported
+from knarr.errors import InvalidArgument, KnarrError, NotFound, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -100,7 +100,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     async def remove(request: web.Request) -> web.StreamResponse:
         query = request.query
         if reply.flag(query, "link"):
-            raise Unsupported("removing links is not supported by knarr: there are none")
+            raise NotFound(f"No such container: {_name(request)}")  # there are no links
         await containers.remove(_name(request), force=reply.flag(query, "force"), volumes=reply.flag(query, "v"))
         return reply.empty()
 
@@ -139,7 +139,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         web.post("/containers/prune", prune),
         web.post("/containers/{name}/start", start),
         web.post("/containers/{name}/wait", wait),
-        web.delete("/containers/{name}", remove),
+        web.delete("/containers/{name:.+}", remove),
         web.get("/containers/{name}/json", inspect),
         web.post("/containers/{name}/stop", stop),
         web.post("/containers/{name}/restart", restart),

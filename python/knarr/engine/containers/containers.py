@@ -140,10 +140,14 @@ class Containers:
         container = self.get(name)
         if not new:
             raise InvalidArgument("Neither old nor new names may be empty")
-        new = check_name(new)
+        try:
+            new = check_name(new)
+        except InvalidArgument as error:
+            words = str(error).replace("(", "(/", 1)
+            raise InvalidArgument(f"Error when allocating new name: {words}") from error
         old = container.record.name
         if new == old:
-            raise InvalidArgument(f"Renaming a container with the same name as its current name: /{old}")
+            raise InvalidArgument("Renaming a container with the same name as its current name")
         if new in self._names:
             raise Conflict(
                 f'Conflict. The container name "/{new}" is already in use by container "{self._names[new]}". '

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.containers import launch, merge, spec
+from knarr.engine.containers import detach, launch, merge, spec
 from knarr.engine.containers.capabilities import capabilities
 from knarr.engine.supervisor import NotExecutable
 from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound
@@ -104,6 +104,11 @@ class Execs:
         container.must_run()
         if not wanted["command"]:
             raise InvalidArgument("No exec command specified")
+        if wanted["detach_keys"]:
+            try:
+                detach.parse(wanted["detach_keys"])
+            except InvalidArgument as error:
+                raise InvalidArgument(f"Invalid escape keys ({wanted['detach_keys']}) provided") from error
         self._drop_old()
         made = Exec(secrets.token_hex(32), container.record.id, **wanted)
         self._execs[made.id] = made

@@ -200,12 +200,10 @@ class Lifecycle:
             raise Conflict(f"container {record.id} is not running") from None
 
     async def _kill(self, container: Container, ended: asyncio.Future[Exit]) -> None:
-        try:
+        try:  # the supervisor thaws what it kills
             await self._signal(container, 9)
         except NotFound:
             log.debug("container %s ended before SIGKILL", container.record.id)
-        if container.record.state.status == "paused":
-            await self._thaw(container)
         await self._wait_for_end(container, ended)
 
     async def _wait_for_end(self, container: Container, ended: asyncio.Future[Exit]) -> None:
