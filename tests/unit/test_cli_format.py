@@ -13,6 +13,7 @@ DATA = {
     "State": {"Status": "running", "Pid": 5, "Error": "", "Running": True},
     "Names": ["a", "b"],
     "Config": {"Labels": {"x.y": "z"}, "Env": None},
+    "HostConfig": {"PortBindings": None, "PidsLimit": None, "Binds": None},
     "NetworkSettings": {"Ports": {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}], "81/tcp": None}},
     "Label": lambda name: name + "!",
     "Size": 1.0,
@@ -52,11 +53,25 @@ DATA = {
         ("{{with .State}}{{.Pid}}{{$.ID}}{{end}}", "5abc"),
         ('{{/* a comment */}}a{{"}}"}}{{`{{`}}', "a}}{{"),
         ("{{$x := 1}}{{if true}}{{$x = 2}}{{end}}{{$x}}", "2"),
-        ("{{.Config.Env}}", "<no value>"),
+        ("{{.Config.Env}}", "[]"),
         ('{{pad "x" 1 2}}|{{truncate "abcdef" 3}}|{{title "foo bar"}}|{{lower "AB"}}', " x  |abc|Foo Bar|ab"),
         ('{{range split "a:b" ":"}}{{.}} {{end}}', "a b "),
         ("{{slice .ID 1 3}}{{.Size}}", "bc1"),
         ("{{range 3}}{{.}}{{end}}", "012"),
+        # What JSON has lost is known by the fields' names: as Docker's typed values show it.
+        ("{{.HostConfig.PortBindings}} {{.HostConfig.PidsLimit}} {{.HostConfig.Binds}}", "map[] <nil> []"),
+        ("{{json .HostConfig.Binds}} {{len .HostConfig.Binds}} {{if .HostConfig.Binds}}x{{end}}", "null 0 "),
+        ("{{.Config.Labels.none}} {{.Config.Labels.none | json}}", "<no value> null"),
+        ('{{index .HostConfig.PortBindings "80/tcp"}}|{{join .HostConfig.Binds ","}}|', "||"),
+        ("{{$n := 0}}{{range .Names}}{{$n = 1}}{{end}}{{$n}}", "1"),
+        ("{{$n := 0}}{{range .Names}}{{$n := 1}}{{end}}{{$n}}", "0"),
+        ("{{$x := .ID}}{{with .State}}{{$x}} {{.Pid}} {{$.ID}}{{end}}", "abc 5 abc"),
+        ('{{title "busy-box_a b.c"}} {{len "ä"}} {{slice "abc" 1}}', "Busy-Box_a B.C 2 bc"),
+        ('{{html "<a>"}} {{urlquery "a b&c"}}', "&lt;a&gt; a+b%26c"),
+        ('{{"\t"}}|{{printf "%.3s %-5d|%05d|%x" "abcdef" 4 5 255}}', "\t|abc 4    |00005|ff"),
+        ('{{json .Names | printf "%s"}} {{.ID | len}} {{(len .Names) | printf "%03d"}}', '["a","b"] 3 002'),
+        ('{{lt "a" "b"}} {{ge 3 2}} {{and true ""}}|{{or "" "x"}} {{not 0}} {{ne 1 2}}', "true true |x true true"),
+        ("{{if eq .State.Running true}}yes{{end}}{{with .State.Error}}bad{{else with .ID}}{{.}}{{end}}", "yesabc"),
     ],
 )
 def test_templates(source, text):
@@ -81,6 +96,13 @@ def test_templates(source, text):
         ("{{index .Names 7}}", "out of range"),
         ("{{range .ID}}{{end}}", "can't iterate"),
         ("{{.ID | }}", "missing value"),
+        ('{{slice "abc" 5}}', "out of range"),
+        ("{{slice .Names 1 3}}", "out of range"),
+        ('{{eq 1 "a"}}', "incompatible types"),
+        ("{{.ID}}{{break}}", "outside {{range}}"),
+        ("{{$x = 1}}", "undefined variable"),
+        ("{{range .Names}}{{$x := .}}{{end}}{{$x}}", "undefined variable"),
+        ("{{upper 3}}", "calling upper"),
     ],
 )
 def test_templates_that_do_not_work(source, message):
@@ -183,6 +205,15 @@ def test_the_table_of_containers(capsys):
 def test_formats_of_containers(capsys, form, text):
     listing.write([ps.row(CONTAINER, full=False)], ps.HEADERS, [], form)
     assert capsys.readouterr().out == text
+
+
+def test_a_row_as_json_is_sorted_and_safe_in_html(capsys):
+    row = {"Ports": "80->80/tcp", "ID": "a", "Label": lambda name: name}
+    for form in ("json", "{{json .}}"):
+        listing.write([row], {}, [], form)
+        assert capsys.readouterr().out == '{"ID":"a","Ports":"80-\\u003e80/tcp"}\n'
+    listing.write([row], {}, [], "{{json .Ports}}")
+    assert capsys.readouterr().out == '"80->80/tcp"\n'
 
 
 def test_rows_of_images():

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from knarr.client import Client
 
+_BAD_TEMPLATE = 64  # Docker's, of inspect alone
 _KINDS = ("container", "image", "network", "volume")
 
 
@@ -39,9 +40,13 @@ def _write(client: "Client", kinds: "tuple[str, ...]", names: "list[str]", form:
 
     compiled = None
     if form and form != "json":
-        from knarr.cli.template import Template
+        from knarr.cli.template import Template, TemplateError
 
-        compiled = Template(form.replace("\\t", "\t").replace("\\n", "\n"))
+        try:
+            compiled = Template(form.replace("\\t", "\t").replace("\\n", "\n"))
+        except TemplateError as error:
+            say(f"knarr: {error}")
+            return _BAD_TEMPLATE
     found, code = [], 0
     for name in names:
         try:

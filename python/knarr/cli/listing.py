@@ -4,8 +4,8 @@ A row is a dict by Docker's names of fields ({{.Names}}); HEADERS beside each li
 """
 
 from knarr.cli import human
+from knarr.cli.command import UsageError
 from knarr.cli.terminal import show
-from knarr.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,9 +21,10 @@ def write(rows: "list[dict[str, Any]]", headers: "dict[str, str]", columns: "lis
         return
     from knarr.cli import template, template_functions
 
+    rows = [template_functions.Row(row) for row in rows]
     if form == "json":
         for row in rows:
-            show(template_functions.to_json({key: row[key] for key in sorted(row)}))
+            show(template_functions.to_json(row))
         return
     is_table = form.startswith("table ")
     source = (form[6:] if is_table else form).strip(" ").replace("\\t", "\t").replace("\\n", "\n")
@@ -53,6 +54,6 @@ def filters(given: "list[str]") -> "dict[str, list[str]]":
         if not item:
             continue
         if not equals:
-            raise InvalidArgument(f"bad format of filter {item!r} (expected name=value)")
+            raise UsageError(f"bad format of filter {item!r} (expected name=value)")
         result.setdefault(name.strip().lower(), []).append(value.strip())
     return result

@@ -79,7 +79,7 @@ def row(container: "dict[str, Any]", *, full: bool) -> "dict[str, Any]":
         "Mounts": ",".join(name if full else human.shorten(name, 15) for name in mounted),
         "LocalVolumes": str(sum(1 for mount in mounts if mount.get("Driver") == "local")),
         "Networks": ",".join((container.get("NetworkSettings") or {}).get("Networks") or {}),
-        "HealthStatus": (container.get("Health") or {}).get("Status", ""),
+        "HealthStatus": (container.get("Health") or {}).get("Status") or "",
         "Platform": _platform(container),
     }
 
@@ -93,9 +93,15 @@ def _image(container: "dict[str, Any]", *, full: bool) -> str:
     return str(image).partition("@")[0]
 
 
-def _platform(container: "dict[str, Any]") -> str:
-    platform = (container.get("ImageManifestDescriptor") or {}).get("platform") or {}
-    return "/".join(filter(None, (platform.get("os"), platform.get("architecture"), platform.get("variant"))))
+def _platform(container: "dict[str, Any]") -> "Any":
+    platform = (container.get("ImageManifestDescriptor") or {}).get("platform")
+    if not platform:
+        return None
+    from knarr.cli.template_functions import Shown
+
+    result = Shown(platform)
+    result.text = "/".join(filter(None, (platform.get(name) for name in ("os", "architecture", "variant"))))
+    return result
 
 
 def _size(container: "dict[str, Any]") -> str:

@@ -2,11 +2,13 @@
 
 Understood: text with {{actions}}; trimming ({{- -}}) and comments; fields (.A.B), variables ($x := ...), literals,
 parentheses and pipelines; if / else if / else, range, with, break and continue; the functions of text/template (and,
-or, not, eq ... ge, len, index, slice, print, printf, println) and Docker's (json, join, split, lower, upper, title,
-pad, truncate). Values are JSON's, and callables for fields that take arguments ({{.Label "x"}}).
+or, not, eq ... ge, len, index, slice, print, printf, println, html, urlquery) and Docker's (json, join, split, lower,
+upper, title, pad, truncate). Values are JSON's, and callables for fields that take arguments ({{.Label "x"}}).
 
 A field that isn't there is an error, as in Docker, except as the condition of an `if` or `with`: what is absent is
-false. A Template is parsed once and rendered often.
+false. Go shows nothing in three ways, by its type, which JSON has lost: `MAPS` and `POINTERS` name fields of such
+types.
+A Template is parsed once and rendered often.
 """
 
 from knarr.errors import InvalidArgument
@@ -17,7 +19,15 @@ if TYPE_CHECKING:
     from typing import Any
 
 _SPACE = " \t\r\n"
-_KEYWORDS = ("if", "else", "end", "range", "with", "break", "continue")
+# Fields that are maps in Go: nothing is "map[]", and a key that isn't there "<no value>". Of pointers it is "<nil>".
+MAPS = {
+    *("Annotations", "Attributes", "Data", "DriverOpts", "ExposedPorts", "Labels", "Networks", "Options"),
+    *("PortBindings", "Ports", "StorageOpt", "Sysctls", "Tmpfs", "Volumes"),
+}
+POINTERS = {
+    *("GraphDriver", "Health", "Healthcheck", "Init", "MemorySwappiness", "OomKillDisable", "PidsLimit", "Platform"),
+    *("StopTimeout", "UsageData"),
+}
 
 
 class TemplateError(InvalidArgument):
@@ -46,22 +56,39 @@ class Template:
         """The text it makes of the data; functions replace those of the same names."""
         from knarr.cli.template_functions import FUNCTIONS
 
-        scope = _Scope(data, {"$": data}, {**FUNCTIONS, **functions} if functions else FUNCTIONS)
+        scope = _Scope(data, {**FUNCTIONS, **functions} if functions else FUNCTIONS)
+        scope.variables["$"] = data
         out: list[str] = []
-        _render(self._nodes, scope, out)
+        try:
+            _render(self._nodes, scope, out)
+        except (_Break, _Continue):
+            raise TemplateError("template parsing error: {{break}} or {{continue}} outside {{range}}") from None
         return "".join(out)
 
 
 class _Scope:
-    __slots__ = ("dot", "functions", "variables")
+    """The dot, and the variables of one block."""
 
-    def __init__(self, dot: "Any", variables: "dict[str, Any]", functions: "dict[str, Callable[..., Any]]") -> None:
+    __slots__ = ("_outer", "dot", "functions", "variables")
+
+    def __init__(self, dot: "Any", functions: "dict[str, Callable[..., Any]]", outer: "_Scope | None" = None) -> None:
         self.dot = dot
-        self.variables = variables
         self.functions = functions
+        self.variables: dict[str, Any] = {}
+        self._outer = outer
 
     def inner(self, dot: "Any") -> "_Scope":
-        return _Scope(dot, dict(self.variables), self.functions)
+        """The scope of a block within."""
+        return _Scope(dot, self.functions, self)
+
+    def holder(self, name: str) -> "dict[str, Any]":
+        """The variables among which this one was declared."""
+        scope: _Scope | None = self
+        while scope is not None:
+            if name in scope.variables:
+                return scope.variables
+            scope = scope._outer  # noqa: SLF001  one of our own
+        raise TemplateError(f'template parsing error: undefined variable "{name}"')
 
 
 # Lexing: text and actions, then the tokens of an action.
@@ -184,7 +211,9 @@ class _Parser:
             return self._branch(word, text[len(word) :])
         if not text:
             raise TemplateError("template parsing error: missing value for command")
-        return ("show", _Expression(text).parse())
+        expression = _Expression(text)
+        names, commands = expression.parse()
+        return ("assign" if expression.assigns else "show", names, commands)
 
     def _branch(self, word: str, condition: str) -> "Any":
         names, pipeline = _Expression(condition).parse()
@@ -212,6 +241,7 @@ class _Expression:
         self._text = text
         self._tokens = _tokens(text.strip(_SPACE))
         self._position = 0
+        self.assigns = False
 
     def _fail(self, what: str) -> "TemplateError":
         return TemplateError(f"template parsing error: {what} in {{{{{self._text.strip(_SPACE)}}}}}")
@@ -236,6 +266,7 @@ class _Expression:
         for sign in (":=", "="):
             if sign in meaningful and meaningful[0].startswith("$"):
                 names = [word for word in meaningful[: meaningful.index(sign)] if word != ","]
+                self.assigns = sign == "="
                 if not all(name.startswith("$") for name in names) or len(names) > 2:
                     raise self._fail("a variable is declared wrongly")
                 self._position = self._tokens.index(sign) + 1
@@ -298,7 +329,7 @@ def _unquote(word: str) -> str:
     import json
 
     try:
-        return str(json.loads(word))
+        return str(json.loads(word, strict=False))
     except ValueError:
         raise TemplateError(f"template parsing error: malformed string {word}") from None
 
@@ -320,13 +351,14 @@ def _render(nodes: "list[Any]", scope: _Scope, out: "list[str]") -> None:
         kind = node[0]
         if kind == "text":
             out.append(node[1])
+        elif kind == "assign":
+            scope.holder(node[1][0])[node[1][0]] = _evaluate(node[2], scope)
         elif kind == "show":
-            names, pipeline = node[1]
-            value = _evaluate(pipeline, scope)
-            if names:
-                scope.variables[names[0]] = value
+            value = _evaluate(node[2], scope)
+            if node[1]:
+                scope.variables[node[1][0]] = value
             else:
-                out.append(to_text(value))
+                out.append(_nothing(node[2][-1], scope) if value is None else to_text(value))
         elif kind == "break":
             raise _Break
         elif kind == "continue":
@@ -345,10 +377,22 @@ def _render(nodes: "list[Any]", scope: _Scope, out: "list[str]") -> None:
                 inner = scope.inner(value if kind == "with" else scope.dot)
                 if names:
                     inner.variables[names[0]] = value
-                # What is assigned inside an if must be seen after it; only its own declaration is not.
-                if kind == "if" and not names:
-                    inner.variables = scope.variables
                 _render(body, inner, out)
+
+
+def _nothing(command: "list[Any]", scope: _Scope) -> str:
+    """How Go shows the nothing that a command came to, by what is known of the field's type."""
+    field = command[0]
+    if len(command) > 1 or field[0] != "field":
+        return "<no value>"
+    owner, name = _value(field[1], scope), field[2]
+    if not isinstance(owner, dict) or name not in owner or _is_map(field[1]):
+        return "<no value>"
+    return "map[]" if name in MAPS else "<nil>" if name in POINTERS else "[]"
+
+
+def _is_map(operand: "Any") -> bool:
+    return operand[0] == "field" and operand[2] in MAPS
 
 
 def _range(value: "Any", names: "list[str]", body: "list[Any]", scope: _Scope, out: "list[str]") -> None:
@@ -426,16 +470,14 @@ def _value(operand: "Any", scope: _Scope) -> "Any":
     if kind == "dot":
         return scope.dot
     if kind == "variable":
-        if operand[1] not in scope.variables:
-            raise TemplateError(f'template parsing error: undefined variable "{operand[1]}"')
-        return scope.variables[operand[1]]
+        return scope.holder(operand[1])[operand[1]]
     if kind == "pipe":
         return _evaluate(operand[1], scope)
     if kind == "function":
         return _call([operand], scope, [])
     owner, name = _value(operand[1], scope), operand[2]
-    if isinstance(owner, dict) and name in owner:
-        return owner[name]
+    if isinstance(owner, dict) and (name in owner or _is_map(operand[1])):
+        return owner.get(name)
     if owner is None:
         raise _MissingFieldError(f"template error: nil has no field {name}")
     what = "map has no entry for key" if isinstance(owner, dict) else f"{type(owner).__name__} has no field"

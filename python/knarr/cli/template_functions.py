@@ -6,6 +6,16 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+class Shown(dict[str, "Any"]):
+    """An object that templates show as a text of its own."""
+
+    text = ""
+
+
+class Row(dict[str, "Any"]):
+    """One entry of a list: what a template may say of it. Callables are fields that take an argument."""
+
+
 def truth(value: "Any") -> bool:
     """Go's truth: false, 0, nil and what is empty are false."""
     return callable(value) or bool(value)
@@ -21,6 +31,8 @@ def to_text(value: "Any", *, nested: bool = False) -> str:
         return value
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 1e21 else repr(value)
+    if isinstance(value, Shown):
+        return value.text
     if isinstance(value, dict):
         pairs = [f"{key}:{to_text(item, nested=True)}" for key, item in sorted(value.items()) if not callable(item)]
         return f"map[{' '.join(pairs)}]"
@@ -30,13 +42,17 @@ def to_text(value: "Any", *, nested: bool = False) -> str:
 
 
 def to_json(value: "Any", indent: "int | None" = None) -> str:
-    """JSON on one line, or indented; letters of all alphabets as they are."""
+    """JSON on one line, or indented; letters of all alphabets as they are. A Row in Docker's form for these."""
     import json
 
-    if isinstance(value, dict):
-        value = {key: item for key, item in value.items() if not callable(item)}
     separators = (",", ":") if indent is None else (",", ": ")
-    return json.dumps(value, ensure_ascii=False, separators=separators, indent=indent)
+    if not isinstance(value, Row):
+        return json.dumps(value, ensure_ascii=False, separators=separators, indent=indent)
+    fields = {key: value[key] for key in sorted(value) if not callable(value[key])}
+    text = json.dumps(fields, ensure_ascii=False, separators=separators, indent=indent)
+    for letter in "<>&":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return text
 
 
 def _index(value: "Any", *keys: "Any") -> "Any":
@@ -48,21 +64,36 @@ def _index(value: "Any", *keys: "Any") -> "Any":
             if not 0 <= key < len(value):
                 raise IndexError(f"index out of range: {key}")
             value = value[key]
+        elif value is None and isinstance(key, str):  # of a map that is nil
+            return ""
         elif value is None:
-            raise IndexError("index of nil")
+            raise IndexError("index of untyped nil")
         else:
             raise TypeError(f"can't index {value!r}")
     return value
 
 
-def _slice(value: "Any", *bounds: int) -> "Any":
-    return value[slice(*bounds[:2])] if len(bounds) > 1 else value[bounds[0] :] if bounds else value
+def _slice(value: "Any", start: int = 0, end: "int | None" = None) -> "Any":
+    """Bytes of a text, or items; beyond the end is an error."""
+    whole = value.encode() if isinstance(value, str) else value
+    end = len(whole) if end is None else end
+    for bound in (start, end):
+        if not 0 <= bound <= len(whole):
+            raise IndexError(f"index out of range: {bound}")
+    part = whole[start:end]
+    return part.decode(errors="replace") if isinstance(part, bytes) else part
 
 
 def _equal(first: "Any", *others: "Any") -> bool:
     if not others:
         raise TypeError("missing argument for comparison")
-    return any(first == other for other in others)
+    return any(_same(first, other) for other in others)
+
+
+def _same(first: "Any", second: "Any") -> bool:
+    if isinstance(first, (str, bool)) != isinstance(second, (str, bool)) and None not in (first, second):
+        raise TypeError("incompatible types for comparison")
+    return bool(first == second)
 
 
 def _print(*values: "Any") -> str:
@@ -119,7 +150,8 @@ def _pad(text: str, before: int, after: int) -> str:
 
 def _title(text: str) -> str:
     return "".join(
-        letter.upper() if number == 0 or text[number - 1] == " " else letter for number, letter in enumerate(text)
+        letter if number and (text[number - 1].isalnum() or text[number - 1] == "_") else letter.upper()
+        for number, letter in enumerate(text)
     )
 
 
@@ -128,13 +160,26 @@ def _join(items: "list[Any] | None", separator: str) -> str:
 
 
 def _length(value: "Any") -> int:
-    return 0 if value is None else len(value)
+    return 0 if value is None else len(value.encode() if isinstance(value, str) else value)
+
+
+def _html(*values: "Any") -> str:
+    text = _print(*values)
+    for letter, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&#34;"), ("'", "&#39;")):
+        text = text.replace(letter, entity)
+    return text
+
+
+def _urlquery(*values: "Any") -> str:
+    from urllib.parse import quote_plus
+
+    return quote_plus(_print(*values))
 
 
 FUNCTIONS: "dict[str, Callable[..., Any]]" = {
     "not": lambda value: not truth(value),
     "eq": _equal,
-    "ne": lambda first, second: first != second,
+    "ne": lambda first, second: not _same(first, second),
     "lt": lambda first, second: first < second,
     "le": lambda first, second: first <= second,
     "gt": lambda first, second: first > second,
@@ -145,6 +190,8 @@ FUNCTIONS: "dict[str, Callable[..., Any]]" = {
     "print": _print,
     "printf": _printf,
     "println": _println,
+    "html": _html,
+    "urlquery": _urlquery,
     "json": to_json,
     "join": _join,
     "split": lambda text, separator: text.split(separator),
@@ -156,12 +203,12 @@ FUNCTIONS: "dict[str, Callable[..., Any]]" = {
 }
 
 
-def _same(text: "Any", *_: "Any") -> "Any":
+def _unchanged(text: "Any", *_: "Any") -> "Any":
     return text
 
 
 # In a table's header the columns' names go through the same pipeline unharmed.
 HEADER_FUNCTIONS: "dict[str, Callable[..., Any]]" = {
-    **dict.fromkeys(("json", "lower", "upper", "title", "truncate", "split", "join", "pad"), _same),
+    **dict.fromkeys(("json", "lower", "upper", "title", "truncate", "split", "join", "pad"), _unchanged),
     "len": lambda _: "",
 }
