@@ -59,7 +59,6 @@ def test_exit_codes(shared_engine, command, code):
         (["--runtime", "runc", "busybox"], "takes no other runtime"),
         (["-v", "a::b", "busybox"], "empty section"),
         (["--network", "nowhere", "busybox", "true"], "nowhere"),
-        (["-it", "busybox"], "not a TTY"),
         (["--pull", "never", "nobody/nothing:1"], "nobody/nothing:1"),
     ],
 )
@@ -69,6 +68,16 @@ def test_what_run_refuses_is_125_with_a_reason(shared_engine, arguments, words):
     assert result.stderr.startswith("knarr: ")
     assert words in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["-it", "busybox"], "not a TTY"), (["-d", "-a", "stdout", "busybox"], "both --attach and --detach")],
+)
+def test_options_that_do_not_go_together_are_1(shared_engine, arguments, words):
+    result = shared_engine.run("run", *arguments, check=False)
+    assert result.returncode == 1
+    assert words in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [["run"], ["run", "--rm"], ["create"], ["rm"], ["tag", "busybox"], ["ps", "x"]])

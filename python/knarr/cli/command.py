@@ -43,6 +43,12 @@ class CountError(UsageError):
     exit_code = 1
 
 
+class OptionConflict(UsageError):
+    """Options that exclude each other, or that do not fit the place where they were typed."""
+
+    exit_code = 1
+
+
 class HelpWanted(Exception):
     """--help was among the options."""
 

@@ -7,6 +7,7 @@ at its default is left out of the body: an absent field and Docker's zero mean t
 import os
 
 from knarr.cli import values
+from knarr.cli.command import OptionConflict
 from knarr.errors import InvalidArgument, Unsupported
 
 TYPE_CHECKING = False
@@ -110,7 +111,7 @@ def _streams(options: "dict[str, Any]", body: "dict[str, Any]") -> None:
         attached.add("stdin")
     if options.get("detach"):
         if options["attach"]:
-            raise InvalidArgument("conflicting options: cannot specify both --attach and --detach")
+            raise OptionConflict("conflicting options: cannot specify both --attach and --detach")
         return
     for stream in ("stdin", "stdout", "stderr"):
         if stream in attached:

@@ -9,16 +9,17 @@ if TYPE_CHECKING:
 
 
 def each(names: "list[str]", action: "Callable[[str], object]") -> int:
-    """Call the action with each name; its name is shown when it worked. 1 when any failed."""
+    """Call the action with each name, which is shown unless it failed or returned False. 1 when any failed."""
     code = 0
     for name in names:
         try:
-            action(name)
+            done = action(name)
         except KnarrError as error:
             say(f"knarr: {error}")
             code = 1
         else:
-            show(name)
+            if done is not False:
+                show(name)
     return code
 
 

@@ -2,7 +2,7 @@
 
 from knarr.cli import terminal
 from knarr.cli.command import FLAG, LIST, TEXT, Command, Option
-from knarr.errors import InvalidArgument, KnarrError
+from knarr.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,17 +12,7 @@ if TYPE_CHECKING:
 
 
 def _exec(client: "Client", options: "dict[str, Any]", arguments: "list[str]") -> int:
-    from knarr.cli.run import FAILED, exit_code
-
-    try:
-        return _execute(client, options, arguments[0], arguments[1:])
-    except KnarrError as error:
-        terminal.say(f"knarr: {error}")
-        code = exit_code(error)
-        return 1 if code == FAILED else code
-
-
-def _execute(client: "Client", options: "dict[str, Any]", container: str, command: "list[str]") -> int:
+    container, command = arguments[0], arguments[1:]
     tty, detach, stdin = options["tty"], options["detach"], options["interactive"]
     if tty and stdin and not detach and not terminal.is_terminal(terminal.STDIN):
         raise InvalidArgument("the input device is not a TTY: leave -t out, or run it from a terminal")

@@ -196,7 +196,7 @@ def group(name: str, rest: list[str]) -> int:
         meant = nearest(rest[0], index.GROUPS[name])
         say(f"knarr: {rest[0]!r} is not a verb of {name!r}{meant}\n\nSee 'knarr {name} --help'.")
         return 1
-    click.echo(_context(verbs, name, top).get_help())
+    click.echo(_context(verbs, name, top).get_help(), err=not rest)
     return 0
 
 

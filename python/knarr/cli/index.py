@@ -61,6 +61,7 @@ GROUPS = {
         "list": COMMANDS["ps"],
         "ps": COMMANDS["ps"],
         "inspect": "inspect.CONTAINER",
+        "remove": COMMANDS["rm"],
         "prune": "lifecycle.PRUNE",
     },
     "image": {

@@ -54,15 +54,17 @@ def _wait(client: "Client", _options: "dict[str, Any]", names: "list[str]") -> i
 def _rm(client: "Client", options: "dict[str, Any]", names: "list[str]") -> int:
     from knarr.errors import InvalidArgument, NotFound
 
-    def remove(name: str) -> None:
+    def remove(name: str) -> bool:
         name = name.strip("/")
         if not name:
             raise InvalidArgument("container name cannot be empty")
         try:
-            client.containers.remove(name, force=options["force"], volumes=options["volumes"])
+            client.containers.remove(name, force=options["force"], volumes=options["volumes"], link=options["link"])
         except NotFound:
             if not options["force"]:
                 raise
+            return False
+        return True
 
     return each(names, remove)
 
@@ -141,7 +143,8 @@ RM = Command(
     minimum=1,
     complete="containers",
     options=(
-        Option("-f --force", FLAG, "Remove a running container too (with SIGKILL)"),
+        Option("-f --force", FLAG, "Remove a running container too (with SIGKILL); none is no error"),
+        Option("-l --link", FLAG, "Remove a link, not a container"),
         Option("-v --volumes", FLAG, "Remove its anonymous volumes too"),
     ),
 )

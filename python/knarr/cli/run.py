@@ -11,7 +11,7 @@ The requests of a run in the foreground, and what they wait for:
 import os
 
 from knarr.cli import terminal
-from knarr.cli.command import FLAG, TEXT, Command, CountError, Option, UsageError
+from knarr.cli.command import FLAG, TEXT, Command, CountError, Option, OptionConflict, UsageError
 from knarr.cli.container_body import build
 from knarr.cli.container_options import CONTAINER_OPTIONS
 from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound, Unsupported
@@ -77,7 +77,11 @@ def _run_container(client: "Client", options: "dict[str, Any]", arguments: "list
     image, command = _split(options, arguments, "run")
     detach_keys = options["detach_keys"]
     if options["tty"] and options["interactive"] and not options["detach"] and not terminal.is_terminal(terminal.STDIN):
-        raise InvalidArgument("the input device is not a TTY: leave -t out, or run it from a terminal")
+        raise OptionConflict("the input device is not a TTY: leave -t out, or run it from a terminal")
+    if detach_keys:
+        from knarr.cli import session
+
+        session.detach_keys(detach_keys)  # before anything is made
     container, body = create_container(client, options, image, command)
     attached = [stream for stream in ("Stdin", "Stdout", "Stderr") if body.get("Attach" + stream)]
     if not attached:
@@ -135,6 +139,8 @@ def create_container(
         raise UsageError(f'invalid pull option: \'{options["pull"]}\': must be one of "always", "missing" or "never"')
     try:
         body = build(options, image, command)
+    except UsageError:
+        raise
     except (InvalidArgument, Unsupported) as error:
         raise UsageError(str(error)) from error
     if body.get("Tty"):

@@ -22,14 +22,7 @@ def _start(client: "Client", options: "dict[str, Any]", names: "list[str]") -> i
     stdin = bool(options["interactive"] and details["Config"].get("OpenStdin"))
     tty = bool(details["Config"].get("Tty"))
     condition = "removed" if details["HostConfig"].get("AutoRemove") else "next-exit"
-    from knarr.cli.run import FAILED, exit_code
-
-    try:
-        return _foreground(client, options, container, tty=tty, stdin=stdin, condition=condition, start=True)
-    except KnarrError as error:
-        terminal.say(f"knarr: {error}")
-        code = exit_code(error)
-        return 1 if code == FAILED else code
+    return _foreground(client, options, container, tty=tty, stdin=stdin, condition=condition, start=True)
 
 
 def _attach(client: "Client", options: "dict[str, Any]", names: "list[str]") -> int:

@@ -74,9 +74,9 @@ class Containers:
         """ContainerRename."""
         self._client.call("POST", path(container, "rename"), {"name": name})
 
-    def remove(self, container: str, *, force: bool = False, volumes: bool = False) -> None:
-        """ContainerDelete; with force a running one too, with volumes its anonymous volumes."""
-        self._client.call("DELETE", path(container), {"force": force, "v": volumes})
+    def remove(self, container: str, *, force: bool = False, volumes: bool = False, link: bool = False) -> None:
+        """ContainerDelete; with force a running one too, with volumes its anonymous volumes, with link a link."""
+        self._client.call("DELETE", path(container), {"force": force, "v": volumes, "link": link})
 
     def list(
         self,
