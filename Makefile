@@ -27,6 +27,12 @@ test-slow: install ## the long tests: a thousand containers, fault injection at 
 	packaging/require test
 	$(BIN)/python -m pytest --slow
 
+.PHONY: tour
+tour: install ## docker's command line on knarr beside Docker, which must be empty: its socket is $$KNARR_TOUR_DOCKER
+	packaging/require test
+	$(BIN)/python -m tests.tour.tour compare "$${KNARR_TOUR_CLI:-$$(command -v docker)}"
+	$(BIN)/python -m tests.tour.tour compare $(BIN)/knarr
+
 .PHONY: test-vm
 test-vm: wheel ## the wheel on Debian's kernel with cgroup v2, in an emulated virtual machine (needs root)
 	packaging/require vm
