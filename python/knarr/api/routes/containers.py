@@ -29,6 +29,7 @@ PRUNE_FILTERS = {"until", "label", "label!"}
 def routes(engine: Engine) -> list[web.RouteDef]:
     """The routes of containers."""
     containers = engine.containers
+    lines = listing.Listing(engine)
 
     async def create(request: web.Request) -> web.StreamResponse:
         query = request.query
@@ -110,7 +111,8 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return reply.reply(wire.INSPECT.of(wire.inspect(engine, container, sizes), reply.version(request)))
 
     async def listed(request: web.Request) -> web.StreamResponse:
-        return reply.reply(await listing.containers(engine, request.query, reply.version(request)))
+        body = await lines.containers(request.query, reply.version(request))
+        return web.Response(body=body, content_type="application/json")
 
     async def top(request: web.Request) -> web.StreamResponse:
         titles, rows = await containers.top(_name(request), request.query.get("ps_args", ""))

@@ -272,7 +272,7 @@ def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None)
 def summary(engine: Engine, container: Container, image_name: str) -> dict[str, Any]:
     """One line of GET /containers/json."""
     record = container.record
-    command = " ".join([record.path, *record.args])
+    command = " ".join([record.path, *(f"'{word}'" if " " in word else word for word in record.args)])
     health = record.state.health
     ports = []
     for protocol, address, host_port, port in record.state.ports:
