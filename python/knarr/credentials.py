@@ -56,11 +56,10 @@ def lookup(host: str, path: str | None = None) -> Credential | None:
 
     InvalidArgument where the configuration is malformed, Unavailable where a helper fails.
     """
-    config = _read_config(path or config_path())
+    config = read_config(path or config_path())
     server = DOCKER_HUB if host in {"docker.io", "index.docker.io", "registry-1.docker.io"} else host
     where = path or config_path()
-    helpers = _object(config.get("credHelpers"), where, "credHelpers")
-    helper = helpers.get(host) or helpers.get(server) or config.get("credsStore")
+    helper = helper_for(config, server, where) or helper_for(config, host, where)
     if helper:
         found = _ask_helper(helper, server, where)
         if found is not None:
@@ -70,6 +69,15 @@ def lookup(host: str, path: str | None = None) -> Credential | None:
         if key in {server, host} or (server != DOCKER_HUB and _host_of(key) == host):
             return from_object(_object(entry, where, f"auths of {key}"), f"{where}: auths of {key}")
     return None
+
+
+def helper_for(config: dict[str, Any], server: str, where: str) -> str:
+    """The name of the helper program that keeps a server's credentials; empty for none. InvalidArgument."""
+    helpers = _object(config.get("credHelpers"), where, "credHelpers")
+    name = helpers.get(server) or config.get("credsStore") or ""
+    if name and (not isinstance(name, str) or not _HELPER.fullmatch(name)):
+        raise InvalidArgument(f"{where}: {name!a} cannot be the name of a credential helper")
+    return name
 
 
 def encode_header(credential: Credential, host: str) -> str:
@@ -135,7 +143,8 @@ def _decode_base64(text: str, *, urlsafe: bool) -> bytes:
         raise ValueError(str(error)) from None
 
 
-def _read_config(path: str) -> dict[str, Any]:
+def read_config(path: str) -> dict[str, Any]:
+    """The docker configuration; empty where there is none. InvalidArgument where it is malformed."""
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_CONFIG + 1)

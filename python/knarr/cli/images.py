@@ -40,6 +40,14 @@ def _images(client: "Client", options: "dict[str, Any]", arguments: "list[str]")
     wanted = filters(options["filter"])
     if arguments:
         wanted.setdefault("reference", []).append(arguments[0])
+    if options["tree"]:
+        from knarr.cli.image_tree import show_tree
+
+        for name, shown in (("quiet", "quiet"), ("format", "format"), ("digests", "show-digest")):
+            if options[name]:
+                raise InvalidArgument(f"--{shown} is not yet supported with --tree")
+        show_tree(client.images.list(all=options["all"], filters=wanted, manifests=True), full=options["no_trunc"])
+        return 0
     images = client.images.list(all=options["all"], filters=wanted, digests=options["digests"])
     if options["quiet"]:
         for image in images:
@@ -101,10 +109,14 @@ def _rows(image: "dict[str, Any]", *, full: bool, digests: bool) -> "list[dict[s
 
 
 def _rmi(client: "Client", options: "dict[str, Any]", names: "list[str]") -> int:
-    code = 0
+    from knarr.cli.save import platforms
+
+    code, wanted = 0, platforms(options["platform"])
     for name in names:
         try:
-            for entry in client.images.remove(name, force=options["force"], prune=not options["no_prune"]):
+            for entry in client.images.remove(
+                name, force=options["force"], prune=not options["no_prune"], platforms=wanted
+            ):
                 show(f"Untagged: {entry['Untagged']}" if entry.get("Untagged") else f"Deleted: {entry['Deleted']}")
         except NotFound as error:
             if not options["force"]:
@@ -130,7 +142,7 @@ def _tag(client: "Client", _options: "dict[str, Any]", arguments: "list[str]") -
 def _history(client: "Client", options: "dict[str, Any]", arguments: "list[str]") -> int:
     from knarr.cli.listing import write
 
-    layers = client.images.history(arguments[0])
+    layers = client.images.history(arguments[0], platform=options["platform"])
     full = options["no_trunc"]
     if options["quiet"]:
         for layer in layers:
@@ -197,6 +209,7 @@ IMAGES = Command(
         Option("--format", TEXT, "Format: table, json, or a Go template"),
         Option("--no-trunc", FLAG, "Don't cut long values"),
         Option("-q --quiet", FLAG, "Only show IDs"),
+        Option("--tree", FLAG, "List what each image has for several platforms, as a tree"),
     ),
 )
 RMI = Command(
@@ -210,6 +223,7 @@ RMI = Command(
     options=(
         Option("-f --force", FLAG, "Remove it though containers use it or it has several names"),
         Option("--no-prune", FLAG, "Keep untagged parents"),
+        Option("--platform", LIST, "Remove only what it has for these platforms, such as linux/arm64"),
     ),
 )
 TAG = Command(
@@ -235,6 +249,7 @@ HISTORY = Command(
         Option("--format", TEXT, "Format: table, json, or a Go template"),
         Option("-H --human", FLAG, "Sizes and dates for people", default=True),
         Option("--no-trunc", FLAG, "Don't cut long values"),
+        Option("--platform", TEXT, "Of this platform's image, such as linux/arm64"),
         Option("-q --quiet", FLAG, "Only show IDs"),
     ),
 )

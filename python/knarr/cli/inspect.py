@@ -14,18 +14,20 @@ _BAD_TEMPLATE = 64  # Docker's, of inspect alone
 _KINDS = ("container", "image", "network", "volume")
 
 
-def _fetch(client: "Client", kind: str, name: str, *, size: bool) -> "dict[str, Any]":
+def _fetch(client: "Client", kind: str, name: str, *, size: bool, platform: "str | None") -> "dict[str, Any]":
     if kind == "container":
         return client.containers.inspect(name, size=size)
     if kind == "image":
-        return client.images.inspect(name)
+        return client.images.inspect(name, platform=platform)
     return client.networks.inspect(name) if kind == "network" else client.volumes.inspect(name)
 
 
-def _find(client: "Client", kinds: "tuple[str, ...]", name: str, *, size: bool) -> "dict[str, Any]":
+def _find(
+    client: "Client", kinds: "tuple[str, ...]", name: str, *, size: bool, platform: "str | None" = None
+) -> "dict[str, Any]":
     for kind in kinds:
         try:
-            return _fetch(client, kind, name, size=size)
+            return _fetch(client, kind, name, size=size, platform=platform)
         except NotFound:
             if len(kinds) == 1:
                 raise
@@ -35,7 +37,15 @@ def _find(client: "Client", kinds: "tuple[str, ...]", name: str, *, size: bool) 
     raise NotFound(f"No such object: {name}")
 
 
-def _write(client: "Client", kinds: "tuple[str, ...]", names: "list[str]", form: "str | None", *, size: bool) -> int:
+def _write(
+    client: "Client",
+    kinds: "tuple[str, ...]",
+    names: "list[str]",
+    form: "str | None",
+    *,
+    size: bool,
+    platform: "str | None" = None,
+) -> int:
     from knarr.cli.template_functions import to_json
 
     compiled = None
@@ -50,7 +60,7 @@ def _write(client: "Client", kinds: "tuple[str, ...]", names: "list[str]", form:
     found, code = [], 0
     for name in names:
         try:
-            details = _find(client, kinds, name, size=size)
+            details = _find(client, kinds, name, size=size, platform=platform)
         except (NotFound, InvalidArgument) as error:
             say(f"knarr: {error}")
             code = 1
@@ -75,7 +85,8 @@ def _inspect(client: "Client", options: "dict[str, Any]", names: "list[str]") ->
 
 def _inspect_one(kind: str) -> "Any":
     def run(client: "Client", options: "dict[str, Any]", names: "list[str]") -> int:
-        return _write(client, (kind,), names, options["format"], size=options.get("size", False))
+        size, platform = options.get("size", False), options.get("platform")
+        return _write(client, (kind,), names, options["format"], size=size, platform=platform)
 
     return run
 
@@ -108,6 +119,10 @@ INSPECT = Command(
     options=(_FORMAT, _SIZE, Option("--type", TEXT, "Only look for this: container, image, network or volume")),
 )
 CONTAINER = _of("container", "knarr container inspect web", _SIZE)
-IMAGE = _of("image", "knarr image inspect --format '{{json .Config.Cmd}}' debian:12")
+IMAGE = _of(
+    "image",
+    "knarr image inspect --format '{{json .Config.Cmd}}' debian:12",
+    Option("--platform", TEXT, "Of this platform's image, such as linux/arm64"),
+)
 NETWORK = _of("network", "knarr network inspect bridge")
 VOLUME = _of("volume", "knarr volume inspect data")

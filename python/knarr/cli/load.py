@@ -3,7 +3,7 @@
 import os
 
 from knarr.cli import terminal
-from knarr.cli.command import FLAG, TEXT, Command, Option
+from knarr.cli.command import FLAG, LIST, TEXT, Command, Option
 from knarr.errors import InvalidArgument
 
 TYPE_CHECKING = False
@@ -19,6 +19,7 @@ _BLOCK = 512
 
 def _load(client: "Client", options: "dict[str, Any]", _arguments: "list[str]") -> int:
     from knarr.cli.progress import Progress
+    from knarr.cli.save import platforms
     from knarr.errors import Internal
 
     name = options["input"]
@@ -27,7 +28,7 @@ def _load(client: "Client", options: "dict[str, Any]", _arguments: "list[str]") 
     archive = _directory(name) if name and os.path.isdir(name) else _file(name)
     next(archive)  # opens it, so that what cannot be opened is said before anything is sent
     with Progress(terminal.STDOUT, quiet=options["quiet"]) as progress:
-        for entry in client.images.load(archive, quiet=options["quiet"]):
+        for entry in client.images.load(archive, quiet=options["quiet"], platforms=platforms(options["platform"])):
             if "error" in entry or "errorDetail" in entry:
                 raise Internal(str(entry.get("error") or entry["errorDetail"].get("message")))
             progress.show(entry)
@@ -90,6 +91,7 @@ LOAD = Command(
     maximum=0,
     options=(
         Option("-i --input", TEXT, "The archive (docker or OCI; plain, gzip or zstd) or OCI layout directory"),
+        Option("--platform", LIST, "Load only these platforms, such as linux/amd64,linux/arm64"),
         Option("-q --quiet", FLAG, "Suppress the progress"),
     ),
 )

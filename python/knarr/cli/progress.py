@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _EVERY = 0.05
 _BAR = 30
-_DONE = ("Pull complete", "Already exists", "Download complete")
+_DONE = ("Pull complete", "Already exists", "Download complete", "Pushed", "Layer already exists")
 
 
 class Progress:

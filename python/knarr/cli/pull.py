@@ -2,7 +2,7 @@
 
 from knarr.cli import terminal
 from knarr.cli.command import FLAG, TEXT, Command, Option
-from knarr.errors import Internal, NotFound, PermissionDenied
+from knarr.errors import Internal, InvalidArgument, NotFound, PermissionDenied
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,13 +19,32 @@ def pull_image(client: "Client", image: str, *, platform: "str | None", quiet: b
     with progress:
         for entry in client.images.pull(image, tag=_tag(image), platform=platform, auth=credentials(image)):
             if "error" in entry or "errorDetail" in entry:
-                message = str(entry.get("error") or entry["errorDetail"].get("message"))
-                raise _error(message)
+                raise failure(entry)
             progress.show(entry)
 
 
-def _error(message: str) -> Exception:
-    """What a failed pull says comes as a line of the stream: its kind is in its words."""
+def pull_all(client: "Client", repository: str, *, platform: "str | None", quiet: bool) -> None:
+    """Pull every tag of a repository. Raises what the first that failed has failed of."""
+    from knarr.cli.progress import Progress
+
+    with Progress(terminal.STDOUT, quiet=quiet) as progress:
+        for entry in client.images.pull(repository, platform=platform, auth=credentials(repository)):
+            if "error" in entry or "errorDetail" in entry:
+                raise failure(entry)
+            progress.show(entry)
+
+
+def named(image: str) -> "tuple[str, str, str]":
+    """(repository, tag, digest) of a name as it was written; empty where it has none."""
+    name, _, digest = image.partition("@")
+    head, slash, last = name.rpartition("/")
+    base, _, tag = last.partition(":")
+    return f"{head}{slash}{base}", tag, digest
+
+
+def failure(entry: "dict[str, Any]") -> Exception:
+    """What a failed pull or push says comes as a line of the stream: its kind is in its words."""
+    message = str(entry.get("error") or entry["errorDetail"].get("message"))
     lowered = message.lower()
     if "not found" in lowered or "manifest unknown" in lowered or "no such" in lowered:
         return NotFound(message)
@@ -59,15 +78,25 @@ def credentials(image: str) -> "str | None":
 
 def _pull(client: "Client", options: "dict[str, Any]", arguments: "list[str]") -> int:
     image = arguments[0]
+    repository, tag, digest = named(image)
+    if options["all_tags"]:
+        if tag or digest:
+            raise InvalidArgument("tag can't be used with --all-tags/-a")
+        pull_all(client, repository, platform=options["platform"], quiet=options["quiet"])
+        terminal.show(canonical(repository))
+        return 0
     if not options["quiet"] and _tag(image):
         print("Using default tag: latest", flush=True)
     pull_image(client, image, platform=options["platform"], quiet=options["quiet"], descriptor=terminal.STDOUT)
-    last = image.rpartition("/")[2]
-    name = image if ":" in last or "@" in last else f"{image}:latest"
-    if registry_host(image) == "docker.io" and not image.startswith("docker.io/"):
-        name = f"docker.io/{name}" if "/" in image else f"docker.io/library/{name}"
-    terminal.show(name)
+    terminal.show(canonical(image if tag or digest else f"{image}:latest"))
     return 0
+
+
+def canonical(name: str) -> str:
+    """A name with the registry that it is at."""
+    if registry_host(name) == "docker.io" and not name.startswith("docker.io/"):
+        return f"docker.io/{name}" if "/" in name else f"docker.io/library/{name}"
+    return name
 
 
 PULL = Command(
@@ -80,6 +109,8 @@ PULL = Command(
     maximum=1,
     complete="images",
     options=(
+        Option("-a --all-tags", FLAG, "Download all tags of the repository"),
+        Option("--disable-content-trust", FLAG, "Nothing: signatures are not checked", default=True, hidden=True),
         Option("--platform", TEXT, "Platform of the image, such as linux/arm64"),
         Option("-q --quiet", FLAG, "Suppress the progress"),
     ),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from knarr.client.networks import Networks
     from knarr.client.tls import Tls
     from knarr.client.volumes import Volumes
+    from knarr.credentials import Credential
 
     Parameters = Mapping[str, str | int | bool | None]  # of a query; None, False and "" are left out
     Objects = list[dict[str, Any]]
@@ -113,6 +114,7 @@ class Client:
         parameters: "Parameters | None" = None,
         body: "object | Iterable[bytes] | None" = None,
         headers: "dict[str, str] | None" = None,
+        version: "str | None" = None,
     ) -> Connection:
         """Send a request and return its connection, for `receive`; others may be sent in between.
 
@@ -122,7 +124,7 @@ class Client:
             body = dumps(body)
             headers = {**(headers or {}), "Content-Type": "application/json"}
         connection = self._connection()
-        target = f"/v{API_VERSION}{path}{query(parameters) if parameters else ''}"
+        target = f"/v{version or API_VERSION}{path}{query(parameters) if parameters else ''}"
         try:
             connection.send(method, target, body, headers)  # type: ignore[arg-type]
         except BaseException:
@@ -149,19 +151,20 @@ class Client:
         parameters: "Parameters | None" = None,
         body: "object | Iterable[bytes] | None" = None,
         headers: "dict[str, str] | None" = None,
+        version: "str | None" = None,
     ) -> Response:
         """Send a request and wait for the head of its response.
 
         A GET that met a connection just as the engine gave it up for idle is sent once more (RFC 9112, section 9.3.1).
         """
-        connection = self.send(method, path, parameters, body, headers)
+        connection = self.send(method, path, parameters, body, headers, version)
         try:
             return self.receive(connection)
         except errors.Unavailable:
             if method != "GET" or connection.requests == 1 or connection.answered:
                 raise
         self.close()
-        return self.receive(self.send(method, path, parameters, body, headers))
+        return self.receive(self.send(method, path, parameters, body, headers, version))
 
     def call(
         self,
@@ -208,9 +211,21 @@ class Client:
         """SystemVersion: Version, ApiVersion, Os, Arch, KernelVersion, Components."""
         return self.call("GET", "/version")  # type: ignore[no-any-return]
 
+    def login(self, server: str, credential: "Credential") -> "dict[str, Any]":
+        """SystemAuth: {"Status", "IdentityToken"} where the registry takes the credential. Unauthorized."""
+        body = {"serveraddress": server, **auth_config(credential)}
+        return self.call("POST", "/auth", None, body)  # type: ignore[no-any-return]
+
     def info(self) -> "dict[str, Any]":
         """SystemInfo."""
         return self.call("GET", "/info")  # type: ignore[no-any-return]
+
+
+def auth_config(credential: "Credential") -> "dict[str, str]":
+    """The fields of an AuthConfig: a user name "<token>" says that the password is an identity token."""
+    if credential.username == "<token>":
+        return {"identitytoken": credential.password}
+    return {"username": credential.username, "password": credential.password}
 
 
 def encode_filters(given: "Filters | None") -> "str | None":

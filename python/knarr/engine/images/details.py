@@ -144,6 +144,8 @@ class Details:
 
     def _known(self, digest: str) -> tuple[dict[str, Any], int] | None:
         """A document that is here, and its size."""
+        if self._store.blob_size(digest) is None:
+            return None
         try:
             return self._read(digest)
         except NotFound:

@@ -104,7 +104,7 @@ def _labels(filters: Filters) -> Callable[[Image], bool]:
     return test
 
 
-def _pattern(text: str) -> tuple[re.Pattern[str], bool]:
+def _pattern(text: str) -> re.Pattern[str]:
     """A pattern for familiar names, with the wildcards of a shell, none of which matches a slash."""
     for prefix in ("docker.io/library/", "docker.io/"):
         if text.startswith(prefix):
@@ -132,16 +132,15 @@ def _pattern(text: str) -> tuple[re.Pattern[str], bool]:
         else:
             parts.append(re.escape(letter))
     try:
-        return re.compile("".join(parts)), ":" in text or "@" in text
+        return re.compile("".join(parts))
     except re.error:
         raise InvalidArgument(f"invalid filter 'reference={text[:100]}': syntax error in pattern") from None
 
 
-def _matches(patterns: Iterable[tuple[re.Pattern[str], bool]], name: str) -> bool:
-    return any(
-        pattern.fullmatch(name) or (not whole and pattern.fullmatch(Reference.parse(name).familiar_name))
-        for pattern, whole in patterns
-    )
+def _matches(patterns: Iterable[re.Pattern[str]], name: str) -> bool:
+    """Whether one of the patterns is that of a whole name, or of its repository."""
+    repository = Reference.parse(name).familiar_name
+    return any(pattern.fullmatch(name) or pattern.fullmatch(repository) for pattern in patterns)
 
 
 def _until(filters: Filters) -> int | None:
