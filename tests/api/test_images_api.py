@@ -89,6 +89,80 @@ def test_inspect(shared_engine):
     assert call(shared_engine, "GET", f"/images/{name}/json?platform=%7B")[0] == 400
 
 
+def at(engine, version, path):
+    with contextlib.closing(Connection(engine.socket)) as connection:
+        connection.request("GET", f"/v1.{version}{path}")
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+
+def test_each_version_is_shown_what_it_knows(shared_engine):
+    name = load(shared_engine, files(own=uuid.uuid4().hex), config={"Cmd": ["a"]})
+    shown = {
+        version: at(shared_engine, version, f"/images/{name}/json")[1] for version in (43, 44, 47, 48, 49, 51, 52, 56)
+    }
+    former = {
+        "AttachStderr",
+        "AttachStdin",
+        "AttachStdout",
+        "Domainname",
+        "Hostname",
+        "Image",
+        "OpenStdin",
+        "StdinOnce",
+        "Tty",
+    }
+    fields = {"Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "User", "Volumes", "WorkingDir"}
+    assert shown[43]["Created"] == "0001-01-01T00:00:00Z"
+    assert shown[43]["VirtualSize"] == shown[43]["Size"]
+    for version, document in shown.items():
+        assert ("VirtualSize" in document, "Created" in document) == (version < 44, version < 44)
+        assert ("Container" in document, "ContainerConfig" in document) == (version < 45, version < 45)
+        assert ("Descriptor" in document) == (version >= 48)
+        expected = {"Cmd"} if version >= 52 else fields if version >= 50 else fields | former
+        assert set(document["Config"]) == expected, version
+        for field in ("Parent", "Comment", "DockerVersion", "Author"):
+            assert (field in document) == (version < 52)
+        assert "Manifests" not in document
+        assert "Variant" not in document
+    query = f"/images/json?shared-size=1&manifests=1&filters={quote(json.dumps({'reference': [name]}))}"
+    for version in (41, 42, 43, 44, 46, 47, 48, 50, 51, 56):
+        (line,) = at(shared_engine, version, query)[1]
+        assert (line["SharedSize"] >= 0) == (version >= 42)
+        assert ("VirtualSize" in line) == (version < 44)
+        assert ("Manifests" in line, "Descriptor" in line) == (version >= 47, version >= 48)
+        assert line["Containers"] == (0 if version >= 51 else -1)
+        assert (line["Labels"], line["RepoDigests"]) == ({}, [] if version >= 43 else ["<none>@<none>"])
+    manifest = at(shared_engine, 56, f"/images/{name}/json?manifests=1")[1]["Manifests"]
+    assert [(one["Kind"], one["Available"], one["ImageData"]["Containers"]) for one in manifest] == [
+        ("image", True, [])
+    ]
+    s390x = quote(json.dumps({"os": "linux", "architecture": "s390x"}))
+    for version, path, status in (
+        (48, f"/images/{name}/json?platform={s390x}", 200),
+        (49, f"/images/{name}/json?platform={s390x}", 404),
+        (49, f"/images/{name}/json?platform={s390x}&manifests=1", 400),
+        (47, f"/images/{name}/history?platform={s390x}", 200),
+        (48, f"/images/{name}/history?platform={s390x}", 404),
+        (51, f"/images/{name}/get?platform={s390x}&platform={s390x}", 400),
+        (56, f"/images/{name}/get?platform={s390x}&platform={s390x}", 404),
+        (56, "/images/json?identity=1", 400),
+        (56, f"/images/{name}/attestations?platform={s390x}&platform={s390x}", 400),
+        (56, f"/images/{name}/attestations", 200),
+    ):
+        assert at(shared_engine, version, path)[0] == status, (version, path)
+
+
+def test_names_that_mean_something_else(shared_engine):
+    for method, path, words in (
+        ("POST", "/images/busybox/tag?repo=sha256&tag=1", "refusing to create an ambiguous tag"),
+        ("POST", f"/images/busybox/tag?repo=a@sha256:{'0' * 64}", "refusing to create a tag with a digest reference"),
+        ("POST", "/images/create?fromImage=scratch&tag=1", "'scratch' is a reserved name"),
+    ):
+        status, error = call(shared_engine, method, path)
+        assert (status, words in error["message"]) == (400, True)
+
+
 def test_history(shared_engine):
     entries = [
         {"created": "2024-01-01T00:00:00Z", "created_by": "one"},

@@ -1,7 +1,7 @@
 //! The parsers of what a registry sends, for the fuzzer alone.
 
 use crate::http::{Head, Url};
-use crate::{challenge, manifest, refusal, stream};
+use crate::{challenge, manifest, push, refusal, registry, stream};
 
 /// Parse bytes as everything that a registry sends.
 pub fn answers(data: &[u8]) {
@@ -30,6 +30,11 @@ pub fn answers(data: &[u8]) {
         assert!(start < total);
     }
     refusal::http_date(text);
+    // "0-<last>" tells of at least two bytes, or of none.
+    assert_ne!(push::parse_range(text), Some(1));
+    if let Some(target) = registry::next_page(text) {
+        assert!(text.contains(target));
+    }
     let (kind, body) = text.split_once('\n').unwrap_or(("", text));
     drop(manifest::media_type("host/name:tag", kind, body.as_bytes()));
 }

@@ -431,7 +431,7 @@ struct Tags {
 }
 
 /// The target of `<target>; rel="next"`.
-fn next_page(link: &str) -> Option<&str> {
+pub(crate) fn next_page(link: &str) -> Option<&str> {
     let (target, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
     rest.replace(' ', "")
         .contains("rel=\"next\"")

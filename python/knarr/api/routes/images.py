@@ -167,7 +167,7 @@ class _Routes:
 
     async def load(self, request: web.Request) -> web.StreamResponse:
         platforms = _platforms(request)
-        quiet = wire.boolean(request.query, "quiet")
+        quiet = "quiet" not in request.query or wire.boolean(request.query, "quiet")
 
         async def load(emit: Emit) -> None:
             async def tell(message: dict[str, Any]) -> None:

@@ -166,6 +166,8 @@ class Images:
         NotFound (no such image or platform, access denied), Unauthorized, Unavailable, Corrupt, InvalidArgument.
         """
         parsed = Reference.parse(reference).with_default_tag()
+        if parsed.familiar_name == "scratch":
+            raise InvalidArgument("'scratch' is a reserved name")
         wanted = Platform.parse(platform) if platform else None
         if parsed == embedded.REFERENCE and self._has_embedded:
             image = await self._pull_embedded(parsed, wanted, progress)
@@ -250,6 +252,8 @@ class Images:
         target = Reference.parse(repository)
         if target.digest is not None:
             raise InvalidArgument("refusing to create a tag with a digest reference")
+        if target.familiar_name == "sha256":
+            raise InvalidArgument("refusing to create an ambiguous tag using digest algorithm as name")
         target = target.with_tag(tag) if tag else target.with_default_tag()
         await self._ledger.tag(image.id, target)
         self._announce("tag", image.id, {"name": target.familiar})

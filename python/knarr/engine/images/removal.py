@@ -160,10 +160,10 @@ class Removal:
         if not references and not digests:
             return
         await self._ledger.remove_names(image.id, references, digests)
-        names = [reference.familiar for reference in references]
-        names += [f"{Reference.parse(repository).familiar_name}@{digest}" for repository, digest in digests]
-        for name in names:
-            removed.append({"Untagged": name})
+        tags = [reference.familiar for reference in references]
+        others = [f"{Reference.parse(repository).familiar_name}@{digest}" for repository, digest in digests]
+        removed.extend({"Untagged": name} for name in (*tags, *others))
+        for name in tags or others:  # digests that go with the last tag of their repository are no news of their own
             self._announce("untag", image.id, {"name": name})
 
     async def _delete(self, image: Image, removed: Removed, *, force: bool, named: bool = False) -> int:
