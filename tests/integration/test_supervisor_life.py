@@ -60,8 +60,14 @@ def test_a_start_tells_pid_and_time(supervisor, client):
         "pid": answer["pid"],
         "started_at": answer["started_at"],
         "status": "running",
+        "paused": False,
         "adopted": False,
     }
+    assert client.call("describe", container=container) == {**answer, "address": None}
+    client.call("signal", container=container, signal=9)
+    client.exit(container)
+    with pytest.raises(Refused, match="is not running"):
+        client.call("describe", container=container)
 
 
 def test_an_exit_is_repeated_until_it_is_forgotten(supervisor, client):
@@ -121,6 +127,7 @@ def test_pause_and_unpause(supervisor, client):
     before = supervisor.output(container)
     time.sleep(0.3)
     assert supervisor.output(container) == before
+    assert client.containers()[0]["paused"] is True
     client.call("unpause", container=container)
     wait_until(lambda: len(supervisor.output(container)) > len(before), what="more output")
 

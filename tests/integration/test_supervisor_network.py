@@ -87,6 +87,8 @@ def test_published_ports_lead_in_and_are_given_back(supervisor, client):
     (port,) = client.call("start", **fields)["ports"]
     assert port["container_port"] == 80
     assert port["host_port"] > 0
+    described = client.call("describe", container=container)
+    assert (described["address"], described["ports"]) == (f"{subnet(supervisor)}.2", [port])
     wait_until(lambda: fetched(port["host_port"]) == b"served\n", what="the server")
     other, taken = bridged(supervisor, SERVER, 3, [tcp(80, port["host_port"])])
     with pytest.raises(Refused, match="port is already allocated") as refused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from knarr.engine.containers.container import Failed
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["STATUS", "error_response", "middleware", "status_of"]
+__all__ = ["STATUS", "error_response", "middleware", "status_of", "unforeseen"]
 
 log = logging.getLogger("knarr.api")
 
@@ -33,6 +34,11 @@ STATUS: dict[type[Exception], int] = {
     errors.Unsupported: 501,
     errors.Internal: 500,
 }
+
+# What the host refuses while nothing of ours is wrong.
+_SHORTAGES = {
+    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN
+}  # fmt: skip
 
 
 def status_of(error: Exception) -> int:
@@ -80,6 +86,15 @@ async def middleware(
         raise
     except ConnectionResetError:
         return web.Response(status=499)  # nobody is left to read it
-    except Exception as error:
-        log.exception("%s %s failed", request.method, request.path)
-        return error_response(errors.Internal(f"{type(error).__name__}: {error} (a defect: the daemon's log has more)"))
+    except Exception as error:  # noqa: BLE001  logged there, and told
+        return error_response(unforeseen(error, f"{request.method} {request.path}"))
+
+
+def unforeseen(error: Exception, what: str) -> errors.KnarrError:
+    """What a client is told of an exception outside the vocabulary: the host's trouble, or a defect. It is logged."""
+    if isinstance(error, OSError) and error.errno in _SHORTAGES:
+        where = f"{error.filename}: " if error.filename else ""
+        log.warning("%s: %s%s", what, where, error.strerror)
+        return errors.Unavailable(f"{where}{error.strerror}")
+    log.error("%s failed", what, exc_info=error)
+    return errors.Internal(f"{type(error).__name__}: {error} (a defect: the daemon's log has more)")

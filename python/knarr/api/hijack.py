@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from knarr.api import logs, reply, versions
-from knarr.api.errors import status_of
+from knarr.api.errors import status_of, unforeseen
 from knarr.api.streams import MULTIPLEXED, RAW, frame
 from knarr.engine.containers import detach
 from knarr.engine.containers.execs import Streams
@@ -178,9 +178,8 @@ class Front(asyncio.Protocol):
                 await self._attach(request)
         except KnarrError as error:
             self._refuse(error, close=close)
-        except Exception as error:
-            log.exception("attaching failed")
-            self._refuse(error, close=True)
+        except Exception as error:  # noqa: BLE001  logged there, and told
+            self._refuse(unforeseen(error, f"{request.noun} {request.name}"), close=True)
 
     # --- answers
 
@@ -306,6 +305,8 @@ class Front(asyncio.Protocol):
             await execs.start(made, streams, size)
         except KnarrError as error:
             self._write_error(error, "stdout", multiplexed=not made.tty)
+        except OSError as error:
+            self._write_error(unforeseen(error, f"exec {made.id}"), "stdout", multiplexed=not made.tty)
         finally:
             os.close(descriptor)
             self._transport.close()

@@ -19,6 +19,7 @@ from knarr.engine.containers import logs
 from knarr.engine.containers.container import Context
 from knarr.engine.containers.containers import Containers
 from knarr.engine.containers.seccomp import Profiles
+from knarr.engine.containers.states import States
 from knarr.engine.disk import Disk
 from knarr.engine.events import Events
 from knarr.engine.images.images import Images
@@ -67,10 +68,12 @@ class Engine:
             in_use=lambda image_id: self.containers.using_image(image_id),  # noqa: PLW0108  not there yet
             running=lambda container_id: self.containers.is_running(container_id),  # noqa: PLW0108
         )
+        container_records = records.Containers(self.database)
         self.containers = Containers(
             Context(
                 config=config,
-                records=records.Containers(self.database),
+                records=container_records,
+                states=States(container_records),
                 store=self.store,
                 events=self.events,
                 supervisor=self.supervisor,
@@ -123,8 +126,8 @@ class Engine:
         os.makedirs(leftovers, 0o700, exist_ok=True)
         for name in os.listdir(leftovers):
             self.store.remove_tree(f"{leftovers}/{name}")
-        self.volumes.load()
         self.containers.load()
+        self.volumes.load({container.record.id for container in self.containers.all()})
 
     async def _connected(self, _: dict[str, Any]) -> None:
         """A supervisor was reached, for the first time or again."""

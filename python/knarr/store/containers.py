@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import NotRequired, TypedDict
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from knarr.store.database import Database
 
 __all__ = [
@@ -391,6 +393,10 @@ class Containers:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """All or nothing, together with other records of the same database."""
+        return self._database.transaction()
 
     def insert(self, record: ContainerRecord) -> None:
         """Store a new container; sqlite3.IntegrityError where its id or name is taken."""

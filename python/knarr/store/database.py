@@ -19,7 +19,7 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any
 
-from knarr.errors import Corrupt, Unavailable, Unsupported
+from knarr.errors import Corrupt, KnarrError, Unavailable, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -128,20 +128,29 @@ class Database:
                 self._connection.execute(f"PRAGMA user_version={number + 1}")
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
-        """Run one statement; the number of rows it changed."""
+        """Run one statement; the number of rows it changed. Unavailable where the disk does not let us."""
         with self._lock:
-            return self._connection.execute(sql, parameters).rowcount
+            return self._run(sql, parameters).rowcount
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Every row of a query."""
         with self._lock:
-            return self._connection.execute(sql, parameters).fetchall()
+            return self._run(sql, parameters).fetchall()
 
     def row(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...] | None:
         """The first row of a query, or None."""
         with self._lock:
-            found: tuple[Any, ...] | None = self._connection.execute(sql, parameters).fetchone()
+            found: tuple[Any, ...] | None = self._run(sql, parameters).fetchone()
             return found
+
+    def _run(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(sql, parameters)
+        except sqlite3.OperationalError as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> KnarrError:
+        return Unavailable(f"{self.path}: {error}; nothing was recorded: see that the disk has room and can be written")
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -150,15 +159,15 @@ class Database:
             if self._depth:
                 yield
                 return
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._run("BEGIN IMMEDIATE")
             self._depth += 1
             try:
                 yield
+                self._run("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # SQLite may have ended it by itself: the disk was full
+                    self._connection.execute("ROLLBACK")
                 raise
-            else:
-                self._connection.execute("COMMIT")
             finally:
                 self._depth -= 1
 

@@ -87,7 +87,7 @@ class ImageRecords:
         self,
         image: ImageRecord,
         layers: Iterable[LayerRecord],
-        reference: str = "",
+        references: Iterable[str] = (),
         repository_digest: tuple[str, str] | None = None,
     ) -> None:
         """Record an image whose files are on the disk, and the names that now point at it."""
@@ -112,7 +112,7 @@ class ImageRecords:
                     "INSERT OR REPLACE INTO layer VALUES (?, ?, ?, ?, ?)",
                     (layer.chain_id, layer.diff_id, layer.blob, layer.parent, layer.size),
                 )
-            if reference:
+            for reference in references:
                 run("INSERT OR REPLACE INTO image_reference VALUES (?, ?)", (reference, image.id))
             if repository_digest:
                 run("INSERT OR IGNORE INTO repository_digest VALUES (?, ?, ?)", (*repository_digest, image.id))

@@ -21,6 +21,7 @@ class VolumeRecord:
     anonymous: bool = False
     labels: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
+    container: str = ""  # an ID: the volume goes where no record speaks of that container (see engine.volumes)
 
 
 class Volumes:
@@ -33,8 +34,13 @@ class Volumes:
         """Store a new volume, durably."""
         with self._database.durable():
             self._database.execute(
-                "INSERT INTO volume (name, record) VALUES (?, ?)", (record.name, json.dumps(asdict(record)))
+                "INSERT OR REPLACE INTO volume (name, record) VALUES (?, ?)", (record.name, json.dumps(asdict(record)))
             )
+
+    def bind(self, record: VolumeRecord, container: str) -> None:
+        """Store that a volume's fate is a container's; not durably."""
+        bound = asdict(record) | {"container": container}
+        self._database.execute("UPDATE volume SET record = ? WHERE name = ?", (json.dumps(bound), record.name))
 
     def delete(self, name: str) -> None:
         """Forget a volume, durably."""

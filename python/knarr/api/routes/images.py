@@ -12,6 +12,7 @@ from aiohttp import web
 
 from knarr import credentials
 from knarr.api import reply
+from knarr.api.errors import unforeseen
 from knarr.api.wire import images as wire
 from knarr.errors import Corrupt, InvalidArgument, KnarrError, Unsupported
 from knarr.types import Reference
@@ -219,8 +220,8 @@ async def _streamed(request: web.Request, work: Callable[[Emit], Coroutine[Any, 
     except Exception as error:
         if not response.prepared:
             raise
-        log.exception("%s %s failed", request.method, request.path)
-        await emit({"errorDetail": {"message": "a defect of knarr: the daemon's log has more"}, "error": repr(error)})
+        told = str(unforeseen(error, f"{request.method} {request.path}"))
+        await emit({"errorDetail": {"message": told}, "error": told})
     if not response.prepared:
         await response.prepare(request)
     await response.write_eof()

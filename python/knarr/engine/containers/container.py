@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from knarr._core import Store
     from knarr.config import Config
     from knarr.engine.containers.seccomp import Profiles
+    from knarr.engine.containers.states import States
     from knarr.engine.events import Events
     from knarr.engine.images.images import Images
     from knarr.engine.networks.networks import Networks
@@ -33,6 +34,7 @@ class Context:
 
     config: Config
     records: records.Containers
+    states: States
     store: Store
     events: Events
     supervisor: Supervisor

@@ -21,6 +21,7 @@ from knarr.engine.containers.spec import cgroup
 from knarr.engine.containers.stats import Sampler
 from knarr.engine.containers.update import update
 from knarr.errors import Conflict, InvalidArgument, NotFound
+from knarr.failpoints import reached
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -101,6 +102,7 @@ class Containers:
         self._containers[record.id] = container
         self._links.add(record)
         self._context.announce(container, "create")
+        reached("container.create.answer")
         return record, warnings
 
     async def start(self, name: str) -> None:
@@ -153,10 +155,12 @@ class Containers:
                 f'Conflict. The container name "/{new}" is already in use by container "{self._names[new]}". '
                 "You have to remove (or rename) that container to be able to reuse that name."
             )
+        reached("container.rename.record")
         self._context.records.rename(container.record, new)
         self._names[new] = container.record.id
         del self._names[old]
         self._context.announce(container, "rename", oldName=f"/{old}")
+        reached("container.rename.answer")
 
     def wait(self, name: str, condition: str) -> Awaitable[Exit]:
         """Something to await for the end that a condition means: not-running, next-exit, removed."""
@@ -271,6 +275,7 @@ class Containers:
         if kind == "exit":
             if container is None:
                 self._context.supervisor.tell("forget", container=event["container"])
+                self._removal.sweep(event["container"])
                 return
             self.execs.container_ended(container)
             self._lifecycle.exited(container, event)
@@ -311,13 +316,9 @@ class Containers:
                 if item["status"] == "running":
                     context.supervisor.tell("signal", container=container_id, signal=int(signal.SIGKILL))
                 continue
-            state = container.record.state
-            if item["status"] == "running" and not container.lock.locked() and state.pid != item["pid"]:
-                log.info("container %s was started and not written down: taken over", container_id[:12])
-                state.status, state.pid, state.started_ns = "running", item["pid"], item["started_at"]
-                state.finished_ns = 0
-                self._health.started(container)
-                context.records.update_state(container.record)
+            if item["status"] == "running" and not container.lock.locked():
+                async with container.lock:
+                    await self._lifecycle.take_over(container, item)
         for container in self.all():
             state = container.record.state
             if not state.running:
@@ -345,13 +346,13 @@ class Containers:
             state = container.record.state
             if state.running:
                 continue
-            if container.record.host["AutoRemove"] and state.finished_ns:
+            if container.record.host["AutoRemove"] and (state.finished_ns or state.exit_code):
                 self._lifecycle.remove_later(container)
             elif state.started_ns and self._lifecycle.wants_restart(container, daemon_start=True):
                 self._lifecycle.start_by_policy(container)
             elif state.status == "restarting":
                 state.status = "exited"
-                self._context.records.update_state(container.record)
+                self._context.states.store(container.record, at="container.resume.record")
 
     async def close(self) -> None:
         """Finish what is under way. Containers run on."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import secrets
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from knarr.engine.containers import logs, merge, mounts, request
 from knarr.engine.containers.names import random_name
 from knarr.engine.containers.spec import ENDPOINT_SYSCTLS, endpoint_sysctls
-from knarr.errors import Conflict, InvalidArgument, NotFound, Unsupported
+from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound, Unsupported
+from knarr.failpoints import reached
 from knarr.store.containers import Config, ContainerRecord, Endpoint, HostConfig, State
 from knarr.types import Platform
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Creation", "Request", "check_name"]
 
 T = TypeVar("T")
+
+log = logging.getLogger("knarr.containers")
 
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 LONGEST_NAME = 255
@@ -104,8 +108,7 @@ class Creation:
                     )
                 else:
                     record.mounts = mounts.resolve(config, host, sources)
-                await self._prepare(record, list(image.lower) if image else [])
-                context.records.insert(record)
+                await self._make(record, list(image.lower) if image else [])
         except BaseException:
             del self._names[name]
             raise
@@ -271,17 +274,19 @@ class Creation:
         except NotFound as error:
             raise InvalidArgument(str(error)) from error
 
-    async def _prepare(self, record: ContainerRecord, lower: list[str]) -> None:
-        """Make the container's directory, and its volumes."""
+    async def _make(self, record: ContainerRecord, lower: list[str]) -> None:
+        """Make the container's directory, its volumes and its record: all of them or nothing."""
         context = self._context
-        await asyncio.to_thread(make_directory, context.directory(record.id), lower)
         try:
+            await asyncio.to_thread(make_directory, context.directory(record.id), lower)
             for point in record.mounts:
                 if point["type"] != "volume":
                     continue
                 labels: dict[str, str] = {}
                 if not point["name"]:
-                    volume = await context.volumes.create(anonymous=True, labels={"com.docker.volume.anonymous": ""})
+                    volume = await context.volumes.create(
+                        anonymous=True, labels={"com.docker.volume.anonymous": ""}, container=record.id
+                    )
                     point["name"] = volume.name
                     record.anonymous_volumes.append(volume.name)
                 else:
@@ -291,11 +296,26 @@ class Creation:
                     await context.volumes.create(point["name"], labels=labels)
                 if lower and not point["no_copy"]:
                     await context.volumes.populate(point["name"], lower, point["destination"])
+            reached("container.create.record")
+            with context.records.transaction():
+                context.volumes.release(point["name"] for point in record.mounts)
+                context.records.insert(record)
         except BaseException:
-            for name in record.anonymous_volumes:
-                await context.volumes.remove(name, force=True)
-            await asyncio.to_thread(context.store.remove_tree, context.directory(record.id))
+            await self._unmake(record)
             raise
+
+    async def _unmake(self, record: ContainerRecord) -> None:
+        """Undo a creation. Its own error is the one to tell; what stays goes at the next start."""
+        context = self._context
+        for name in record.anonymous_volumes:
+            try:
+                await context.volumes.remove(name, force=True)
+            except (KnarrError, OSError) as error:
+                log.warning("anonymous volume %s stays until the next start: %s", name, error)
+        try:
+            await asyncio.to_thread(context.store.remove_tree, context.directory(record.id))
+        except (KnarrError, OSError) as error:
+            log.warning("the directory of container %s stays until the next start: %s", record.id[:12], error)
 
 
 def _foreign(platform: Platform) -> list[str]:
@@ -309,6 +329,7 @@ def _foreign(platform: Platform) -> list[str]:
 
 def make_directory(path: str, lower: list[str]) -> None:
     """The directories of a container's own files. Its root is what its image's is: the upper layer's shows."""
+    reached("container.create.directory")
     os.mkdir(path, 0o710)
     os.mkdir(f"{path}/upper", 0o755)
     if lower:

@@ -17,6 +17,7 @@ from knarr.engine.containers import detach, launch, merge, spec
 from knarr.engine.containers.capabilities import capabilities
 from knarr.engine.supervisor import NotExecutable
 from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound
+from knarr.failpoints import reached
 from knarr.store.containers import HOST_DEFAULTS
 
 if TYPE_CHECKING:
@@ -139,12 +140,14 @@ class Execs:
             fields["attach"] = streams.fields()
         self._announce(container, made, f"exec_start: {_words(made)}")
         try:
+            reached("container.exec.ask")
             answer = await self._context.supervisor.call("exec", fds=(streams.fd,) if streams else (), **fields)
         except BaseException as error:
             self._ended(made, error.exit_code if isinstance(error, NotExecutable) else 126)
             raise
         if made.running:
             made.pid = answer["pid"]
+        reached("container.exec.answer")
 
     async def _process(self, container: Container, made: Exec) -> dict[str, Any]:
         record = container.record
@@ -183,6 +186,7 @@ class Execs:
 
     def exited(self, event: dict[str, Any]) -> None:
         """An exit was announced."""
+        reached("container.exec.forget")
         self._context.supervisor.tell("forget", container=event["container"], exec=event["exec"])
         made = self._execs.get(event["exec"])
         if made is None or not made.running:

@@ -125,7 +125,7 @@ class Monitors:
             console_size=[],
         )
         health["probe"] = made.id
-        self._store(container)
+        self._context.states.store(container.record, at="container.health.probe")
         output, over = _Output(), False
         try:
             await self._start(made, output)
@@ -174,15 +174,9 @@ class Monitors:
             health["failing_streak"] += 1
             if health["failing_streak"] >= (wanted.get("Retries") or RETRIES):
                 health["status"] = "unhealthy"
-        self._store(container)
+        self._context.states.store(container.record, at="container.health.record")
         if health["status"] != before:
             self._context.announce(container, f"health_status: {health['status']}")
-
-    def _store(self, container: Container) -> None:
-        try:
-            self._context.records.update_state(container.record)
-        except KnarrError as error:  # it is stored with the next result
-            log.warning("the health of container %s was not stored: %s", container.record.id[:12], error)
 
     async def close(self) -> None:
         """Stop; probes under way are ended."""

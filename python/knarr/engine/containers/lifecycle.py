@@ -16,6 +16,7 @@ from knarr.engine.containers import launch, signals
 from knarr.engine.containers.container import Failed
 from knarr.engine.supervisor import NotExecutable, SupervisorLost
 from knarr.errors import Conflict, KnarrError, NotFound, NotModified, Unavailable
+from knarr.failpoints import reached
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from knarr.engine.containers.container import Container, Context, Exit
     from knarr.engine.containers.health import Monitors
     from knarr.engine.containers.links import Links
+    from knarr.store.containers import ContainerRecord
 
 __all__ = ["Lifecycle"]
 
@@ -83,9 +85,11 @@ class Lifecycle:
         """Start it, with its lock held."""
         context, record = self._context, container.record
         state = record.state
+        context.states.settle(record)
         try:
             for endpoint in state.networks.values():
                 context.networks.join(endpoint)
+            reached("container.start.bundle")
             await launch.bundle(context, record, self._find, self._links)
             fields = await launch.start_fields(context, record, self._find)
             answer = await self._ask_to_start(record.id, fields)
@@ -94,30 +98,27 @@ class Lifecycle:
             if isinstance(error, Exception):
                 self._start_failed(container, error)
             raise
-        state.status, state.pid, state.started_ns = "running", answer["pid"], answer["started_at"]
-        state.exit_code, state.error, state.oom_killed, state.finished_ns = 0, "", False, 0
-        state.ports = [
-            [port["protocol"], port["host_ip"], port["host_port"], port["container_port"]]
-            for port in answer.get("ports") or ()
-        ]
+        self._started(record, answer)
         self._health.started(container)
-        context.records.update_state(record)
+        context.states.store(record, at="container.start.record")
         self._announce_networks(container, "connect")
         for linking in self._links.linking(record.id):
             launch.write_hosts(context, linking, self._links)
         context.announce(container, "start")
+        reached("container.start.answer")
 
     async def _ask_to_start(self, container_id: str, fields: dict[str, Any]) -> dict[str, Any]:
         supervisor = self._context.supervisor
+        reached("container.start.ask")
         try:
             return await supervisor.call("start", **fields)
-        except SupervisorLost:
+        except SupervisorLost as lost:
             # It died over this: the next one knows whether the container came to be.
             await supervisor.ready()
-            for listed in await supervisor.listed():
-                if listed["container"] == container_id:
-                    return {"pid": listed["pid"], "started_at": listed["started_at"], "ports": []}
-            raise
+            try:
+                return await supervisor.describe(container_id)
+            except NotFound:
+                raise lost from None
 
     def _start_failed(self, container: Container, error: Exception) -> None:
         state = container.record.state
@@ -125,7 +126,7 @@ class Lifecycle:
         state.error = str(error)
         if state.status == "restarting":
             state.status = "exited"
-        self._context.records.update_state(container.record)
+        self._context.states.store(container.record, at="container.fail.record")
         log.info("container %s did not start: %s", container.record.id[:12], error)
         if container.record.host["AutoRemove"]:
             self._spawn(self._remove(container))
@@ -138,15 +139,16 @@ class Lifecycle:
         NotModified where it does not run.
         """
         state = container.record.state
-        if state.status == "restarting":
-            async with container.lock:
+        restarting = state.status == "restarting"
+        if restarting:
+            async with container.lock:  # with which it may have been started just now
                 self._give_up_restarting(container)
-            self._context.announce(container, "stop")
-            return
-        if not state.running:
+        if state.running:
+            await self._end(container, signal, timeout)
+        elif not restarting:
             raise NotModified(f"container {container.record.id} is already stopped")
-        await self._end(container, signal, timeout)
         self._context.announce(container, "stop")
+        reached("container.stop.answer")
 
     async def restart(self, container: Container, signal: str = "", timeout: int | None = None) -> None:
         """Stop it where it runs, then start it."""
@@ -173,6 +175,7 @@ class Lifecycle:
         ended = container.next_exit()
         paused = container.record.state.status == "paused"
         try:
+            reached("container.stop.signal")
             await self._signal(container, number)
             if paused:
                 await self._thaw(container)
@@ -201,6 +204,7 @@ class Lifecycle:
 
     async def _kill(self, container: Container, ended: asyncio.Future[Exit]) -> None:
         try:  # the supervisor thaws what it kills
+            reached("container.kill.signal")
             await self._signal(container, 9)
         except NotFound:
             log.debug("container %s ended before SIGKILL", container.record.id)
@@ -235,7 +239,7 @@ class Lifecycle:
         if not container.record.state.manually_stopped:
             container.record.state.manually_stopped = True
             if container.record.host["RestartPolicy"].get("Name") not in (None, "", "no"):
-                self._context.records.update_state(container.record)
+                self._context.states.store(container.record, at="container.stop.record")
 
     # --- pausing
 
@@ -251,13 +255,15 @@ class Lifecycle:
                 raise Conflict(f"container {record.id} is not running")
             await self._health.paused(container)
             try:
+                reached("container.pause.ask")
                 await self._context.supervisor.call("pause", container=record.id)
             except BaseException:
                 self._health.resumed(container)
                 raise
             record.state.status = "paused"
-            self._context.records.update_state(record)
+            self._context.states.store(record, at="container.pause.record")
         self._context.announce(container, "pause")
+        reached("container.pause.answer")
 
     async def unpause(self, container: Container) -> None:
         """Thaw it."""
@@ -265,16 +271,18 @@ class Lifecycle:
             raise Failed(f"Container {container.record.id} is not paused")
         await self._thaw(container)
         self._context.announce(container, "unpause")
+        reached("container.unpause.answer")
 
     async def _thaw(self, container: Container) -> None:
         async with container.lock:
             record = container.record
             if record.state.status != "paused":
                 return
+            reached("container.unpause.ask")
             await self._context.supervisor.call("unpause", container=record.id)
             record.state.status = "running"
             self._health.resumed(container)
-            self._context.records.update_state(record)
+            self._context.states.store(record, at="container.unpause.record")
 
     # --- ends
 
@@ -289,26 +297,31 @@ class Lifecycle:
                 self._context.supervisor.tell("forget", container=container.record.id)
                 return
             error = "" if event["known"] else event.get("error") or UNKNOWN
-            self.store_exit(container, event["code"], error, event["finished_at"], oom=bool(event.get("oom")))
-            self._context.supervisor.tell("forget", container=container.record.id)
+            self._store_exit(container, event["code"], error, event["finished_at"], oom=bool(event.get("oom")))
             remove = self._after_exit(container)
         if remove:
             await self._remove(container)
 
-    def store_exit(self, container: Container, code: int, error: str, finished_ns: int, *, oom: bool = False) -> None:
-        """Write down how it ended, with its lock held or before anybody can ask for it."""
+    def _store_exit(self, container: Container, code: int, error: str, finished_ns: int, *, oom: bool = False) -> None:
+        """Write down how it ended, with its lock held."""
         state = container.record.state
         state.status, state.pid, state.exit_code, state.error = "exited", 0, code, error
         state.oom_killed, state.finished_ns = oom, finished_ns
         state.ports = []
         self._health.ended(container)
         self._leave_networks(container)
-        self._context.records.update_state(container.record)
+        self._context.states.store(
+            container.record, at="container.exit.record", then=lambda: self._stored(container.record.id)
+        )
         if oom:
             self._context.announce(container, "oom")
         self._announce_networks(container, "disconnect")
         duration = max(0, finished_ns - state.started_ns) // 1_000_000_000
         self._context.announce(container, "die", exitCode=str(code), execDuration=str(duration))
+
+    def _stored(self, container_id: str) -> None:
+        reached("container.exit.forget")
+        self._context.supervisor.tell("forget", container=container_id)
 
     def _after_exit(self, container: Container) -> bool:
         """Restart it, or say whether it is to be removed. Waiters learn of the end here."""
@@ -345,7 +358,7 @@ class Lifecycle:
             container.backoff = min(container.backoff * 2, BACKOFF_LAST)
         state.status = "restarting"
         state.restart_count += 1
-        self._context.records.update_state(container.record)
+        self._context.states.store(container.record, at="container.exit.restart")
         container.timer = asyncio.get_running_loop().create_task(self._restart_later(container))
 
     async def _restart_later(self, container: Container) -> None:
@@ -374,7 +387,7 @@ class Lifecycle:
         if state.status == "restarting":
             state.status = "exited"
             state.manually_stopped = True
-            self._context.records.update_state(container.record)
+            self._context.states.store(container.record, at="container.stop.policy")
             container.ended()
 
     def _leave_networks(self, container: Container) -> None:
@@ -399,6 +412,37 @@ class Lifecycle:
             return
         except KnarrError as error:
             log.warning("container %s could not be started again: %s", container.record.id[:12], error)
+
+    async def take_over(self, container: Container, listed: dict[str, Any]) -> None:
+        """Bring the record of a container that runs in line with what the supervisor has, with its lock held."""
+        context, record = self._context, container.record
+        state = record.state
+        status = "paused" if listed["paused"] else "running"
+        if (state.pid, state.status) == (listed["pid"], status):
+            return
+        log.info("container %s is %s and was not written down as that: taken over", record.id[:12], status)
+        if state.pid != listed["pid"]:
+            try:
+                answer = await context.supervisor.describe(record.id)
+            except NotFound:
+                return  # it has ended in the meantime: its exit is about to be announced
+            self._started(record, answer)
+            if answer["address"]:
+                for endpoint in state.networks.values():
+                    context.networks.resume(endpoint, answer["address"])
+            state.status = status
+            self._health.started(container)
+        state.status = status
+        context.states.store(record, at="container.reconcile.record")
+
+    def _started(self, record: ContainerRecord, answer: dict[str, Any]) -> None:
+        """Take in what the supervisor tells of a container that has started."""
+        state = record.state
+        state.status, state.pid, state.started_ns = "running", answer["pid"], answer["started_at"]
+        state.exit_code, state.error, state.oom_killed, state.finished_ns = 0, "", False, 0
+        state.ports = [
+            [port["protocol"], port["host_ip"], port["host_port"], port["container_port"]] for port in answer["ports"]
+        ]
 
     def lost(self, container: Container, code: int, error: str) -> None:
         """It is not there any more, and nobody can tell how it ended."""
@@ -431,3 +475,4 @@ class Lifecycle:
             self._cancel_restart(container)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=10)
+        self._context.states.close()

@@ -13,7 +13,8 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-from knarr.errors import Conflict, KnarrError
+from knarr.errors import Conflict, KnarrError, Unavailable
+from knarr.failpoints import reached
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Removal"]
 
 log = logging.getLogger("knarr.containers")
+
+AGAIN = 1.0  # seconds
 
 
 class Removal:
@@ -47,7 +50,12 @@ class Removal:
                 await self.lifecycle.kill_and_wait(container)
             async with container.lock:
                 self._may_remove(container, force=False)
-                self._context.records.delete(record.id)
+                reached("container.remove.record")
+                with self._context.records.transaction():
+                    if volumes:
+                        self._context.volumes.bind(record.anonymous_volumes, record.id)
+                    self._context.records.delete(record.id)
+                self._context.states.forget(record.id)
                 self._forget(container)
         except BaseException:
             container.removing = False
@@ -55,9 +63,14 @@ class Removal:
         await asyncio.shield(self._clean(container, volumes=volumes))
 
     async def auto(self, container: Container) -> None:
-        """Remove a container that asked for it (`--rm`), with its anonymous volumes."""
-        if not container.removing:
+        """Remove a container that asked for it (`--rm`), with its anonymous volumes; later where the disk refuses."""
+        if container.removing:
+            return
+        try:
             await self.remove(container, volumes=True)
+        except (Unavailable, OSError) as error:
+            log.warning("container %s is removed later: %s", container.record.id[:12], error)
+            asyncio.get_running_loop().call_later(AGAIN, self.lifecycle.remove_later, container)
 
     def _may_remove(self, container: Container, *, force: bool) -> None:
         state = container.record.state
@@ -77,19 +90,28 @@ class Removal:
             moved = await asyncio.to_thread(self._move_away, record.id)
         except OSError as error:
             log.warning("the files of container %s stay until the next start: %s", record.id, error)
-        work = asyncio.get_running_loop().run_in_executor(None, self._delete, record.id, moved)
-        self._deleting.add(work)
-        work.add_done_callback(self._deleting.discard)
+        self._delete_later(record.id, moved)
         if volumes:
             for name in record.anonymous_volumes:
                 try:
                     await context.volumes.remove(name, force=True)
-                except KnarrError as error:
+                except (KnarrError, OSError) as error:
                     log.warning("anonymous volume %s stays: %s", name, error)
         context.announce(container, "destroy")
         container.removed()
+        reached("container.remove.answer")
+
+    def sweep(self, container_id: str) -> None:
+        """Delete the bundle of a container that has no record."""
+        self._delete_later(container_id, "")
+
+    def _delete_later(self, container_id: str, moved: str) -> None:
+        work = asyncio.get_running_loop().run_in_executor(None, self._delete, container_id, moved)
+        self._deleting.add(work)
+        work.add_done_callback(self._deleting.discard)
 
     def _move_away(self, container_id: str) -> str:
+        reached("container.remove.move")
         target = f"{self._context.config.data_root}/tmp/container-{container_id}"  # noqa: S108  ours alone
         try:
             os.rename(self._context.directory(container_id), target)
@@ -99,7 +121,9 @@ class Removal:
 
     def _delete(self, container_id: str, moved: str) -> None:
         try:
+            reached("container.remove.bundle")
             remove_shared(self._context.bundle(container_id))
+            reached("container.remove.files")
             if moved:
                 self._context.store.remove_tree(moved)
         except (KnarrError, OSError) as error:

@@ -35,7 +35,8 @@ from knarr.engine.images.push import Pushes
 from knarr.engine.images.registries import Registries
 from knarr.engine.images.removal import Removal
 from knarr.engine.images.threads import Threads
-from knarr.errors import Corrupt, InvalidArgument, KnarrError, NotFound
+from knarr.errors import InvalidArgument, KnarrError, NotFound
+from knarr.failpoints import reached
 from knarr.store.images import ImageRecords
 from knarr.types import Platform, Reference
 
@@ -226,6 +227,7 @@ class Images:
             taken = await self._intake.load(source, wanted, progress)
         else:
             taken = await self._intake.load_stream(source, wanted, progress)
+        reached("image.load.answer")
         for image, found in taken:
             if found.beside:
                 continue
@@ -257,6 +259,7 @@ class Images:
         target = target.with_tag(tag) if tag else target.with_default_tag()
         await self._ledger.tag(image.id, target)
         self._announce("tag", image.id, {"name": target.familiar})
+        reached("image.tag.answer")
 
     async def remove(
         self, reference_or_id: str, *, force: bool = False, platforms: Sequence[str] = ()
@@ -325,9 +328,10 @@ class Images:
         unused = set(before.pieces) if before else set()
         try:
             async with self._pieces.lease(new.pieces):
+                reached("image.pull.unpack")
                 sizes = await self._threads.run(lambda: self._bring(fetched, pull.progress), pull.progress.cancel)
-                image = await self._ledger.record(new, sizes, tag, origin)
-        except Corrupt:
+                image = await self._ledger.record(new, sizes, [tag] if tag else [], origin)
+        except Exception:
             unused |= new.pieces
             raise
         finally:
@@ -335,6 +339,7 @@ class Images:
                 await self._pieces.remove_unused(unused)
         pull.closing += _ending(fetched.digest, _newer(reference))
         self._announce("pull", reference.familiar, {"name": reference.familiar_name})
+        reached("image.pull.answer")
         return image
 
     def _bring(self, fetched: Fetched, progress: Progress) -> Sequence[int]:

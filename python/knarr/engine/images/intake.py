@@ -18,6 +18,7 @@ from knarr.engine.images.archive import Archive, blob_reader
 from knarr.engine.images.catalog import Piece
 from knarr.engine.images.progress import Message, layer_message
 from knarr.errors import InvalidArgument, KnarrError, Unavailable
+from knarr.failpoints import reached
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -81,6 +82,7 @@ class Intake:
         async with self._pieces.nothing_removed():
             before = {digest for digest, _ in await asyncio.to_thread(self._store.blobs)}
             try:
+                reached("image.load.read")
                 entries = await self._threads.run(lambda: self._store.read_archive(path))
             except BaseException:
                 after = {digest for digest, _ in await asyncio.to_thread(self._store.blobs)}
@@ -97,6 +99,7 @@ class Intake:
 
     async def _take(self, found: Found, emit: Emit | None) -> tuple[Image, Found]:
         new, progress = found.candidate, Progress()
+        reached("image.load.unpack")
         work = asyncio.ensure_future(
             self._threads.run(lambda: self._store.unpack(list(new.layers), progress), progress.cancel)
         )
@@ -112,24 +115,21 @@ class Intake:
             if not work.done():
                 work.cancel()
                 await asyncio.wait({work})
-        first, *others = found.references or (None,)
-        image = await self._ledger.record(new, work.result(), first, None)
-        for reference in others:
-            if reference is not None:
-                await self._ledger.tag(new.id, reference)
-        return image, found
+        return await self._ledger.record(new, work.result(), found.references, None), found
 
     async def _write(self, stream: AsyncIterator[bytes], path: str) -> None:
         """Spool a stream; writes are made in a thread, since a full page cache blocks them."""
         size = waiting = 0
         pending: list[bytes] = []
         try:
+            reached("image.load.spool")
             file = await asyncio.to_thread(open, path, "xb", 0)
             with contextlib.closing(file):
                 async for chunk in stream:
                     pending.append(chunk)
                     waiting += len(chunk)
                     if waiting >= CHUNK:
+                        reached("image.load.write")
                         await asyncio.to_thread(_write_all, file.fileno(), b"".join(pending))
                         size += waiting
                         pending, waiting = [], 0

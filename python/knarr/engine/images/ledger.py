@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from knarr.engine.images.catalog import Piece, image_of
 from knarr.errors import NotFound
+from knarr.failpoints import reached
 from knarr.store.images import ImageRecord, LayerRecord
 
 if TYPE_CHECKING:
@@ -64,11 +65,11 @@ class Ledger:
         self,
         new: Candidate,
         sizes: Sequence[int],
-        reference: Reference | None,
+        references: Sequence[Reference],
         repository_digest: tuple[str, str] | None,
     ) -> Image:
         """Record an image whose layers are unpacked and on the disk. The caller holds a lease on its pieces."""
-        return await self._uninterrupted(self._record(new, sizes, reference, repository_digest))
+        return await self._uninterrupted(self._record(new, sizes, references, repository_digest))
 
     async def tag(self, image_id: str, reference: Reference) -> None:
         """Point a reference at an image."""
@@ -95,7 +96,7 @@ class Ledger:
         self,
         new: Candidate,
         sizes: Sequence[int],
-        reference: Reference | None,
+        references: Sequence[Reference],
         repository_digest: tuple[str, str] | None,
     ) -> Image:
         async with self._lock:
@@ -106,7 +107,7 @@ class Ledger:
             }
             layers |= {chain_id: known for chain_id in layers if (known := self._catalog.layers.get(chain_id))}
             known_image = self._catalog.get(new.id)
-            tagged = time.time_ns() if reference or known_image is None else known_image.tagged
+            tagged = time.time_ns() if references or known_image is None else known_image.tagged
             record = ImageRecord(
                 id=new.id,
                 manifest_digest=new.manifest_digest,
@@ -119,12 +120,12 @@ class Ledger:
                 blobs=tuple(new.documents),
                 tagged_ns=tagged,
             )
-            name = str(reference) if reference else ""
-            await asyncio.to_thread(self._save, new, record, list(layers.values()), name, repository_digest)
+            names = [str(reference) for reference in references]
+            await asyncio.to_thread(self._save, new, record, list(layers.values()), names, repository_digest)
             self._catalog.layers.update(layers)
             image = image_of(record, self._store.snapshot_path)
             self._catalog.put(image)
-            if reference:
+            for name in names:
                 self._catalog.name(name, new.id)
             if repository_digest:
                 self._catalog.name_digest(*repository_digest, new.id)
@@ -135,12 +136,14 @@ class Ledger:
         new: Candidate,
         record: ImageRecord,
         layers: list[LayerRecord],
-        reference: str,
+        references: list[str],
         repository_digest: tuple[str, str] | None,
     ) -> None:
         for data in new.documents.values():
+            reached("image.record.blob")
             self._store.put_blob(data)
-        self._records.save(record, layers, reference, repository_digest)
+        reached("image.record.record")
+        self._records.save(record, layers, references, repository_digest)
 
     def _with_blobs_at_hand(self, layers: Sequence[Layer]) -> tuple[Layer, ...]:
         """The layers, each with a blob that is there.
@@ -160,6 +163,7 @@ class Ledger:
             if image is None:
                 raise NotFound(f"No such image: {image_id}")
             tagged = time.time_ns()
+            reached("image.tag.record")
             await asyncio.to_thread(self._records.tag, image_id, str(reference), tagged)
             self._catalog.put(replace(image, tagged=tagged))
             self._catalog.name(str(reference), image_id)
@@ -177,6 +181,7 @@ class Ledger:
             names = [str(reference) for reference in references if self._catalog.target(reference) == image_id]
             pairs = [pair for pair in digests if pair in self._catalog.digests_of(image_id)]
             triples = [(repository, digest, image_id) for repository, digest in pairs]
+            reached("image.untag.record")
             await asyncio.to_thread(self._records.remove_names, names, triples)
             for name in names:
                 self._catalog.unname(name)
@@ -194,6 +199,7 @@ class Ledger:
             self._catalog.drop(image_id)
             gone = [chain_id for chain_id in layers if chain_id not in self._catalog.layers]
             try:
+                reached("image.delete.record")
                 await asyncio.to_thread(self._records.remove_image, image_id, gone)
             except BaseException:  # the record is still there: so is the image
                 self._catalog.layers.update({name: layer for name, layer in layers.items() if layer})

@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from knarr.engine.images.catalog import Piece
+from knarr.errors import KnarrError
+from knarr.failpoints import reached
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -148,18 +150,26 @@ class Pieces:
 
     def _remove_now(self, pieces: set[Piece]) -> Reclaimed:
         gone = Reclaimed()
-        for kind, name in sorted(pieces):
-            if kind == "blob":
-                size = self._store.blob_size(name)
-                if size is not None:
-                    self._store.remove_blob(name)
-                    gone.bytes += size
-            elif self._store.has_snapshot(name):
-                size = self._store.usage(self._store.snapshot_path(name))[0]
-                self._store.remove_snapshot(name)
-                gone.bytes += size
-                gone.snapshots.append(name)
+        for piece in sorted(pieces):
+            try:
+                reached("image.delete.piece")
+                self._remove_piece(piece, gone)
+            except (KnarrError, OSError) as error:  # nobody needs it: it must not fail what has been done
+                log.warning("%s %s stays until the next sweep: %s", *piece, error)
         return gone
+
+    def _remove_piece(self, piece: Piece, gone: Reclaimed) -> None:
+        kind, name = piece
+        if kind == "blob":
+            size = self._store.blob_size(name)
+            if size is not None:
+                self._store.remove_blob(name)
+                gone.bytes += size
+        elif self._store.has_snapshot(name):
+            size = self._store.usage(self._store.snapshot_path(name))[0]
+            self._store.remove_snapshot(name)
+            gone.bytes += size
+            gone.snapshots.append(name)
 
     def _everything(self) -> set[Piece]:
         blobs = {Piece("blob", digest) for digest, _ in self._store.blobs()}

@@ -1,5 +1,7 @@
 """Taking names and images away: rmi and prune, with Docker's rules and words.
 
+The last name goes in one transaction with the image itself, so that no kill leaves an image without a name.
+
 An image that a container was made from keeps its files, whatever is forced: then it loses its names and
 stays without one until its last container has gone.
 """
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from knarr.engine.images.filters import prunable
 from knarr.errors import Conflict, InvalidArgument
+from knarr.failpoints import reached
 from knarr.types import Platform, Reference
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from knarr.engine.images.ledger import Ledger
     from knarr.engine.images.pieces import Pieces
 
+    _Names = tuple[list[Reference], list[tuple[str, str]]]
     Removed = list[dict[str, str]]  # the API's ImageDeleteResponseItem: {"Untagged": name} or {"Deleted": ID}
 
 
@@ -57,7 +61,7 @@ class Removal:
             if not force and not self._has_one_name(image):
                 raise _refusal(image, "must be forced", "image is referenced in multiple repositories")
             self._check(image, force=force)
-            await self._untag(image, self._catalog.references_of(image.id), self._catalog.digests_of(image.id), removed)
+            going = self._names_of(image)
         else:
             users = self._in_use(image.id)
             if users and not force and reference.digest is None and self._has_one_name(image):
@@ -65,13 +69,14 @@ class Removal:
                     f'conflict: unable to remove repository reference "{text}" (must force) - container '
                     f"{users[0][:12]} is using its referenced image {image.id[7:19]}"
                 )
-            await self._untag_one(image, reference, removed)
-            if self._catalog.references_of(image.id) or self._catalog.digests_of(image.id):
-                return removed
-        family = self._catalog.family(image)[1:]
-        if (self._in_use(image.id) or self._held(image.id)) and removed:
+            going = self._names_with(image, reference)
+        used = self._in_use(image.id) or self._held(image.id)
+        if any(going) and (used or self._has_other_names(image, going)):
+            await self._ledger.remove_names(image.id, *going)
+            self._untagged(image, going, removed)
             return removed
-        await self._delete(image, removed, force=force)
+        family = self._catalog.family(image)[1:]
+        await self._delete(image, going, removed, force=force)
         await self._remove_rest(family, removed)
         return removed
 
@@ -92,9 +97,7 @@ class Removal:
             for name in names:
                 if rest:
                     await self._ledger.tag(rest[0].id, name)
-                else:
-                    await self._untag_one(image, name, removed)
-            await self._delete(image, removed, force=True, named=True)
+            await self._delete(image, None if rest else self._names_of(image), removed, force=True)
         return removed
 
     async def _remove_rest(self, family: Sequence[Image], removed: Removed) -> None:
@@ -104,7 +107,7 @@ class Removal:
             if current is None or self._catalog.is_named(current) or self._in_use(one.id) or self._held(one.id):
                 continue
             try:
-                await self._delete(current, removed, force=False, named=True)
+                await self._delete(current, None, removed, force=False)
             except Conflict:  # a container was made from it a moment ago
                 continue
 
@@ -124,7 +127,7 @@ class Removal:
                 if not wanted(image) or self._in_use(image.id) or self._held(image.id):
                     continue
                 try:
-                    freed += await self._prune_one(image, removed)
+                    freed += await self._delete(image, self._names_of(image), removed, force=False)
                 except Conflict:  # a container was made from it a moment ago
                     continue
             freed += (await self._pieces.sweep()).bytes
@@ -133,51 +136,49 @@ class Removal:
         self._announce("prune", "", {"reclaimed": str(freed)})
         return removed, freed
 
-    async def _prune_one(self, image: Image, removed: Removed) -> int:
-        references = [{"Untagged": name} for name in (*image.references, *image.repo_digests)]
-        deleted: Removed = []
-        freed = await self._delete(image, deleted, force=False, named=True)
-        for reference in references:
-            self._announce("untag", image.id, {"name": reference["Untagged"]})
-        removed += references + deleted
-        return freed
+    def _names_of(self, image: Image) -> _Names:
+        return self._catalog.references_of(image.id), self._catalog.digests_of(image.id)
 
-    async def _untag_one(self, image: Image, reference: Reference, removed: Removed) -> None:
-        """Take one name away, and with the last tag of a repository the digests of that repository."""
+    def _names_with(self, image: Image, reference: Reference) -> _Names:
+        """One name, and with the last tag of a repository the digests of that repository."""
         if reference.digest is not None:
-            await self._untag(image, [], [(reference.repository, reference.digest)], removed)
-            return
+            return [], [(reference.repository, reference.digest)]
         rest = [other for other in self._catalog.references_of(image.id) if other != reference]
         digests = self._catalog.digests_of(image.id)
         if any(other.repository == reference.repository for other in rest):
             digests = []
-        own = [pair for pair in digests if pair[0] == reference.repository]
-        await self._untag(image, [reference], own, removed)
+        return [reference], [pair for pair in digests if pair[0] == reference.repository]
 
-    async def _untag(
-        self, image: Image, references: Sequence[Reference], digests: Sequence[tuple[str, str]], removed: Removed
-    ) -> None:
-        if not references and not digests:
-            return
-        await self._ledger.remove_names(image.id, references, digests)
+    def _has_other_names(self, image: Image, going: _Names) -> bool:
+        references, digests = self._names_of(image)
+        return not (set(references) <= set(going[0]) and set(digests) <= set(going[1]))
+
+    def _untagged(self, image: Image, going: _Names, removed: Removed) -> None:
+        references, digests = going
         tags = [reference.familiar for reference in references]
         others = [f"{Reference.parse(repository).familiar_name}@{digest}" for repository, digest in digests]
         removed.extend({"Untagged": name} for name in (*tags, *others))
         for name in tags or others:  # digests that go with the last tag of their repository are no news of their own
             self._announce("untag", image.id, {"name": name})
 
-    async def _delete(self, image: Image, removed: Removed, *, force: bool, named: bool = False) -> int:
-        """Remove the image itself, then what only it was made of; the bytes that became free."""
+    async def _delete(self, image: Image, going: _Names | None, removed: Removed, *, force: bool) -> int:
+        """Remove the image, then what only it was made of; the bytes that became free.
+
+        `going` are its names, of which it must not have got more; None where it does not matter what they are.
+        """
 
         def check(current: Image) -> None:
-            if not named and (current.references or current.repo_digests):
+            if going is not None and self._has_other_names(current, going):
                 raise _refusal(current, "must be forced", "image was given a name in the meantime")
             self._check(current, force=force, last=True)
 
         pieces = await self._ledger.forget(image.id, check)
+        if going is not None:
+            self._untagged(image, going, removed)
         removed.append({"Deleted": image.id})
         self._announce("delete", image.id, {"name": image.id})
         gone = await self._pieces.remove_unused(pieces)
+        reached("image.delete.answer")
         removed.extend({"Deleted": chain_id} for chain_id in gone.snapshots)
         return gone.bytes
 

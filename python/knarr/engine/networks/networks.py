@@ -11,10 +11,12 @@ import ipaddress
 import os
 import secrets
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from knarr.engine.networks.subnets import DEFAULT_POOLS, AddressPool, choose, host_networks, mac_of
 from knarr.errors import InvalidArgument, NotFound, Unsupported
+from knarr.failpoints import reached
 from knarr.store import networks as records
 from knarr.store.networks import NetworkRecord
 
@@ -78,7 +80,16 @@ class Networks:
         if record.driver != "bridge":
             return
         pool = self._pool(record)
-        address = pool.allocate(endpoint["wanted_address"])
+        self._place(endpoint, record, pool, pool.allocate(endpoint["wanted_address"]))
+
+    def resume(self, endpoint: Endpoint, address: str) -> None:
+        """Give an endpoint the address that its container runs with, which nobody wrote down."""
+        record = self._by_id(endpoint["network_id"])
+        pool = self._pools[record.id]
+        pool.restore(address)
+        self._place(endpoint, record, pool, int(ipaddress.IPv4Address(address)))
+
+    def _place(self, endpoint: Endpoint, record: NetworkRecord, pool: AddressPool, address: int) -> None:
         endpoint["address"] = str(ipaddress.IPv4Address(address))
         endpoint["prefix"] = pool.prefix
         endpoint["gateway"] = record.gateway
@@ -127,8 +138,9 @@ class Networks:
         if pool is None or any(pool.network.overlaps(other) for other in taken):
             pools = tuple(ipaddress.IPv4Network(text) for text in self._config.address_pools) or DEFAULT_POOLS
             pool = AddressPool(str(choose(pools, taken, int(self._config.engine_id, 16) % len(pools))))
+            reached("network.subnet.record")
+            self._records.save(replace(record, subnet=str(pool.network), gateway=pool.gateway))
             record.subnet, record.gateway = str(pool.network), pool.gateway
-            self._records.save(record)
             self._pools[record.id] = pool
         return pool
 

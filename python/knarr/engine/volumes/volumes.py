@@ -1,25 +1,34 @@
 """The volumes of an engine: `<data-root>/volumes/<name>/_data` and a record each.
 
-Order: a directory is made before it is recorded, and a record goes before its directory. So what a
-crash can leave is a directory without a record: at the start it is taken in again where it holds
-anything (a lost database must not cost data), else removed.
+Order: a directory is made before it is recorded, and moved away before its record goes. So what a crash can
+leave is, at the next start, a record without a directory, which was being removed and is forgotten; or a directory
+without a record, which is taken in again where it holds anything (a lost database must not cost data), else removed.
+
+A container's anonymous volumes come and go with it. While they are made, and from the moment when its removal
+is recorded, their records name the container: those that name one that is not there go at the next start.
+
+What an image has for a new volume is copied beside it (`<name>/_copied`) and moved in when it is complete; the next
+start finishes that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
+import shutil
 import time
 from typing import TYPE_CHECKING
 
-from knarr.errors import Conflict, InvalidArgument, NotFound, Unsupported
+from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound, Unsupported
+from knarr.failpoints import reached
 from knarr.store import volumes as records
 from knarr.store.volumes import VolumeRecord
 from knarr.types import VolumeName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container, Iterable
 
     from knarr._core import Store
     from knarr.engine.events import Events
@@ -28,12 +37,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Volumes"]
 
+log = logging.getLogger("knarr.volumes")
+
 
 class Volumes:
     """Belongs to the event loop; disk work is done in threads."""
 
     def __init__(self, data_root: str, database: Database, store: Store, events: Events) -> None:
         self._directory = f"{data_root}/volumes"
+        self._temporary = f"{data_root}/tmp"  # noqa: S108  ours alone
         self._records = records.Volumes(database)
         self._store = store
         self._events = events
@@ -41,10 +53,18 @@ class Volumes:
         self._lock = asyncio.Lock()  # over making and removing
         self.using: Callable[[str], list[str]] = lambda _: []  # containers that mount a volume: set by the engine
 
-    def load(self) -> None:
-        """Read the records, and take in or remove what has none."""
+    def load(self, containers: Container[str]) -> None:
+        """Read the records, and finish what was interrupted. `containers`: the IDs of those that there are."""
         os.makedirs(self._directory, 0o701, exist_ok=True)
-        self._volumes = {record.name: record for record in self._records.load()}
+        for record in self._records.load():
+            if not os.path.isdir(f"{self._directory}/{record.name}"):
+                log.warning("volume %s has lost its directory and is forgotten", record.name)
+                self._records.delete(record.name)
+            elif record.container and record.container not in containers and not self.using(record.name):
+                log.info("volume %s goes with container %s", record.name, record.container[:12])
+                self._destroy(record.name)
+            else:
+                self._volumes[record.name] = record
         for name in os.listdir(self._directory):
             if name in self._volumes:
                 continue
@@ -57,6 +77,8 @@ class Volumes:
                 self._store.remove_tree(f"{self._directory}/{name}")
         for name in self._volumes:
             os.makedirs(self.path(name), 0o755, exist_ok=True)
+            if os.path.isdir(f"{self._directory}/{name}/_copied"):
+                _move_in(self.path(name))
 
     def path(self, name: str) -> str:
         """Where a volume's files are."""
@@ -81,8 +103,9 @@ class Volumes:
         labels: dict[str, str] | None = None,
         options: dict[str, str] | None = None,
         anonymous: bool = False,
+        container: str = "",
     ) -> VolumeRecord:
-        """Make a volume; one that exists already is given back as it is."""
+        """Make a volume; one that exists already is given back as it is. container: see `bind`."""
         if driver not in ("", "local"):
             raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
         if options:
@@ -94,15 +117,38 @@ class Volumes:
             known = self._volumes.get(name)
             if known is not None:
                 return known
-            record = VolumeRecord(name, time.time_ns(), anonymous, dict(labels or {}))
+            record = VolumeRecord(name, time.time_ns(), anonymous, dict(labels or {}), container=container)
             await asyncio.shield(asyncio.to_thread(self._make, record))
             self._volumes[name] = record
         self._events.emit("volume", "create", name, {"driver": "local"})
+        reached("volume.create.answer")
         return record
 
     def _make(self, record: VolumeRecord) -> None:
-        os.makedirs(self.path(record.name), 0o755, exist_ok=True)
-        self._records.insert(record)
+        try:
+            reached("volume.create.directory")
+            os.makedirs(self.path(record.name), 0o755, exist_ok=True)
+            reached("volume.create.record")
+            self._records.insert(record)
+        except BaseException:
+            self._store.remove_tree(f"{self._directory}/{record.name}")
+            raise
+
+    def bind(self, names: list[str], container: str) -> None:
+        """Record that volumes which nobody else mounts go with a container: inside the transaction of its removal."""
+        for name in names:
+            if name in self._volumes and self.using(name) == [container]:
+                self._bind(self._volumes[name], container)
+
+    def release(self, names: Iterable[str]) -> None:
+        """Record that volumes go with no container: inside the transaction that records one which mounts them."""
+        for name in names:
+            if name in self._volumes and self._volumes[name].container:
+                self._bind(self._volumes[name], "")
+
+    def _bind(self, record: VolumeRecord, container: str) -> None:
+        record.container = container or record.container  # in memory: it may be bound, as the transaction may yet fail
+        self._records.bind(record, container)
 
     async def populate(self, name: str, lower: list[str], path: str) -> None:
         """Fill an empty volume with what an image has at a path."""
@@ -112,7 +158,19 @@ class Volumes:
         with os.scandir(data) as entries:
             if next(entries, None) is not None:
                 return
-        self._store.copy_up(lower, path, data)
+        reached("volume.populate.copy")
+        copied = f"{self._temporary}/volume-{secrets.token_hex(16)}"
+        try:
+            os.mkdir(copied, 0o755)
+            if not self._store.copy_up(lower, path, copied):
+                os.rmdir(copied)
+                return
+            reached("volume.populate.rename")
+            os.rename(copied, f"{os.path.dirname(data)}/_copied")
+        except BaseException:
+            self._store.remove_tree(copied)
+            raise
+        _move_in(data)
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Remove a volume that no container mounts. With force, one that does not exist is fine."""
@@ -124,13 +182,30 @@ class Volumes:
             users = self.using(name)
             if users:
                 raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
-            del self._volumes[name]
-            await asyncio.shield(asyncio.to_thread(self._destroy, name))
+            record = self._volumes.pop(name)
+            try:
+                await asyncio.shield(asyncio.to_thread(self._destroy, name))
+            except Exception:
+                self._volumes[name] = record
+                raise
         self._events.emit("volume", "destroy", name, {"driver": "local"})
+        reached("volume.remove.answer")
 
     def _destroy(self, name: str) -> None:
-        self._records.delete(name)
-        self._store.remove_tree(f"{self._directory}/{name}")
+        moved = f"{self._temporary}/volume-{secrets.token_hex(16)}"
+        reached("volume.remove.move")
+        os.rename(f"{self._directory}/{name}", moved)
+        try:
+            reached("volume.remove.record")
+            self._records.delete(name)
+        except BaseException:
+            os.rename(moved, f"{self._directory}/{name}")
+            raise
+        try:
+            reached("volume.remove.files")
+            self._store.remove_tree(moved)
+        except (KnarrError, OSError) as error:
+            log.warning("files of volume %s are left until the next start: %s", name, error)
 
     async def prune(self, wanted: Callable[[VolumeRecord], bool]) -> tuple[list[str], int]:
         """Remove the volumes that no container mounts and that are wanted gone: their names, and the bytes freed."""
@@ -151,6 +226,20 @@ class Volumes:
         """Bytes that a volume takes."""
         size, _ = await asyncio.to_thread(self._store.usage, self.path(name))
         return size
+
+
+def _move_in(data: str) -> None:
+    """Move what was copied for a volume into it, and make its directory what the image's is."""
+    copied = f"{os.path.dirname(data)}/_copied"
+    for name in os.listdir(copied):
+        if not os.path.lexists(f"{data}/{name}"):
+            reached("volume.populate.move")
+            os.rename(f"{copied}/{name}", f"{data}/{name}")
+    found = os.stat(copied)
+    os.chown(data, found.st_uid, found.st_gid)
+    shutil.copystat(copied, data)
+    reached("volume.populate.done")
+    shutil.rmtree(copied)
 
 
 def check_driver_options(driver: Driver | None) -> None:

@@ -96,6 +96,8 @@ pub struct Listed<'a> {
     pub started_at: u64,
     /// How it is doing.
     pub status: Status,
+    /// Whether it is frozen.
+    pub paused: bool,
     /// Whether an earlier supervisor started it.
     pub adopted: bool,
 }

@@ -51,6 +51,8 @@ pub enum Operation {
     Forget(Target),
     /// Give a client what has been logged.
     Logs(Box<Logs>),
+    /// What the answer to its start has told, once more.
+    Describe(Id),
 }
 
 /// Fields of `hello`.
@@ -479,6 +481,7 @@ fn operation(op: &str, fields: Map<String, Value>) -> Result<Operation, Failure>
         "stats" => Operation::Stats(read(op, fields)?),
         "update" => Operation::Update(read(op, fields)?),
         "logs" => Operation::Logs(Box::new(read(op, fields)?)),
+        "describe" => Operation::Describe(read::<Named>(op, fields)?.container),
         "forget" => {
             let Forgotten { container, exec } = read(op, fields)?;
             Operation::Forget(Target { container, exec })

@@ -52,6 +52,7 @@ impl Supervisor {
                 self.forget(&target);
                 Ok(json!({}))
             }
+            Operation::Describe(container) => self.describe(&container),
         };
         self.answer(client, id, &answer);
     }
@@ -132,6 +133,22 @@ impl Supervisor {
                 .is_some_and(|process| process.exit.is_none())
         });
         key.ok_or_else(missing)
+    }
+
+    /// What a start's answer has told, for a daemon whose predecessor did not live to store it.
+    fn describe(&self, id: &Id) -> Answer {
+        let target = Target::container(id.clone());
+        self.running(&target)?;
+        let container = self
+            .containers
+            .get(id)
+            .ok_or_else(|| Failure::missing(&target))?;
+        Ok(json!({
+            "pid": container.pid,
+            "started_at": container.started_at,
+            "address": container.network.address,
+            "ports": container.network.ports,
+        }))
     }
 
     fn resize(&mut self, target: &Target, rows: u16, cols: u16) -> Answer {
@@ -251,6 +268,10 @@ fn listed<'a>(id: &'a Id, container: &Container) -> Listed<'a> {
         pid: container.pid,
         started_at: container.started_at,
         status,
+        paused: container
+            .cgroup
+            .as_ref()
+            .is_some_and(|cgroup| cgroup.frozen().is_ok_and(|frozen| frozen)),
         adopted: container.adopted,
     }
 }
