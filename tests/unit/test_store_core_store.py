@@ -1,7 +1,9 @@
 """The store as Python sees it: blobs, archives, copies for volumes, sweeps, kills."""
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import random
 import signal
@@ -89,17 +91,26 @@ def test_a_file_becomes_a_blob(store, tmp_path):
 
 @pytest.mark.parametrize(
     "compress",
-    [bytes, gzip.compress, zstd, lambda data: gzip.compress(data[:5000]) + gzip.compress(data[5000:])],
-    ids=["plain", "gzip", "zstd", "members"],
+    [
+        bytes,
+        gzip.compress,
+        zstd,
+        bz2.compress,
+        lzma.compress,
+        lambda data: gzip.compress(data[:5000]) + gzip.compress(data[5000:]),
+        lambda data: bz2.compress(data[:5000]) + bz2.compress(data[5000:]),
+        lambda data: lzma.compress(data[:5000]) + lzma.compress(data[5000:]),
+    ],
+    ids=["plain", "gzip", "zstd", "bzip2", "xz", "members", "bzip2 members", "xz members"],
 )
 def test_layers_of_every_compression(store, compress):
-    data = random.Random(1).randbytes(2_000_000)
+    data = random.Random(1).randbytes(400_000)
     stack = unpack(store, archive(Member("f", data)), compress=compress)
     assert (stack.paths[0] / "f").read_bytes() == data
-    assert stack.sizes == [2_000_000]
+    assert stack.sizes == [400_000]
 
 
-@pytest.mark.parametrize(("magic", "name"), [(b"\xfd7zXZ\0", "xz"), (b"BZh91AY&SY", "bzip2")])
+@pytest.mark.parametrize(("magic", "name"), [(b"\x04\x22\x4d\x18", "lz4"), (b"\x1f\x9d", "compress")])
 def test_other_compressions_are_named(store, magic, name):
     blob = magic + bytes(600)
     store.put_blob(blob)
@@ -157,7 +168,7 @@ def test_an_archive_becomes_blobs(store, tmp_path, compress):
             errors.Corrupt,
             r"entry \"a\\xff\": the field path is malformed",
         ),
-        (b"\xfd7zXZ\0\0\0\0", errors.Unsupported, "compressed with xz"),
+        (b"\xfd7zXZ\0\0\0\0", errors.Corrupt, "the xz stream is "),
     ],
 )
 def test_bad_archives(store, tmp_path, data, error, message):

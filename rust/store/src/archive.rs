@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -147,10 +147,11 @@ fn read_contents(path: &Path, directory: &Path, limits: &Limits) -> Result<Conte
     })
 }
 
-fn feed(mut file: File, path: &Path, outlet: &mut Outlet) -> Result<(), Stop> {
+/// All bytes of a source, named by a path, into a pipeline.
+pub(crate) fn feed(mut source: impl Read, path: &Path, outlet: &mut Outlet) -> Result<(), Stop> {
     loop {
         let mut buffer = outlet.buffer()?;
-        let count = read(&mut file, &mut buffer, path)?;
+        let count = read(&mut source, &mut buffer, path)?;
         if count == 0 {
             return Ok(());
         }

@@ -141,9 +141,13 @@ impl Verified {
 }
 
 /// One read that is not interrupted.
-pub(crate) fn read(file: &mut File, buffer: &mut [u8], path: &Path) -> Result<usize, StoreError> {
+pub(crate) fn read(
+    source: &mut impl Read,
+    buffer: &mut [u8],
+    path: &Path,
+) -> Result<usize, StoreError> {
     loop {
-        match file.read(buffer) {
+        match source.read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => return other.at("cannot read", path),
         }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::decode::DecodeError;
 use crate::digest::{Digest, DigestError};
 use crate::layer::{LayerError, LayerProblem};
+use crate::pack::PackError;
 use crate::tar::TarError;
 
 /// The closed vocabulary of errors, as drawn in `knarr.errors`.
@@ -111,6 +112,9 @@ pub enum StoreError {
         /// What failed, and at which path below it.
         source: LayerError,
     },
+    /// No layer can be made of a container's changes.
+    #[error("cannot make a layer of it: {0}")]
+    Pack(PackError),
     /// An image archive's compressed stream is malformed.
     #[error("archive {}: {source}", .path.display())]
     Stream {
@@ -261,6 +265,7 @@ impl Classified for StoreError {
             | Self::Archive { source, .. }
             | Self::Copy { source, .. } => source.kind(),
             Self::Decode { source, .. } | Self::Stream { source, .. } => source.kind(),
+            Self::Pack(source) => source.kind(),
             Self::Source(source) => source.kind(),
             Self::Cancelled => ErrorKind::Unavailable,
             Self::Io { source, .. } => kind_of_io(source),

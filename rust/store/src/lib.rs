@@ -14,16 +14,20 @@
 
 mod archive;
 mod blob;
+mod changes;
 mod claims;
+mod commit;
 mod copy_up;
 mod decode;
 mod digest;
 mod durable;
 mod error;
+mod extract;
 mod fetch;
 mod input;
 mod layer;
 mod limits;
+mod pack;
 mod pipeline;
 mod progress;
 mod source;
@@ -35,15 +39,19 @@ mod unpack;
 
 pub use archive::Member;
 pub use blob::BlobWriter;
+pub use changes::{ChangeKind, Changes, changes};
+pub use commit::PackedLayer;
 pub use decode::{
-    Compression, DecodeError, Decoder, DecoderFactory, GzipDecoder, HISTORY, PlainDecoder, Step,
-    ZstdDecoder,
+    Bzip2Decoder, Compression, DecodeError, Decoder, DecoderFactory, GzipDecoder, HISTORY,
+    PlainDecoder, Step, XzDecoder, ZstdDecoder,
 };
 pub use digest::{Digest, DigestError, Hasher};
 pub use error::{Classified, ErrorKind, StoreError, kind_of_io};
+pub use extract::{ExtractError, ExtractOptions, extract, extract_stream, open_in_root};
 pub use input::{Input, ReaderInput};
 pub use layer::{Applied, LayerError, LayerProblem, apply};
 pub use limits::Limits;
+pub use pack::{Fidelity, PackError, Packer};
 pub use progress::{LayerProgress, Phase, Progress};
 pub use source::{LayerSource, LayerStream};
 pub use store::Store;

@@ -12,8 +12,8 @@
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use crate::decode::{
-    Compression, DecodeError, Decoder, DecoderFactory, GzipDecoder, HISTORY, PlainDecoder,
-    ZstdDecoder,
+    Bzip2Decoder, Compression, DecodeError, Decoder, DecoderFactory, GzipDecoder, HISTORY,
+    PlainDecoder, XzDecoder, ZstdDecoder,
 };
 use crate::digest::{Digest, Hasher};
 use crate::error::StoreError;
@@ -169,6 +169,8 @@ pub(crate) fn decoder_for(
             |make| make(),
         ),
         Compression::Zstd => Box::new(ZstdDecoder::new()?),
+        Compression::Bzip2 => Box::new(Bzip2Decoder::default()),
+        Compression::Xz => Box::new(XzDecoder::default()),
     })
 }
 

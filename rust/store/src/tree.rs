@@ -20,8 +20,17 @@ struct Level {
     descriptor: Option<OwnedFd>,
     identity: (u64, u64),
     name: CString,
+    /// How long its path is.
+    path: usize,
     /// Names not visited yet.
     names: Vec<CString>,
+}
+
+/// Whether a walk goes on into what is mounted in the tree.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mounts {
+    Outside,
+    Inside,
 }
 
 /// What the walk came upon.
@@ -34,12 +43,23 @@ pub(crate) enum Visit<'a> {
     Mount(&'a CString),
 }
 
-/// Goes through all that is below a directory; the directory itself is not visited.
+/// Goes through all that is below a directory, on its own file system; the directory itself is not visited.
 pub(crate) fn walk(
     top: OwnedFd,
     mut visit: impl FnMut(Visit<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut levels = vec![Level::open(top, CString::default())?];
+    walk_with_paths(top, Mounts::Outside, |found, _| visit(found))
+}
+
+/// The same; `visit` is given each object's path below the top as well.
+pub(crate) fn walk_with_paths<E: From<io::Error>>(
+    top: OwnedFd,
+    mounts: Mounts,
+    mut visit: impl FnMut(Visit<'_>, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let wrong = |errno: Errno| E::from(errno.into());
+    let mut path = Vec::new();
+    let mut levels = vec![Level::open(top, CString::default(), 0)?];
     while let Some(level) = levels.last_mut() {
         let Some(name) = level.names.pop() else {
             let Some(left) = levels.pop() else { break };
@@ -47,25 +67,32 @@ pub(crate) fn walk(
                 break;
             };
             let parent = above.reopen(&left)?;
-            visit(Visit::Leave(parent, &left.name))?;
+            path.truncate(left.path);
+            visit(Visit::Leave(parent, &left.name), &path)?;
             continue;
         };
-        let directory = level.descriptor.as_ref().ok_or(Errno::BADF)?.as_fd();
+        let directory = level.descriptor.as_ref().ok_or(wrong(Errno::BADF))?.as_fd();
         let stat = match statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => continue,
-            other => other?,
+            other => other.map_err(wrong)?,
         };
-        visit(Visit::Enter(directory, &name, &stat))?;
+        path.truncate(level.path);
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name.as_bytes());
+        visit(Visit::Enter(directory, &name, &stat), &path)?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            let below = match open_below(directory, &name) {
-                Err(Errno::NOENT) => continue,
+            let below = match open_below(directory, &name, mounts) {
+                // It has gone, or something else has its name by now.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
                 Err(Errno::XDEV) => {
-                    visit(Visit::Mount(&name))?;
+                    visit(Visit::Mount(&name), &path)?;
                     continue;
                 }
-                other => other?,
+                other => other.map_err(wrong)?,
             };
-            let below = Level::open(below, name)?;
+            let below = Level::open(below, name, path.len())?;
             if levels.len() >= OPEN {
                 let far = levels.len() - OPEN;
                 levels[far].descriptor = None;
@@ -77,7 +104,7 @@ pub(crate) fn walk(
 }
 
 impl Level {
-    fn open(directory: OwnedFd, name: CString) -> io::Result<Self> {
+    fn open(directory: OwnedFd, name: CString, path: usize) -> io::Result<Self> {
         let stat = fstat(&directory)?;
         let mut names = Vec::new();
         for entry in Dir::read_from(&directory)? {
@@ -92,6 +119,7 @@ impl Level {
             descriptor: Some(directory),
             identity: (stat.st_dev, stat.st_ino),
             name,
+            path,
             names,
         })
     }
@@ -114,15 +142,17 @@ impl Level {
     }
 }
 
-fn open_below(directory: BorrowedFd<'_>, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
+fn open_below(
+    directory: BorrowedFd<'_>,
+    name: impl rustix::path::Arg,
+    mounts: Mounts,
+) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat2(
-        directory,
-        name,
-        flags,
-        Mode::empty(),
-        ResolveFlags::BENEATH | ResolveFlags::NO_XDEV,
-    )
+    let mut resolve = ResolveFlags::BENEATH;
+    if mounts == Mounts::Outside {
+        resolve |= ResolveFlags::NO_XDEV;
+    }
+    openat2(directory, name, flags, Mode::empty(), resolve)
 }
 
 /// Deletes a name, and all that is below it.
@@ -132,7 +162,7 @@ pub(crate) fn remove_at(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(errno) => return Err(errno.into()),
     }
-    let top = match open_below(parent, name) {
+    let top = match open_below(parent, name, Mounts::Outside) {
         Err(Errno::NOENT) => return Ok(()),
         other => other?,
     };

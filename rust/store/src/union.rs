@@ -4,9 +4,9 @@
 //! none of overlay's other marks.
 
 use std::collections::HashSet;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fgetxattr, fstat, open, openat, readlinkat};
@@ -186,13 +186,17 @@ fn look(layer: &Path, path: &[u8]) -> io::Result<Look> {
 
 /// Whether a directory hides what is below it in lower layers.
 pub(crate) fn is_opaque(directory: &OwnedFd) -> io::Result<bool> {
+    is_opaque_at(directory.as_fd(), c".")
+}
+
+/// The same of a directory in another; false where it is none, or has gone.
+pub(crate) fn is_opaque_at(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
     // Attributes cannot be read through a descriptor that is a path only.
-    let opened = openat(
-        directory,
-        c".",
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = match openat(parent, name, flags, Mode::empty()) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(false),
+        other => other?,
+    };
     let mut value = [0; 1];
     match fgetxattr(&opened, c"trusted.overlay.opaque", &mut value) {
         Ok(count) => Ok(count == 1 && value[0] == b'y'),

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -61,4 +61,15 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, 
         return Err(io::Error::from(io::ErrorKind::InvalidData));
     }
     Ok((message.bytes, descriptors))
+}
+
+/// A descriptor of one's own for the open file that a number stands for in this process. EBADF where it stands for none.
+pub fn duplicate(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes no pointers; any number may be asked for.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a fresh descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }

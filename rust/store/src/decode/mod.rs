@@ -1,11 +1,15 @@
-//! Compressed streams: the seam behind which gzip, zstd and plain bytes look alike.
+//! Compressed streams: the seam behind which gzip, zstd, bzip2, xz and plain bytes look alike.
 
+mod bzip2;
 mod gzip;
+mod xz;
 mod zstd;
 
 use crate::error::{Classified, ErrorKind};
 
+pub use bzip2::Bzip2Decoder;
 pub use gzip::GzipDecoder;
+pub use xz::XzDecoder;
 pub use zstd::ZstdDecoder;
 
 /// The bytes of earlier output that a decoder finds before the place it writes to: deflate's window.
@@ -53,6 +57,10 @@ pub enum Compression {
     Gzip,
     /// RFC 8878, one frame or several.
     Zstd,
+    /// One stream or several.
+    Bzip2,
+    /// One stream or several.
+    Xz,
 }
 
 /// What is wrong with a compressed stream.
@@ -65,7 +73,9 @@ pub enum DecodeError {
     #[error("the {0} stream is malformed: {1}")]
     Malformed(&'static str, String),
     /// A compression that is known and not supported.
-    #[error("the stream is compressed with {0}, which is not supported; gzip, zstd and none are")]
+    #[error(
+        "the stream is compressed with {0}, which is not supported; gzip, zstd, bzip2, xz and none are"
+    )]
     Unsupported(&'static str),
     /// It unpacks to more than the limit.
     #[error("{compressed} compressed bytes unpack to more than {limit} bytes, which is the limit")]
@@ -89,11 +99,8 @@ impl Classified for DecodeError {
 impl Compression {
     /// Tells the compression from a stream's first bytes (sixteen are enough); they win over the media type, as they do elsewhere.
     pub fn detect(start: &[u8]) -> Result<Self, DecodeError> {
-        const UNSUPPORTED: [(&[u8], &str); 3] = [
-            (b"\xfd7zXZ\0", "xz"),
-            (b"\x04\x22\x4d\x18", "lz4"),
-            (b"\x1f\x9d", "compress"),
-        ];
+        const UNSUPPORTED: [(&[u8], &str); 2] =
+            [(b"\x04\x22\x4d\x18", "lz4"), (b"\x1f\x9d", "compress")];
         if start.starts_with(&[0x1f, 0x8b]) {
             return Ok(Self::Gzip);
         }
@@ -105,7 +112,10 @@ impl Compression {
         }
         // A plain archive begins with a name, which may well begin with BZh: the block's magic number decides.
         if start.starts_with(b"BZh") && start.get(4..10) == Some(b"1AY&SY") {
-            return Err(DecodeError::Unsupported("bzip2"));
+            return Ok(Self::Bzip2);
+        }
+        if start.starts_with(b"\xfd7zXZ\0") {
+            return Ok(Self::Xz);
         }
         match UNSUPPORTED
             .iter()
@@ -154,8 +164,8 @@ mod tests {
             (b"\x1f\x8b\x08", Ok(Compression::Gzip)),
             (b"\x28\xb5\x2f\xfd", Ok(Compression::Zstd)),
             (b"\x5f\x2a\x4d\x18", Ok(Compression::Zstd)),
-            (b"\xfd7zXZ\0", Err("xz")),
-            (b"BZh91AY&SY..", Err("bzip2")),
+            (b"\xfd7zXZ\0", Ok(Compression::Xz)),
+            (b"BZh91AY&SY..", Ok(Compression::Bzip2)),
             (b"BZhang/notes\0", Ok(Compression::Plain)),
             (b"\x04\x22\x4d\x18", Err("lz4")),
             (b"etc/passwd\0", Ok(Compression::Plain)),

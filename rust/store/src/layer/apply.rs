@@ -3,25 +3,23 @@
 //! A regular file costs five system calls: openat, write, futimens, close, and fchown only where its owner is not
 //! root. fchmod is needed where the mode has bits that openat does not give.
 
-use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, RawMode, Uid, chmodat, chownat, fchmod, fchown,
-    fremovexattr, ftruncate, futimens, linkat, makedev, mkdirat, mknodat, open, openat, statat,
-    symlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, RawMode, Uid, fchmod, fchown, fremovexattr, linkat,
+    mkdirat, mknodat, open, statat,
 };
-use rustix::io::{Errno, pwrite, write};
+use rustix::io::Errno;
 
-use super::attributes::{DEFAULT_ACL, set, set_by_name, wanted};
-use super::directories::{Directories, Finish, is_whiteout, times};
+use super::attributes::{DEFAULT_ACL, set, wanted};
+use super::directories::{Directories, Finish, is_whiteout};
+use super::object::{create, describe, fill, needs_mode, umask};
 use super::path::{Meaning, clean, join, meaning};
 use super::{Doing, LayerError, LayerProblem};
 use crate::input::Input;
 use crate::limits::Limits;
-use crate::tar::{Entry, EntryKind, Reader, TarError};
+use crate::tar::{Entry, EntryKind, Reader};
 
 /// What applying a layer left to be done when the lower layers are there.
 #[derive(Debug, Default)]
@@ -47,10 +45,7 @@ pub fn apply(input: impl Input, directory: &Path, limits: &Limits) -> Result<App
         let mut applier = Applier {
             directories: Directories::new(root, limits),
             limits,
-            umask: umask().map_err(|source| LayerProblem::Io {
-                doing: "read /proc/self/status",
-                source,
-            })?,
+            umask: umask()?,
             applied: Applied::default(),
         };
         let mut reader = Reader::new(input, limits);
@@ -87,16 +82,6 @@ pub(crate) fn own(directory: &Path) -> io::Result<()> {
     let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
     fchown(&opened, Some(user), Some(group))?;
     Ok(fchmod(&opened, Mode::from_raw_mode(0o755))?)
-}
-
-/// The process's umask, which the kernel tells without changing it only here.
-fn umask() -> io::Result<u32> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-    // A kernel too old for the line is one where every mode is set once more.
-    Ok(line
-        .and_then(|value| u32::from_str_radix(value.trim(), 8).ok())
-        .unwrap_or(0o777))
 }
 
 struct Applier<'l> {
@@ -235,131 +220,25 @@ impl Applier<'_> {
         if entry.kind == EntryKind::HardLink {
             return self.hard_link(&directory, name, entry);
         }
-        let created = match self.create(&directory, name, entry) {
+        let created = match create(self.directories.descriptor(&directory)?, name, entry) {
             Err(Errno::EXIST) => {
                 self.directories.remove(&directory, name)?;
-                self.create(&directory, name, entry)
+                create(self.directories.descriptor(&directory)?, name, entry)
             }
             other => other,
         };
         match created.doing("create it")? {
-            Some(file) => self.fill(&file, entry, reader),
-            None => self.describe(&directory, name, entry),
-        }
-    }
-
-    /// Creates what the entry is, fails with EEXIST where there is something; a regular file stays open.
-    fn create(
-        &mut self,
-        directory: &[u8],
-        name: &[u8],
-        entry: &Entry,
-    ) -> Result<Option<OwnedFd>, Errno> {
-        let parent = self
-            .directories
-            .descriptor(directory)
-            .map_err(|_| Errno::NOTDIR)?;
-        let mode = Mode::from_raw_mode((entry.mode & 0o777) as RawMode);
-        match entry.kind {
-            EntryKind::File => {
-                let flags = OFlags::WRONLY
-                    | OFlags::CREATE
-                    | OFlags::EXCL
-                    | OFlags::NOFOLLOW
-                    | OFlags::CLOEXEC;
-                return openat(parent, name, flags, mode).map(Some);
+            Some(file) => {
+                self.applied.bytes += fill(&file, entry, reader, self.umask)?;
+                Ok(())
             }
-            EntryKind::Symlink => symlinkat(entry.link.as_slice(), parent, name)?,
-            EntryKind::Fifo => mknodat(parent, name, FileType::Fifo, mode, 0)?,
-            EntryKind::CharDevice(major, minor) => mknodat(
-                parent,
+            None => describe(
+                self.directories.descriptor(&directory)?,
                 name,
-                FileType::CharacterDevice,
-                mode,
-                makedev(major, minor),
-            )?,
-            EntryKind::BlockDevice(major, minor) => mknodat(
-                parent,
-                name,
-                FileType::BlockDevice,
-                mode,
-                makedev(major, minor),
-            )?,
-            EntryKind::HardLink | EntryKind::Directory => return Err(Errno::INVAL),
+                entry,
+                self.umask,
+            ),
         }
-        Ok(None)
-    }
-
-    /// Owner, mode, attributes and time of what is not open.
-    fn describe(
-        &mut self,
-        directory: &[u8],
-        name: &[u8],
-        entry: &Entry,
-    ) -> Result<(), LayerProblem> {
-        let parent = self.directories.descriptor(directory)?;
-        if (entry.uid, entry.gid) != (0, 0) {
-            let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-            chownat(
-                parent,
-                name,
-                Some(uid),
-                Some(gid),
-                AtFlags::SYMLINK_NOFOLLOW,
-            )
-            .doing("set its owner")?;
-        }
-        if entry.kind != EntryKind::Symlink && needs_mode(entry.mode, self.umask) {
-            chmodat(
-                parent,
-                name,
-                Mode::from_raw_mode(entry.mode as RawMode),
-                AtFlags::empty(),
-            )
-            .doing("set its mode")?;
-        }
-        if !entry.xattrs.is_empty() {
-            set_by_name(parent, name, entry)?;
-        }
-        utimensat(parent, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
-            .doing("set its time")
-    }
-
-    /// Data and everything else of an open file. A capability is lost by writing and by a change of owner: it comes after both.
-    fn fill<I: Input>(
-        &mut self,
-        file: &OwnedFd,
-        entry: &Entry,
-        reader: &mut Reader<'_, I>,
-    ) -> Result<(), LayerProblem> {
-        match &entry.sparse {
-            None => {
-                copy(file, None, entry.size, reader)?;
-                self.applied.bytes += entry.size;
-            }
-            Some((real_size, pieces)) => {
-                ftruncate(file, *real_size).doing("set its size")?;
-                for piece in pieces {
-                    copy(file, Some(piece.offset), piece.length, reader)?;
-                }
-                self.applied.bytes += real_size;
-            }
-        }
-        if (entry.uid, entry.gid) != (0, 0) {
-            fchown(
-                file,
-                Some(Uid::from_raw(entry.uid)),
-                Some(Gid::from_raw(entry.gid)),
-            )
-            .doing("set its owner")?;
-        }
-        if needs_mode(entry.mode, self.umask) {
-            fchmod(file, Mode::from_raw_mode(entry.mode as RawMode)).doing("set its mode")?;
-        }
-        for (name, value) in wanted(entry) {
-            set(file, name, value)?;
-        }
-        futimens(file, &times(entry.mtime)).doing("set its time")
     }
 
     fn hard_link(
@@ -429,41 +308,4 @@ impl Applier<'_> {
             other => other.doing("create the link"),
         }
     }
-}
-
-/// Whether creating with a mode leaves bits of it unset.
-fn needs_mode(mode: u32, umask: u32) -> bool {
-    mode & 0o7000 != 0 || mode & umask != 0
-}
-
-/// Copies bytes of an entry to a file: at its end, or at an offset.
-fn copy<I: Input>(
-    file: &OwnedFd,
-    offset: Option<u64>,
-    length: u64,
-    reader: &mut Reader<'_, I>,
-) -> Result<(), LayerProblem> {
-    let mut done = 0;
-    while done < length {
-        let data = reader.data()?;
-        let data = &data[..data
-            .len()
-            .min(usize::try_from(length - done).unwrap_or(usize::MAX))];
-        if data.is_empty() {
-            return Err(TarError::Truncated("an entry's data").into());
-        }
-        let count = match offset {
-            None => write(file.as_fd(), data),
-            Some(offset) => pwrite(file.as_fd(), data, offset + done),
-        };
-        match count {
-            Err(Errno::INTR) => {}
-            other => {
-                let count = other.doing("write it")?;
-                reader.consume(count);
-                done += count as u64;
-            }
-        }
-    }
-    Ok(())
 }

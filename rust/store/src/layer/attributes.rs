@@ -19,9 +19,10 @@ use super::path::join;
 use crate::tar::{Entry, EntryKind};
 
 /// Inherited by what is created later, so it is set when a directory is complete.
-pub(super) const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
+pub(crate) const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
-fn accepted(name: &[u8]) -> bool {
+/// Whether a layer keeps an attribute.
+pub(crate) fn accepted(name: &[u8]) -> bool {
     match name {
         b"security.capability" | b"system.posix_acl_access" | DEFAULT_ACL => true,
         _ => name.starts_with(b"user.") && !name.starts_with(b"user.overlay."),
@@ -29,7 +30,7 @@ fn accepted(name: &[u8]) -> bool {
 }
 
 /// The attributes of an entry that are set.
-pub(super) fn wanted(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(crate) fn wanted(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
     entry
         .xattrs
         .iter()
@@ -38,7 +39,7 @@ pub(super) fn wanted(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
 }
 
 /// Sets one attribute of an open file or directory.
-pub(super) fn set(file: impl AsFd, name: &[u8], value: &[u8]) -> Result<(), LayerProblem> {
+pub(crate) fn set(file: impl AsFd, name: &[u8], value: &[u8]) -> Result<(), LayerProblem> {
     tolerate(fsetxattr(file, name, value, XattrFlags::empty()), name)
 }
 

@@ -277,7 +277,7 @@ fn apply_finish(root: BorrowedFd<'_>, path: &[u8], finish: &Finish) -> Result<()
 }
 
 /// Both times of a file.
-pub(super) fn times(mtime: Time) -> rustix::fs::Timestamps {
+pub(crate) fn times(mtime: Time) -> rustix::fs::Timestamps {
     let time = rustix::fs::Timespec {
         tv_sec: mtime.seconds,
         tv_nsec: mtime.nanoseconds.into(),

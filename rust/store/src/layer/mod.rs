@@ -17,21 +17,29 @@
 //! | a hard link to what only a lower layer has | a copy, made in [`fixup`] |
 //! | `trusted.*`, `user.overlay.*` and other attributes that act on the host | dropped, see [`attributes`] |
 //!
+//! The way back, from a container's changes to an archive, is [`diff`].
+//!
 //! Everything happens below the directory's descriptor, in a directory that nobody else reaches until it is complete.
 
 mod apply;
 mod attributes;
+mod diff;
 mod directories;
 mod fixup;
+pub(crate) mod object;
 mod path;
 
 use std::io;
 
 pub(crate) use apply::own;
 pub use apply::{Applied, apply};
-pub(crate) use directories::{is_whiteout, open_directory};
+pub(crate) use attributes::{
+    DEFAULT_ACL, accepted as keeps_attribute, set as set_attribute, wanted as wanted_attributes,
+};
+pub(crate) use diff::pack_upper;
+pub(crate) use directories::{is_whiteout, open_directory, times};
 pub(crate) use fixup::{copy, copy_attributes, fix_up};
-pub(crate) use path::{clean, join};
+pub(crate) use path::{clean, join, split};
 
 use rustix::io::Errno;
 
@@ -145,7 +153,7 @@ impl Classified for LayerError {
 }
 
 /// Says what a failed system call was for.
-trait Doing<T> {
+pub(crate) trait Doing<T> {
     fn doing(self, doing: &'static str) -> Result<T, LayerProblem>;
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn clean(path: &[u8], limit: usize) -> Result<Vec<u8>, LayerProblem> 
 }
 
 /// A clean path's directory and last name.
-pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|&byte| byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => (b"", path),

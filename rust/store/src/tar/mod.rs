@@ -1,14 +1,17 @@
-//! Reading tar archives: POSIX ustar and pax (IEEE Std 1003.1, pax), GNU tar's extensions, and star's.
+//! Reading and writing tar archives: POSIX ustar and pax (IEEE Std 1003.1, pax), GNU tar's extensions, and star's.
 //!
 //! [`Reader`] goes through a stream once, forward, and copies no file data. It checks what it reads
-//! and decides nothing about files: paths come out as they stand in the archive.
+//! and decides nothing about files: paths come out as they stand in the archive. [`Writer`] writes what every reader of
+//! the last thirty years knows, and pax records where it must.
 
 mod header;
 mod pax;
 mod reader;
 mod sparse;
+mod writer;
 
 pub use reader::Reader;
+pub use writer::{Sink, WriteError, Writer};
 
 use crate::error::{Classified, ErrorKind, StoreError};
 
