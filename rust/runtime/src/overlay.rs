@@ -70,6 +70,7 @@ impl Way {
 }
 
 static ABOVE: Way = Way::unknown();
+static MERGED: Way = Way::unknown();
 static THROWAWAY: Way = Way::unknown();
 
 /// Why no mount came of it.
@@ -106,9 +107,23 @@ pub fn above(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd, La
     ABOVE.take(
         || {
             let (upper, work) = (directory(upper)?, directory(work)?);
-            by_descriptor(lower, upper.as_fd(), work.as_fd())
+            by_descriptor(lower, Some((upper.as_fd(), work.as_fd())))
         },
         || above_by_name(lower, upper, work),
+    )
+}
+
+/// Layers (top-most first, two of them at least) as they look together, without anything to write to.
+pub fn merged(lower: &[PathBuf]) -> Result<OwnedFd, LaunchError> {
+    MERGED.take(
+        || by_descriptor(lower, None),
+        || {
+            for path in lower {
+                directory(path)?;
+            }
+            let names = names(lower)?;
+            in_thread(libc::CLONE_FS, || by_name(lower, names.as_fd(), None))
+        },
     )
 }
 
@@ -118,7 +133,7 @@ pub fn throwaway(lower: &[PathBuf], size: u64) -> Result<OwnedFd, LaunchError> {
         || {
             let tmpfs = tmpfs(size)?;
             let (upper, work) = (folder(&tmpfs, UPPER)?, folder(&tmpfs, WORK)?);
-            by_descriptor(lower, upper.as_fd(), work.as_fd())
+            by_descriptor(lower, Some((upper.as_fd(), work.as_fd())))
         },
         || throwaway_by_name(lower, size),
     )
@@ -126,8 +141,7 @@ pub fn throwaway(lower: &[PathBuf], size: u64) -> Result<OwnedFd, LaunchError> {
 
 fn by_descriptor(
     lower: &[PathBuf],
-    upper: BorrowedFd<'_>,
-    work: BorrowedFd<'_>,
+    writable: Option<(BorrowedFd<'_>, BorrowedFd<'_>)>,
 ) -> Result<OwnedFd, Failure> {
     let first = first(lower);
     let wrong = |errno| Failure::new("overlay of", first, errno);
@@ -137,8 +151,10 @@ fn by_descriptor(
         fsconfig_set_fd(context.as_fd(), "lowerdir+", layer.as_fd())
             .map_err(|errno| Failure::new("overlay layer", path, errno))?;
     }
-    fsconfig_set_fd(context.as_fd(), "upperdir", upper).map_err(wrong)?;
-    fsconfig_set_fd(context.as_fd(), "workdir", work).map_err(wrong)?;
+    if let Some((upper, work)) = writable {
+        fsconfig_set_fd(context.as_fd(), "upperdir", upper).map_err(wrong)?;
+        fsconfig_set_fd(context.as_fd(), "workdir", work).map_err(wrong)?;
+    }
     complete(context.as_fd()).map_err(wrong)
 }
 
@@ -152,7 +168,7 @@ fn above_by_name(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd
         link(&names, path, name)?;
     }
     in_thread(libc::CLONE_FS, || {
-        by_name(lower, names.as_fd(), UPPER, WORK)
+        by_name(lower, names.as_fd(), Some((UPPER, WORK)))
     })
 }
 
@@ -182,7 +198,7 @@ fn throwaway_by_name(lower: &[PathBuf], size: u64) -> Result<OwnedFd, Failure> {
         .map_err(wrong)?;
         let (upper, work) = (folder(&tmpfs, UPPER)?, folder(&tmpfs, WORK)?);
         let path = |directory: &OwnedFd| format!("/proc/thread-self/fd/{}", directory.as_raw_fd());
-        by_name(lower, names.as_fd(), &path(&upper), &path(&work))
+        by_name(lower, names.as_fd(), Some((&path(&upper), &path(&work))))
     })
 }
 
@@ -190,8 +206,7 @@ fn throwaway_by_name(lower: &[PathBuf], size: u64) -> Result<OwnedFd, Failure> {
 fn by_name(
     lower: &[PathBuf],
     names: BorrowedFd<'_>,
-    upper: &str,
-    work: &str,
+    writable: Option<(&str, &str)>,
 ) -> Result<OwnedFd, Failure> {
     let first = first(lower);
     let wrong = |errno| Failure::new("overlay of", first, errno);
@@ -204,18 +219,20 @@ fn by_name(
         list.push(name);
     }
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(wrong)?;
-    for (key, value) in [
-        ("lowerdir", list.as_slice()),
-        ("upperdir", upper.as_bytes()),
-        ("workdir", work.as_bytes()),
-    ] {
-        fsconfig_set_string(context.as_fd(), key, value).map_err(wrong)?;
+    fsconfig_set_string(context.as_fd(), "lowerdir", list.as_slice()).map_err(wrong)?;
+    if let Some((upper, work)) = writable {
+        fsconfig_set_string(context.as_fd(), "upperdir", upper).map_err(wrong)?;
+        fsconfig_set_string(context.as_fd(), "workdir", work).map_err(wrong)?;
     }
     complete(context.as_fd()).map_err(wrong)
 }
 
 fn complete(context: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     fsconfig_set_string(context, "source", "overlay")?;
+    // Whatever the module's defaults are: an upper directory holds whole files, each under its own path, so that it can be
+    // read as a layer.
+    fsconfig_set_string(context, "redirect_dir", "off")?;
+    fsconfig_set_string(context, "metacopy", "off")?;
     fsconfig_create(context)?;
     fsmount(
         context,

@@ -84,6 +84,17 @@ impl Rootfs {
         Ok(Self { mount })
     }
 
+    /// A view of layers (top-most first) to which nobody can write.
+    pub fn merged(layers: &[PathBuf]) -> Result<Self, LaunchError> {
+        match layers {
+            // Overlay takes no single layer, and one alone looks like itself.
+            [only] => Self::open(&RootfsSource::Path(only.clone())),
+            _ => Ok(Self {
+                mount: overlay::merged(layers)?,
+            }),
+        }
+    }
+
     /// Take no part in the propagation of the mounts it was cloned from (or only as a slave).
     pub(crate) fn separate(&self, slave: bool) -> Result<(), LaunchError> {
         let propagation = if slave { MS_SLAVE } else { MS_PRIVATE };
@@ -107,7 +118,7 @@ impl Rootfs {
     /// Make sure that a path exists below the root, as seen by a process inside: links are followed
     /// within it, also dangling ones, whose targets are made. The last component becomes a file
     /// where `file` says so.
-    pub(crate) fn ensure(&self, path: &str, file: bool) -> Result<(), LaunchError> {
+    pub fn ensure(&self, path: &str, file: bool) -> Result<(), LaunchError> {
         ensure(self.mount.as_fd(), path, file).map_err(|errno| {
             let raw = errno.raw_os_error();
             LaunchError::new(
@@ -118,6 +129,12 @@ impl Rootfs {
                 ),
             )
         })
+    }
+}
+
+impl From<Rootfs> for OwnedFd {
+    fn from(rootfs: Rootfs) -> Self {
+        rootfs.mount
     }
 }
 
@@ -208,7 +225,7 @@ fn ensure(root: BorrowedFd<'_>, path: &str, file: bool) -> Result<(), Errno> {
 }
 
 /// A detached copy of what a path names, for a bind mount: whether it is a directory, and the mount.
-pub(crate) fn clone_path(path: &Path, recursive: bool) -> Result<(bool, OwnedFd), Errno> {
+pub fn clone_path(path: &Path, recursive: bool) -> Result<(bool, OwnedFd), Errno> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
