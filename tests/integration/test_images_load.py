@@ -12,7 +12,7 @@ import pytest
 
 from knarr.errors import Corrupt, InvalidArgument, KnarrError, NotFound, Unavailable
 from tests.conftest import tar_of
-from tests.image_files import LAYER, Layout, digest, files, pieces_of, saved, simple
+from tests.image_files import CONFIG, LAYER, MANIFEST, Layout, digest, files, pieces_of, saved, simple
 from tests.integration.images_place import Place
 
 
@@ -113,6 +113,18 @@ def test_an_index_may_be_incomplete(place):
     layout.blobs = {**kept, entry["digest"]: layout.blobs[entry["digest"]]}
     images, _ = load(place, layout.name(entry, "a:1").archive())
     assert images[0].references == ("a:1",)
+
+
+def test_what_docker_saves_of_one_platform(place):
+    """Its attestation stands beside the manifest in index.json, known by an annotation of containerd's alone."""
+    layout = Layout()
+    entry = layout.image([files(a="1")])
+    statement = layout.add(b"{}", "application/vnd.in-toto+json")
+    manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": layout.add(b"{} ", CONFIG), "layers": [statement]}
+    about = layout.document(manifest, MANIFEST, annotations={"io.containerd.manifest.subject": entry["digest"]})
+    (image,), _ = load(place, layout.name(entry, "a:1").name(about, "a:1").archive())
+    assert image.references == ("a:1",)
+    assert image.manifest_digest == entry["digest"]
 
 
 def test_an_index_of_an_index(place):

@@ -121,7 +121,7 @@ def index_of(layout, *architectures, about=True):
                                    annotations={"in-toto.io/predicate-type": "https://slsa.dev/provenance/v1"})  # fmt: skip
             config = layout.add(b"{}", "application/vnd.oci.image.config.v1+json")
             manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [statement],
-                        "subject": architecture}  # fmt: skip
+                        "annotations": {"for": architecture}}  # fmt: skip
             annotations = {"vnd.docker.reference.type": "attestation-manifest",
                            "vnd.docker.reference.digest": entry["digest"]}  # fmt: skip
             entries.append(layout.document(manifest, MANIFEST, annotations=annotations,

@@ -54,6 +54,7 @@ LAYER_TYPES = {
 # Layers that only their own source may give out (OCI image specification, layer.md, non-distributable layers).
 FOREIGN_LAYERS = {name for name in LAYER_TYPES if ".nondistributable." in name or ".foreign." in name}
 REFERENCE_TYPE = "vnd.docker.reference.type"  # the annotation on what is about an image and not one
+SUBJECT = "io.containerd.manifest.subject"  # the same in the archive of one platform that docker saves
 REFERENCE_DIGEST = "vnd.docker.reference.digest"  # the manifest of the image that it is about
 
 
@@ -71,7 +72,7 @@ class Descriptor:
     def is_about_an_image(self) -> bool:
         """An attestation or the like, listed beside the images that it is about."""
         unknown = self.platform is not None and "unknown" in {self.platform.os, self.platform.architecture}
-        return unknown or REFERENCE_TYPE in self.annotations
+        return unknown or REFERENCE_TYPE in self.annotations or SUBJECT in self.annotations
 
 
 @dataclass(frozen=True)
