@@ -1,4 +1,4 @@
-"""`python -m benches [api|rate|runtime|cli|requests|memory|list|pull ...]`: prints the table; without names, it all."""
+"""`python -m benches [api|rate|runtime|cli|requests|memory|list|crowd|pull ...]`: the table of figures, or some of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 
-from benches import listing, memory, pulls, starts
+from benches import crowds, listing, memory, pulls, starts
 from benches.measure import Row, table
 
 STARTS = {"api", "rate", "runtime", "cli", "requests"}
@@ -15,7 +15,7 @@ STARTS = {"api", "rate", "runtime", "cli", "requests"}
 def main() -> int:
     """Run what was asked for."""
     wanted = set(sys.argv[1:])
-    if unknown := wanted - STARTS - {"memory", "list", "pull"}:
+    if unknown := wanted - STARTS - {"memory", "list", "crowd", "pull"}:
         print(f"no such bench: {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
     rows: list[Row] = []
@@ -25,6 +25,8 @@ def main() -> int:
         rows += memory.rows()
     if not wanted or "list" in wanted:
         rows += listing.rows()
+    if not wanted or "crowd" in wanted:
+        rows += crowds.rows()
     if not wanted or "pull" in wanted:
         rows += pulls.rows()
     machine = f"Linux {platform.release()}, {os.cpu_count()} processors, Python {platform.python_version()}"

@@ -52,6 +52,41 @@ def test_versions_and_headers(api):
     assert api.call("HEAD", "/_ping")[0] == 200
 
 
+def test_pings_are_alike_however_they_are_asked(api):
+    """Those that are answered at once, and those that take the way of other requests."""
+
+    def ask(data, size):
+        sock = api.raw(data[:7])
+        sock.sendall(data[7:])
+        sock.settimeout(5)
+        status, head, rest = read_head(sock)
+        while len(rest) < size:
+            rest += sock.recv(100)
+        sock.close()
+        return status, {line for line in head.split("\r\n") if not line.startswith("date:")}, rest
+
+    for method, size in (("GET", 2), ("HEAD", 0)):
+        plain = [
+            ask(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{more}\r\n".encode(), size)
+            for path, more in (
+                ("/_ping", ""),
+                ("/v1.44/_ping", "Connection: keep-alive\r\n"),
+                ("/_ping?x=y", ""),
+                ("/_ping", "Content-Length: 0\r\n"),
+                ("/_ping", "Accept: */*\r\n"),
+            )
+        ]
+        assert all(one == plain[0] for one in plain)
+        assert plain[0][2] == b"OK"[:size]
+    assert "close" in str(ask(b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 2)[1])
+    assert ask(b"GET /_ping HTTP/1.0\r\n\r\n", 2)[2] == b"OK"
+    two = api.raw(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+    time.sleep(0.1)
+    assert two.recv(4096).count(b"200 OK") == 2
+    smuggled = api.raw(b"GET /_ping HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+    assert "200" in read_head(smuggled)[0]
+
+
 def test_bodies_are_json_and_say_so(api):
     def send(data, kind, path="/containers/create"):
         api.connection.request("POST", path, data, {"Content-Type": kind} if kind else {})

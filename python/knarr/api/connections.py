@@ -80,6 +80,7 @@ class Connections:
 
     def begun(self, inner: asyncio.BaseProtocol) -> None:
         """The request's head is complete."""
+        self._silent.pop(inner, None)
         self._heads.pop(inner, None)
 
     def lost(self, inner: asyncio.BaseProtocol) -> None:

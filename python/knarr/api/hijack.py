@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
-from knarr.api import logs, reply, versions
+from knarr.api import logs, ping, reply, versions
 from knarr.api.errors import status_of, unforeseen
 from knarr.api.streams import MULTIPLEXED, RAW, frame
 from knarr.engine.containers import detach
@@ -49,6 +49,7 @@ _PATH = re.compile(r"(?:/v(?P<version>[0-9.]+))?/(?P<noun>containers|exec)/(?P<n
 _BUFFERING = "docker-sdk-python"  # the User-Agent of docker-py, see _taken_off
 _HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _LONGEST_LINE = 4096
+_PING_LINE = 32  # how far into a request its path may be
 _HEADERS = "".join(f"{name}: {value}\r\n" for name, value in versions.HEADERS.items())
 _REASONS = {
     200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 409: "Conflict", 413: "Payload Too Large",
@@ -118,6 +119,8 @@ class Front(asyncio.Protocol):
         if self._inner in self._connections.busy:
             self._inner.data_received(data)
             return
+        if b"/_ping " in data[:_PING_LINE] and self._pinged(data):
+            return
         self._connections.begins(self._inner, self._transport)
         if self._buffer:
             self._buffer += data
@@ -133,6 +136,15 @@ class Front(asyncio.Protocol):
             self._pass_on(whole)
             return
         self._collect()
+
+    def _pinged(self, data: bytes) -> bool:
+        """Answer a ping at once; a client that does not read its answers is aiohttp's to hold back."""
+        found = None if self._buffer or self._transport.get_write_buffer_size() else ping.answer(data)
+        if found is None:
+            return False
+        self._connections.begun(self._inner)
+        self._transport.write(found)
+        return True
 
     def _pass_on(self, data: bytes) -> None:
         self._connections.busy.add(self._inner)

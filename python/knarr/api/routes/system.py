@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from knarr.api import reply
+from knarr.api.ping import HEADERS
 from knarr.api.versions import API_VERSION, MINIMUM_API_VERSION
 from knarr.api.wire.info import INFO, info
 from knarr.errors import Unsupported
@@ -32,15 +33,9 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     architecture = Platform.host().architecture
 
     async def ping(request: web.Request) -> web.StreamResponse:
-        headers = {
-            "Cache-Control": "no-cache, no-store, must-revalidate",
-            "Pragma": "no-cache",
-            "Builder-Version": "",
-            "Swarm": "inactive",
-        }
         if request.method == "HEAD":
-            return web.Response(text="", headers={**headers, "Content-Length": "0"})
-        return web.Response(text="OK", headers=headers)
+            return web.Response(text="", headers={**HEADERS, "Content-Length": "0"})
+        return web.Response(text="OK", headers=HEADERS)
 
     async def version(_: web.Request) -> web.StreamResponse:
         kernel = platform.release()
