@@ -1,4 +1,4 @@
-"""`python -m benches [api|rate|runtime|cli|requests|memory|list|crowd|pull ...]`: the table of figures, or some of it."""
+"""`python -m benches [api|rate|runtime|cli|requests|memory|list|crowd|pull ...]`: the table of figures, or a part."""
 
 from __future__ import annotations
 
