@@ -2,9 +2,91 @@
 
 from typing import final
 
-__all__ = ["Progress", "Registry", "Store", "__version__"]
+__all__ = [
+    "Body",
+    "Progress",
+    "Registry",
+    "Store",
+    "View",
+    "__version__",
+    "changes",
+    "pack_local",
+    "unpack_local",
+]
 
 __version__: str
+
+@final
+class Body:
+    """The body of an HTTP message on its way in, on a socket that the caller has read the head from.
+
+    length: bytes; -1 for chunks, -2 for all until the end of the stream. initial: what was read of it already.
+    patience: seconds that may bring nothing before reading fails; 0 for any number. The socket is duplicated,
+    and may be one that does not block.
+    """
+
+    def __new__(cls, descriptor: int, length: int, initial: bytes, patience: float = 0.0) -> Body: ...
+    @property
+    def ended(self) -> bool:
+        """Whether it has been read to its end."""
+
+    @property
+    def count(self) -> int:
+        """Bytes that were read of it."""
+
+    def rest(self) -> bytes:
+        """What was read beyond its end."""
+
+    def drain(self, limit: int) -> None:
+        """Read and forget what is left, at most so many bytes. InvalidArgument where it breaks off."""
+
+@final
+class View:
+    """A container's root file system, open: it goes with this object. Methods block, and may be called side by side.
+
+    Every path is resolved below the root, as for a process in the container. Archives hold what Docker's do.
+    """
+
+    @staticmethod
+    def running(pid: int, container: str, mounts: list[str]) -> View:
+        """Of a running container, by its first process, with what is mounted at these paths, outer ones first.
+
+        Conflict where the process is not the container's (its ID is in the name of the control group).
+        """
+
+    @staticmethod
+    def stopped(
+        lower: list[str],
+        upper: str,
+        work: str,
+        mounts: list[tuple[str, str, str, bool, bool, bool]],
+        *,
+        writable: bool,
+        read_only: bool,
+    ) -> View:
+        """Of a container that does not run, from its layers (top-most first) and its writable directory.
+
+        A mount is (destination, source, path beneath it or "", recursive, read-only, recursively so), outer ones
+        first. To be written, nobody else may mount the writable directory meanwhile; read_only then protects the root.
+        """
+
+    def stat(self, path: str) -> tuple[str, int, int, int, str]:
+        """(name, bytes, Go's io/fs.FileMode, mtime in ns, target of a link) of what is at a path. NotFound."""
+
+    def pack(self, path: str, descriptor: int, length: int) -> None:
+        """Write what is at a path to a socket, as an archive: in chunks (-1), without the last, or plain (-2).
+
+        NotFound; Unavailable where the other end closes.
+        """
+
+    def export(self, descriptor: int, length: int) -> None:
+        """Write the root file system in the same way."""
+
+    def extract(self, path: str, body: Body, *, no_overwrite: bool, user: str | None = None) -> None:
+        """Extract an archive (plain, gzip, bzip2, xz, zstd) into a directory, owned by a user of the container's.
+
+        NotFound, InvalidArgument (no directory, read-only, no_overwrite), Corrupt, Unavailable (no room).
+        """
 
 @final
 class Progress:
@@ -138,6 +220,18 @@ class Store:
         that is refused leaves nothing.
         """
 
+    def put_layer(self, upper: str, lower: list[str], made: list[str]) -> tuple[str, int, str] | None:
+        """Make a gzip layer of what a container's writable directory adds to the layers below it (top-most first):
+        (blob digest, size, diff ID). None where that is nothing. made: paths that the engine makes for mounts.
+        InvalidArgument for names that no layer can hold.
+        """
+
+    def put_archive(self, path: str) -> tuple[str, int, str, str]:
+        """Take the archive of a root file system in as a layer's blob: (digest, size, diff ID, "gzip" or "zstd").
+
+        The file goes, also where it is refused. Corrupt; what is in the archive is checked when it is unpacked.
+        """
+
     def copy_up(self, lower: list[str], path: str, destination: str) -> bool:
         """Copy a directory's content from image layers (top-most first) to an empty directory,
         with owners, modes, times, xattrs and hard links. path is resolved inside the layers'
@@ -148,3 +242,17 @@ class Store:
         """Move a directory below the data root to tmp/ and delete it there. One that is not there is no error;
         Conflict where something is mounted in it, InvalidArgument outside the data root.
         """
+
+def changes(upper: str, lower: list[str], made: list[str]) -> list[tuple[bytes, int]]:
+    """(path without its leading slash, kind) of what a container's writable directory changes of the layers below it.
+
+    Kinds are the Engine API's: 0 modified, 1 added, 2 deleted. A directory comes before its content.
+    """
+
+def pack_local(parent: str, name: bytes, shown: bytes, descriptor: int, length: int) -> int:
+    """Write what a directory of the user's own has under a name to a socket, as an archive whose paths begin with
+    `shown`: the bytes written. In chunks (-1), without the last, or plain (-2).
+    """
+
+def unpack_local(target: str, body: Body, rename: tuple[bytes, bytes] | None = None) -> None:
+    """Extract an archive to a directory of the user's own; paths that begin with rename[0] begin with rename[1]."""

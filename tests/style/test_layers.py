@@ -32,7 +32,8 @@ RUST = {
     "runtime": {"sys"},
     "supervisor": {"sys", "runtime", "net", "inflate"},
     "bin": {"runtime", "supervisor"},
-    "py": {"store", "registry"},
+    "files": {"sys", "store", "runtime"},
+    "py": {"store", "registry", "files"},
 }
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from yarl import URL
 
-from knarr.api import errors, versions
+from knarr.api import carry, errors, versions
 from knarr.api.versions import API_VERSION, MINIMUM_API_VERSION
 from knarr.errors import InvalidArgument
 
@@ -30,7 +30,7 @@ __all__ = ["API_VERSION", "MINIMUM_API_VERSION", "NOUNS", "create_app"]
 
 NOUNS = (
     "system", "events", "disk", "containers", "stats", "update", "checkpoints", "websocket", "exec", "images", "swarm",
-    "networks", "volumes",
+    "networks", "volumes", "archives",
 )  # fmt: skip
 BODY_LIMIT = 8 * 1024 * 1024  # of request bodies that are read whole; streams are not bound by it
 
@@ -104,7 +104,8 @@ def _refuse(message: str, version: str) -> web.UrlMappingMatchInfo:
 
 def create_app(engine: Engine, connections: Connections) -> web.Application:
     """The application that serves an engine."""
-    app = web.Application(middlewares=[connections.middleware(), errors.middleware], client_max_size=BODY_LIMIT)
+    middlewares = [connections.middleware(), carry.unclaimed, errors.middleware]
+    app = web.Application(middlewares=middlewares, client_max_size=BODY_LIMIT)
     routes: list[web.RouteDef] = []
     for noun in NOUNS:
         routes += importlib.import_module(f"knarr.api.routes.{noun}").routes(engine)

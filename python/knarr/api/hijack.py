@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
-from knarr.api import logs, ping, reply, versions
+from knarr.api import carry, logs, ping, reply, versions
 from knarr.api.errors import status_of, unforeseen
 from knarr.api.streams import MULTIPLEXED, RAW, frame
 from knarr.engine.containers import detach
@@ -98,6 +98,7 @@ class Front(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._connections.lost(self._inner)
+        carry.kept.pop(self._inner, None)
         if self._counted:
             self._connections.give()
         self._inner.connection_lost(error)
@@ -125,7 +126,7 @@ class Front(asyncio.Protocol):
         if self._buffer:
             self._buffer += data
         elif not data.startswith((b"POST ", b"GET ")):
-            self._pass_on(data)
+            self._pass_on(self._keep_back(data))
             return
         else:
             self._buffer = data
@@ -149,6 +150,15 @@ class Front(asyncio.Protocol):
     def _pass_on(self, data: bytes) -> None:
         self._connections.busy.add(self._inner)
         self._inner.data_received(data)
+
+    def _keep_back(self, data: bytes) -> bytes:
+        """What aiohttp is to see of a request's beginning: the head alone where Rust reads the body (carry.py)."""
+        found = carry.keep(data)
+        if found is None:
+            return data
+        head, carry.kept[self._inner] = found
+        self._transport.pause_reading()
+        return head
 
     def _collect(self) -> None:
         head, separator, rest = self._buffer.partition(b"\r\n\r\n")

@@ -1,11 +1,13 @@
 """Containers (Engine API: Container). A container is named by ID, by a prefix of it that is unique, or by name."""
 
+from knarr.client.codec import loads
 from knarr.client.engine import Client, encode_filters
 from knarr.client.http import quote
 from knarr.errors import NotModified
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from knarr.client.engine import Filters, Objects
@@ -15,6 +17,13 @@ if TYPE_CHECKING:
 def path(container: str, action: str = "") -> str:
     """The path of a container, or of something to be done to it."""
     return f"/containers/{quote(container)}{'/' if action else ''}{action}"
+
+
+def _stat(response: "Response") -> "dict[str, Any]":
+    from binascii import a2b_base64
+
+    found: dict[str, Any] = loads(a2b_base64(response.headers["x-docker-container-path-stat"]))
+    return found
 
 
 class Containers:
@@ -143,6 +152,39 @@ class Containers:
             "merge": True,  # knarr's own: Docker frames each entry, which costs a reader more than the entry
         }
         return self._client.request("GET", path(container, "logs"), parameters)
+
+    def changes(self, container: str) -> "Objects":
+        """ContainerChanges: [{"Path", "Kind"}, ...], kind 0 modified, 1 added, 2 deleted."""
+        return self._client.call("GET", path(container, "changes")) or []
+
+    def export(self, container: str) -> "Response":
+        """ContainerExport: a tar archive of its root file system, as a stream."""
+        return self._client.request("GET", path(container, "export"))
+
+    def stat_path(self, container: str, place: str) -> "dict[str, Any]":
+        """ContainerArchiveInfo: name, size, mode (of Go's io/fs), mtime, linkTarget. NotFound."""
+        response = self._client.request("HEAD", path(container, "archive"), {"path": place})
+        response.read()
+        return _stat(response)
+
+    def get_archive(self, container: str, place: str) -> "tuple[Response, dict[str, Any]]":
+        """ContainerArchive: a tar archive of what is at a path as a stream, and what that is."""
+        response = self._client.request("GET", path(container, "archive"), {"path": place})
+        return response, _stat(response)
+
+    def put_archive(
+        self,
+        container: str,
+        place: str,
+        archive: "Iterable[bytes] | Callable[[int], None]",
+        *,
+        copy_uid_gid: bool = False,
+    ) -> None:
+        """PutContainerArchive: extract a tar archive to a directory. A function writes it to a socket, in chunks."""
+        parameters: dict[str, str | int | bool | None] = {"path": place, "noOverwriteDirNonDir": "true"}
+        parameters["copyUIDGID"] = copy_uid_gid
+        headers = {"Content-Type": "application/x-tar"}
+        self._client.request("PUT", path(container, "archive"), parameters, archive, headers).read()
 
     def send_attach(
         self,

@@ -14,7 +14,7 @@ from knarr.errors import InvalidArgument, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any
 
     from knarr.client.tls import Tls, TlsSocket
@@ -75,7 +75,7 @@ def _reason(error: OSError) -> str:
 class Connection:
     """One connection to an engine."""
 
-    __slots__ = ("_buffer", "_tls", "answered", "host", "requests", "socket")
+    __slots__ = ("_bodiless", "_buffer", "_tls", "answered", "host", "requests", "socket")
 
     def __init__(self, host: str, tls: "Tls | None" = None) -> None:
         address = parse_host(host, tls=tls is not None)
@@ -85,6 +85,7 @@ class Connection:
         self.requests = 0  # sent so far
         self.answered = False  # whether anything of the answer to the last has come
         self._buffer = b""
+        self._bodiless = False  # whether the answer to the last is a head alone
         if isinstance(address, str):
             self.socket = self._connect(_socket.AF_UNIX, 0, address)
             return
@@ -144,15 +145,19 @@ class Connection:
         self,
         method: str,
         target: str,
-        body: "bytes | Iterable[bytes] | None" = None,
+        body: "bytes | Iterable[bytes] | Callable[[int], None] | None" = None,
         headers: "dict[str, str] | None" = None,
     ) -> None:
-        """Send a request. A body of bytes has a length; any other is sent in chunks as it comes."""
+        """Send a request. A body of bytes has a length; any other is sent in chunks as it comes.
+
+        A function as a body is given the socket's descriptor, and writes all chunks but the last, which is empty.
+        """
         lines = [f"{method} {target} HTTP/1.1", "Host: knarr"]
         if headers:
             lines += [f"{name}: {value}" for name, value in headers.items()]
         self.requests += 1
         self.answered = False
+        self._bodiless = method == "HEAD"
         whole = b""
         if isinstance(body, bytes):
             lines.append(f"Content-Length: {len(body)}")
@@ -166,13 +171,50 @@ class Connection:
             raise InvalidArgument("a header or path holds a line break")
         try:
             self.socket.sendall(head.encode() + b"\r\n\r\n" + whole)
-            if body is not None and not isinstance(body, bytes):
+            if callable(body):
+                self._lend(body)
+                self.socket.sendall(b"0\r\n\r\n")
+            elif body is not None and not isinstance(body, bytes):
                 for piece in body:
                     if piece:
                         self.socket.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
                 self.socket.sendall(b"0\r\n\r\n")
         except (BrokenPipeError, ConnectionResetError):
             return  # it may have answered before it had read all: its answer, or that there is none, says more
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether what goes over the socket is TLS's, and not HTTP itself."""
+        return self._tls is not None
+
+    def _lend(self, body: "Callable[[int], None]") -> None:
+        """Let a function write to the socket; where that is TLS's, to a pair of which the other end is read here."""
+        if self._tls is None:
+            body(self.socket.fileno())
+            return
+        import threading
+
+        ours, theirs = _socket.socketpair()
+        failures: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                body(theirs.fileno())
+            except BaseException as error:  # noqa: BLE001  raised below
+                failures.append(error)
+            finally:
+                theirs.close()
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        try:
+            while data := ours.recv(READ):
+                self.socket.sendall(data)
+        finally:
+            ours.close()
+            thread.join()
+        if failures:
+            raise failures[0]
 
     def response(self) -> "Response":
         """Wait for the head of the response. Unavailable when the connection ends first."""
@@ -196,7 +238,7 @@ class Connection:
         status = int(rest[:3])
         if 100 <= status < 200 and status != 101:
             return self.response()
-        return Response(self, status, headers)
+        return Response(self, status, headers, bodiless=self._bodiless)
 
     def _receive(self) -> bytes:
         try:
@@ -240,14 +282,16 @@ class Response:
 
     __slots__ = ("_left", "_mode", "connection", "done", "headers", "on_done", "status")
 
-    def __init__(self, connection: Connection, status: int, headers: "dict[str, str]") -> None:
+    def __init__(
+        self, connection: Connection, status: int, headers: "dict[str, str]", *, bodiless: bool = False
+    ) -> None:
         self.connection = connection
         self.status = status
         self.headers = headers
         self.done = False
         self.on_done: Any = None
         self._left = 0
-        if status in (101, 204, 304):
+        if bodiless or status in (101, 204, 304):
             self._mode = "none"
         elif "chunked" in headers.get("transfer-encoding", ""):
             self._mode = "chunked"

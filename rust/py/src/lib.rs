@@ -1,6 +1,7 @@
 //! `knarr._core`: the only crate that knows Python. One file a class; nothing is decided here.
 
 mod error;
+mod files;
 mod funnel;
 mod progress;
 mod registry;
@@ -11,6 +12,8 @@ use pyo3::prelude::*;
 /// The Rust core of knarr.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use crate::files::{Body, View, changes, pack_local, unpack_local};
     #[pymodule_export]
     use crate::progress::Progress;
     #[pymodule_export]

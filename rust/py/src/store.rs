@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use knarr_store::{Classified, Digest, ErrorKind, Layer, LayerSource, StoreError, UnpackOptions};
+use knarr_store::{
+    Classified, Compression, Digest, ErrorKind, Layer, LayerSource, StoreError, UnpackOptions,
+};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -223,6 +225,45 @@ impl Store {
             .into_iter()
             .map(|member| (member.name, member.digest.to_string(), member.size))
             .collect())
+    }
+
+    /// Make a layer of what a container has changed: (blob digest, size, diff ID), or None where that is nothing.
+    fn put_layer(
+        &self,
+        py: Python<'_>,
+        upper: PathBuf,
+        lower: Vec<PathBuf>,
+        made: Vec<String>,
+    ) -> PyResult<Option<(String, u64, String)>> {
+        let made: Vec<_> = made.into_iter().map(String::into_bytes).collect();
+        let upper = blocking(py, || knarr_files::shielded(&upper))?;
+        let packed = blocking(py, || self.inner.put_layer(upper, &lower, &made))?;
+        Ok(packed.map(|layer| {
+            (
+                layer.digest.to_string(),
+                layer.size,
+                layer.diff_id.to_string(),
+            )
+        }))
+    }
+
+    /// Take the archive of a root file system in as a layer's blob: (digest, size, diff ID, compression).
+    fn put_archive(
+        &self,
+        py: Python<'_>,
+        path: PathBuf,
+    ) -> PyResult<(String, u64, String, &'static str)> {
+        let layer = blocking(py, || self.inner.put_archive(&path))?;
+        let compression = match layer.compression {
+            Compression::Zstd => "zstd",
+            _ => "gzip",
+        };
+        Ok((
+            layer.digest.to_string(),
+            layer.size,
+            layer.diff_id.to_string(),
+            compression,
+        ))
     }
 
     /// Copy a directory's content from image layers (top-most first) to an empty directory.

@@ -3,6 +3,8 @@
 mod inputs;
 mod source;
 
+pub use source::beneath as clone_beneath;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;

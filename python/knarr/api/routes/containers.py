@@ -152,13 +152,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         web.post("/containers/{name}/resize", resize),
         web.get("/containers/{name}/top", top),
     ]
-    for method, path, what in (
-        ("GET", "/containers/{name}/changes", "container diff"),
-        ("GET", "/containers/{name}/export", "container export"),
-        ("GET", "/containers/{name}/archive", "copying out of a container"),
-        ("PUT", "/containers/{name}/archive", "copying into a container"),
-        ("POST", "/commit", "commit"),
-    ):
+    for method, path, what in (("POST", "/commit", "commit"),):
         found.append(web.route(method, path, _refusal(what)))
     return found
 

@@ -83,6 +83,7 @@ class Container:
         "removing",
         "restarting",
         "timer",
+        "writes",
     )
 
     def __init__(self, record: ContainerRecord) -> None:
@@ -95,6 +96,9 @@ class Container:
         self.backoff = 0.0  # seconds before the next restart by policy
         self.timer: asyncio.Task[None] | None = None  # of that restart
         self.execs: set[str] = set()
+        self.writes: set[asyncio.Future[None]] = (
+            set()
+        )  # archives on their way in, begun while it ran: no start before their end
 
     def next_exit(self) -> asyncio.Future[Exit]:
         """A future of its next end."""

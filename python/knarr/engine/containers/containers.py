@@ -13,6 +13,7 @@ from knarr.engine.containers import logs, processes
 from knarr.engine.containers.container import Container, Context, Exit
 from knarr.engine.containers.create import Creation, Request, check_name
 from knarr.engine.containers.execs import Execs, Streams
+from knarr.engine.containers.files import Files
 from knarr.engine.containers.health import Monitors
 from knarr.engine.containers.lifecycle import Lifecycle
 from knarr.engine.containers.links import Links
@@ -47,6 +48,7 @@ class Containers:
         self._creation = Creation(context, self._names, self.get, self._links)
         self._removal = Removal(context, self._forget)
         self.execs = Execs(context, self.get)
+        self.files = Files(context)
         self._health = Monitors(context, self.execs)
         self._lifecycle = Lifecycle(context, self.get, self._removal.auto, self._health, self._links)
         self._removal.lifecycle = self._lifecycle

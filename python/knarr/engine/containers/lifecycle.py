@@ -84,6 +84,8 @@ class Lifecycle:
     async def _start(self, container: Container) -> None:
         """Start it, with its lock held."""
         context, record = self._context, container.record
+        if container.writes:
+            await asyncio.wait(container.writes)
         state = record.state
         context.states.settle(record)
         try:

@@ -83,7 +83,8 @@ fn find(base: &OwnedFd, path: &str, resolve: ResolveFlags) -> Result<OwnedFd, Er
     }
 }
 
-fn beneath(source: &Path, path: &str, recursive: bool) -> Result<(bool, OwnedFd), Errno> {
+/// What is at a path beneath a directory, which cannot lead out of it: whether it is a directory, and the tree.
+pub fn beneath(source: &Path, path: &str, recursive: bool) -> Result<(bool, OwnedFd), Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let base = openat(CWD, source, flags, Mode::empty())?;
     let place = find(

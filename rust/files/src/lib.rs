@@ -1,0 +1,19 @@
+//! The files of a container, from outside of it: looked at, packed, extracted to.
+//!
+//! [`View`] is a container's root file system with what is mounted on it, as descriptors that nobody else sees: no path of
+//! the host leads there, and every path of the container is resolved below the root's descriptor. No code of the container's runs
+//! for it, and none of ours is loaded from there: there are system calls and nothing else.
+//!
+//! [`stream`] carries archives between a view and a client's socket.
+
+mod error;
+mod local;
+mod look;
+mod namespace;
+pub mod stream;
+mod view;
+
+pub use error::FilesError;
+pub use local::{pack_local, unpack_local};
+pub use look::PathStat;
+pub use view::{BindMount, Layers, View, shielded};
