@@ -76,7 +76,22 @@ def test_hot_verbs_import_nothing_heavy(tmp_path, arguments):
     assert not loaded & HEAVY
 
 
-@pytest.mark.parametrize("arguments", [["ps"], ["exec", "x", "true"], ["logs", "x"], ["wait", "x"], ["images"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ps"],
+        ["exec", "x", "true"],
+        ["logs", "x"],
+        ["wait", "x"],
+        ["images"],
+        ["stats"],
+        ["update", "--cpus", "2", "x"],
+        ["events"],
+        ["info"],
+        ["system", "df"],
+        ["system", "prune", "-f"],
+    ],
+)
 def test_verbs_that_fail_do_so_without_anything_heavy(tmp_path, arguments):
     loaded = modules(*arguments, KNARR_HOST=f"unix://{tmp_path}/nobody")
     assert not loaded & HEAVY

@@ -40,8 +40,11 @@ COMMANDS = {
     "login": "login.LOGIN",
     "logout": "login.LOGOUT",
     "search": "login.SEARCH",
-    "version": "system.VERSION",
-    "info": "system.INFO",
+    "stats": "stats.STATS",
+    "update": "update.UPDATE",
+    "events": "events.EVENTS",
+    "version": "versions.VERSION",
+    "info": "info.INFO",
     "daemon": "system.DAEMON",
 }
 _CONTAINER_VERBS = (
@@ -64,6 +67,8 @@ _CONTAINER_VERBS = (
     "logs",
     "top",
     "port",
+    "stats",
+    "update",
 )
 GROUPS = {
     "container": {
@@ -90,6 +95,12 @@ GROUPS = {
         "prune": "images.PRUNE",
     },
     "network": {"ls": "networks.LIST_NETWORKS", "list": "networks.LIST_NETWORKS", "inspect": "inspect.NETWORK"},
+    "system": {
+        "df": "disk.DF",
+        "events": COMMANDS["events"],
+        "info": COMMANDS["info"],
+        "prune": "prune.PRUNE",
+    },
     "volume": {
         "create": "volumes.CREATE",
         "ls": "volumes.LIST_VOLUMES",
@@ -104,6 +115,7 @@ GROUP_HELP = {
     "container": "Work with containers",
     "image": "Work with images",
     "network": "Work with networks",
+    "system": "Work with the engine as a whole",
     "volume": "Work with volumes",
 }
 

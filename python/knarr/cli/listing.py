@@ -14,32 +14,33 @@ if TYPE_CHECKING:
 
 def write(rows: "list[dict[str, Any]]", headers: "dict[str, str]", columns: "list[str]", form: "str | None") -> None:
     """Show the rows. form: None or "table" for the columns; "json"; a template, or "table" and a template."""
+    for line in lines(rows, headers, columns, form):
+        show(line)
+
+
+def lines(
+    rows: "list[dict[str, Any]]", headers: "dict[str, str]", columns: "list[str]", form: "str | None"
+) -> "list[str]":
+    """What `write` shows."""
     if not form or form == "table":
         cells = [[headers[column] for column in columns]]
         cells += [[str(row[column]) for column in columns] for row in rows]
-        show(human.table(cells))
-        return
+        return human.table(cells).split("\n")
     from knarr.cli import template, template_functions
 
     rows = [template_functions.Row(row) for row in rows]
     if form == "json":
-        for row in rows:
-            show(template_functions.to_json(row))
-        return
+        return [template_functions.to_json(row) for row in rows]
     is_table = form.startswith("table ")
     source = (form[6:] if is_table else form).strip(" ").replace("\\t", "\t").replace("\\n", "\n")
     compiled = template.Template(source)
-    lines = [compiled.render(row) for row in rows]
-    if is_table:
-        lines.insert(
-            0, compiled.render({**headers, "Label": _label_header}, functions=template_functions.HEADER_FUNCTIONS)
-        )
-        split = [line.split("\t") for line in lines]
-        width = max(len(line) for line in split)
-        show(human.table([line + [""] * (width - len(line)) for line in split]))
-        return
-    for line in lines:
-        show(line)
+    shown = [compiled.render(row) for row in rows]
+    if not is_table:
+        return shown
+    shown.insert(0, compiled.render({**headers, "Label": _label_header}, functions=template_functions.HEADER_FUNCTIONS))
+    split = [line.split("\t") for line in shown]
+    width = max(len(line) for line in split)
+    return human.table([line + [""] * (width - len(line)) for line in split]).split("\n")
 
 
 def _label_header(name: str) -> str:

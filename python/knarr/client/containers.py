@@ -107,6 +107,14 @@ class Containers:
         """ContainerTop: {"Titles", "Processes"}."""
         return self._client.call("GET", path(container, "top"), {"ps_args": ps_args})  # type: ignore[no-any-return]
 
+    def update(self, container: str, body: "dict[str, Any]") -> "dict[str, Any]":
+        """ContainerUpdate: {"Warnings"}. body: Resources, and RestartPolicy."""
+        return self._client.call("POST", path(container, "update"), body=body)  # type: ignore[no-any-return]
+
+    def send_stats(self, container: str, *, stream: bool) -> "Connection":
+        """Ask for ContainerStats, once (of two samples) or as a stream; `Client.receive` then has the answer."""
+        return self._client.send("GET", path(container, "stats"), {"stream": "true" if stream else "false"})
+
     def resize(self, container: str, rows: int, columns: int) -> None:
         """ContainerResize."""
         self._client.call("POST", path(container, "resize"), {"h": rows, "w": columns})

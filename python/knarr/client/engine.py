@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from knarr.client.execs import Execs
     from knarr.client.images import Images
     from knarr.client.networks import Networks
+    from knarr.client.system import System
     from knarr.client.tls import Tls
     from knarr.client.volumes import Volumes
     from knarr.credentials import Credential
@@ -56,6 +57,7 @@ class Client:
     images: "Images"
     networks: "Networks"
     volumes: "Volumes"
+    system: "System"
 
     def __init__(self, host: "str | None" = None, tls: "Tls | None" = None) -> None:
         self.host = host or os.environ.get("KNARR_HOST") or default_host()
@@ -95,6 +97,10 @@ class Client:
             from knarr.client.volumes import Volumes
 
             value = Volumes(self)
+        elif noun == "system":
+            from knarr.client.system import System
+
+            value = System(self)
         else:
             raise AttributeError(noun)
         setattr(self, noun, value)

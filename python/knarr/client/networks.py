@@ -23,3 +23,7 @@ class Networks:
     def inspect(self, network: str) -> "dict[str, Any]":
         """NetworkInspect."""
         return self._client.call("GET", f"/networks/{quote(network)}")  # type: ignore[no-any-return]
+
+    def prune(self, filters: "Filters | None" = None) -> "dict[str, Any]":
+        """NetworkPrune: {"NetworksDeleted"}."""
+        return self._client.call("POST", "/networks/prune", {"filters": encode_filters(filters)}) or {}

@@ -1,0 +1,138 @@
+"""`knarr system df`."""
+
+from knarr.cli import human
+from knarr.cli.command import FLAG, TEXT, Command, Option
+from knarr.cli.terminal import show
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from knarr.client import Client
+
+HEADERS = {"Type": "TYPE", "TotalCount": "TOTAL", "Active": "ACTIVE", "Size": "SIZE", "Reclaimable": "RECLAIMABLE"}
+_ACTIVE = ("running", "paused", "restarting")
+_IMAGES = {
+    "Repository": "REPOSITORY", "Tag": "TAG", "ID": "IMAGE ID", "CreatedSince": "CREATED", "Size": "SIZE",
+    "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE", "Containers": "CONTAINERS",
+}  # fmt: skip
+_CONTAINERS = {
+    "ID": "CONTAINER ID", "Image": "IMAGE", "Command": "COMMAND", "LocalVolumes": "LOCAL VOLUMES", "Size": "SIZE",
+    "RunningFor": "CREATED", "Status": "STATUS", "Names": "NAMES",
+}  # fmt: skip
+_VOLUMES = {"Name": "VOLUME NAME", "Links": "LINKS", "Size": "SIZE"}
+_BUILDS = {
+    "ID": "CACHE ID", "CacheType": "CACHE TYPE", "Size": "SIZE", "CreatedSince": "CREATED",
+    "LastUsedSince": "LAST USED", "UsageCount": "USAGE", "Shared": "SHARED",
+}  # fmt: skip
+
+
+def summary(usage: "dict[str, Any]") -> "list[dict[str, str]]":
+    """A row for each kind of thing."""
+    images, containers, volumes = (usage.get(name) or [] for name in ("Images", "Containers", "Volumes"))
+    unused = [image for image in images if not image["Containers"]]
+    idle = [container for container in containers if container["State"] not in _ACTIVE]
+    unmounted = [volume for volume in volumes if not volume["UsageData"]["RefCount"]]
+    return [
+        _row("Images", images, unused, usage.get("LayersSize", 0), sum(i["Size"] - i["SharedSize"] for i in unused)),
+        _row("Containers", containers, idle, _written(containers), _written(idle)),
+        _row("Local Volumes", volumes, unmounted, _kept(volumes), _kept(unmounted)),
+        _row("Build Cache", [], [], 0, 0),
+    ]
+
+
+def _written(containers: "list[dict[str, Any]]") -> int:
+    return sum(container.get("SizeRw") or 0 for container in containers)
+
+
+def _kept(volumes: "list[dict[str, Any]]") -> int:
+    return sum(max(volume["UsageData"]["Size"], 0) for volume in volumes)
+
+
+def _row(kind: str, every: "list[Any]", idle: "list[Any]", size: int, freed: int) -> "dict[str, str]":
+    reclaimable = human.size(freed)
+    return {
+        "Type": kind,
+        "TotalCount": str(len(every)),
+        "Active": str(len(every) - len(idle)),
+        "Size": human.size(size),
+        "Reclaimable": f"{reclaimable} ({freed * 100 // size}%)" if size else reclaimable,
+    }
+
+
+def details(usage: "dict[str, Any]", *, full: bool) -> "dict[str, list[dict[str, Any]]]":
+    """Rows of everything that there is, by kind."""
+    from knarr.cli import ps
+
+    return {
+        "Images": [_image(image, full=full) for image in usage.get("Images") or ()],
+        "Containers": [
+            ps.row({**container, "SizeRootFs": 0}, full=full) for container in usage.get("Containers") or ()
+        ],
+        "Volumes": [
+            {
+                "Name": volume["Name"],
+                "Driver": volume["Driver"],
+                "Links": str(volume["UsageData"]["RefCount"]),
+                "Size": human.size(volume["UsageData"]["Size"]),
+            }
+            for volume in usage.get("Volumes") or ()
+        ],
+        "BuildCache": [],
+    }
+
+
+def _image(image: "dict[str, Any]", *, full: bool) -> "dict[str, Any]":
+    repository, _, tag = (image.get("RepoTags") or ["<none>:<none>"])[0].rpartition(":")
+    return {
+        "Repository": repository,
+        "Tag": tag,
+        "ID": image["Id"] if full else human.short_id(image["Id"]),
+        "CreatedSince": human.ago(image["Created"]) if image["Created"] > 0 else "N/A",
+        "Size": human.size(image["Size"], 3),
+        "SharedSize": human.size(image["SharedSize"]),
+        "UniqueSize": human.size(image["Size"] - image["SharedSize"]),
+        "Containers": str(image["Containers"]),
+    }
+
+
+def _df(client: "Client", options: "dict[str, Any]", _arguments: "list[str]") -> int:
+    from knarr.cli.listing import write
+
+    form = options["format"]
+    usage = client.system.disk_usage()
+    if not options["verbose"]:
+        write(summary(usage), HEADERS, list(HEADERS), form)
+        return 0
+    table = not form or form == "table"
+    found = details(usage, full=not table)
+    if not table:
+        from knarr.cli import documents
+
+        plain = {
+            kind: [{key: row[key] for key in row if not callable(row[key])} for row in found[kind]] for kind in found
+        }
+        documents.write(plain if form == "json" else found, documents.compiled(form))
+        return 0
+    for title, kind, headers in (
+        ("Images space usage:", "Images", _IMAGES),
+        ("Containers space usage:", "Containers", _CONTAINERS),
+        ("Local Volumes space usage:", "Volumes", _VOLUMES),
+        ("Build cache usage: 0B", "BuildCache", _BUILDS),
+    ):
+        show(f"{title}\n" if kind == "Images" else f"\n{title}\n")
+        write(found[kind], headers, list(headers), None)
+    return 0
+
+
+DF = Command(
+    "system df",
+    _df,
+    text="Show what images, containers and volumes take on the disk",
+    example="knarr system df -v",
+    maximum=0,
+    options=(
+        Option("--format", TEXT, "Format: table, json, or a Go template"),
+        Option("-v --verbose", FLAG, "Show each of them"),
+    ),
+)
