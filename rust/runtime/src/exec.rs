@@ -189,6 +189,8 @@ fn follow(first: &Child, plan: &Plan, warnings: &mut Vec<String>) -> Result<Seco
     let mut process: Option<(i32, OwnedFd)> = None;
     let mut terminal = None;
     let mut executing = false;
+    // The second may have failed before the first has said who it is: only the end tells that all is known.
+    let mut failure: Option<LaunchError> = None;
     let failed = loop {
         let report = match first.report() {
             Ok(report) => report,
@@ -200,7 +202,9 @@ fn follow(first: &Child, plan: &Plan, warnings: &mut Vec<String>) -> Result<Seco
             }
         };
         match report {
-            Report::Failed { step, errno } => break plan.error(&spec, step, errno),
+            Report::Failed { step, errno } => {
+                failure.get_or_insert_with(|| plan.error(&spec, step, errno));
+            }
             Report::Warning { step, errno } => warnings.push(plan.warning(&spec, step, errno)),
             Report::Note {
                 kind: note::PROCESS,
@@ -225,6 +229,9 @@ fn follow(first: &Child, plan: &Plan, warnings: &mut Vec<String>) -> Result<Seco
                 );
             }
             Report::Closed => {
+                if let Some(failure) = failure {
+                    break failure;
+                }
                 if executing && let Some((pid, pidfd)) = process.take() {
                     return Ok(Second {
                         pid,
