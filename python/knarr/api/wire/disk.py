@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "usage"]
 
 KINDS = ("container", "image", "volume", "build-cache")
-_IMAGE = Shape(until={"VirtualSize": 44})
+# As in a list of images, but for the counts, which every version has here.
+_IMAGE = Shape(since={"Descriptor": 48}, until={"VirtualSize": 44}, optional={"Manifests": 0})
 _ACTIVE = ("running", "paused", "restarting")
 
 
