@@ -26,8 +26,9 @@ class Fields(dict):  # type: ignore[type-arg]
     def __contains__(self, name: object) -> bool:
         return dict.__contains__(self, self._key(name))
 
-    def __getitem__(self, name: object) -> "Any":
-        value = dict.__getitem__(self, self._key(name))
+    def get(self, name: object, default: "Any" = None) -> "Any":
+        """The value of a field, in any letter case."""
+        value = dict.get(self, self._key(name), default)
         return Fields(value) if type(value) is dict else value
 
 

@@ -26,7 +26,7 @@ async def usage(engine: Engine, kinds: set[str], version: int, *, verbose: bool)
     new: dict[str, Any] = {}
     items = verbose or former
     if "image" in kinds:
-        lines = _images(engine, version)
+        lines = _images(engine)
         size = engine.disk.layers()
         unused = [line for line in lines if not line["Containers"]]
         freed = sum(line["Size"] - line["SharedSize"] for line in unused)
@@ -66,9 +66,8 @@ def _summary(total: int, idle: int, size: int, freed: int, items: list[dict[str,
     return {name: value for name, value in fields.items() if value}
 
 
-def _images(engine: Engine, version: int) -> list[dict[str, Any]]:
-    lines = [images.summary(engine.images, image, shared=True) for image in engine.images.list({})]
-    return [images.SUMMARY.of(line, version) for line in lines]
+def _images(engine: Engine) -> list[dict[str, Any]]:
+    return [images.summary(engine.images, image, shared=True) for image in engine.images.list({})]
 
 
 async def _containers(engine: Engine, version: int) -> list[dict[str, Any]]:
