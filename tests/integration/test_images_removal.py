@@ -49,6 +49,82 @@ def test_the_last_name_takes_the_image_with_it(place):
         remove(place, "b:2")
 
 
+def family(place):
+    """Two images out of one index: (the one that has the name a:1, the other)."""
+    layout = Layout()
+    entries = [layout.image([files(a=name)], architecture=name) for name in ("amd64", "arm64")]
+    archive = layout.name(layout.index(*entries), "a:1").archive()
+    (image,) = place.run(place.images.load(pieces_of(archive)))
+    (other,) = [one for one in place.images.catalog if one.id != image.id]
+    return image, other
+
+
+def test_what_came_out_of_one_index_goes_together(place):
+    image, other = family(place)
+    place.run(place.images.tag("a:1", "b:1"))
+    assert remove(place, "a:1") == [{"Untagged": "a:1"}]
+    assert names(place) == ["b:1"]
+    assert {"Deleted": other.id} in remove(place, "b:1")
+    assert place.is_empty()
+    image, other = family(place)
+    assert {"Deleted": other.id} in remove(place, image.id)
+    assert place.is_empty()
+
+
+def test_what_a_container_needs_of_an_index_stays(place):
+    image, other = family(place)
+    place.users[other.id] = ["c" * 64]
+    assert place.images.users(image) == 1
+    assert place.run(place.images.prune({"dangling": ["false"]})) == ([], 0)
+    remove(place, "a:1")
+    assert names(place) == [other.id]
+    place.users.clear()
+    place.run(place.images.prune({}))
+    assert place.is_empty()
+
+
+def test_one_platform_of_an_index(place):
+    image, other = family(place)
+    with pytest.raises(InvalidArgument, match="Use --force to force delete"):
+        place.run(place.images.remove("a:1", platforms=["linux/arm64"]))
+    place.users[other.id], place.running = ["c" * 64], {"c" * 64}
+    with pytest.raises(Conflict, match="cannot be forced"):
+        place.run(place.images.remove("a:1", force=True, platforms=["linux/arm64"]))
+    place.users.clear()
+    with pytest.raises(NotFound):
+        place.run(place.images.remove("a:1", force=True, platforms=["linux/s390x"]))
+    assert {"Deleted": image.id} in place.run(place.images.remove("a:1", force=True, platforms=["linux/amd64"]))
+    assert place.run(place.images.resolve("a:1")).id == other.id, "the name moves to what is left"
+    assert place.left_over() == set()
+    removed = place.run(place.images.remove("a:1", force=True, platforms=["linux/arm64"]))
+    assert removed[:2] == [{"Untagged": "a:1"}, {"Deleted": other.id}]
+    assert place.is_empty()
+
+
+def test_a_digest_goes_with_the_last_tag_of_its_repository_for_every_platform(place, registry):
+    layout = Layout()
+    entry = layout.index(*(layout.image([files(a=name)], architecture=name) for name in ("amd64", "arm64")))
+    reference = upload(layout, registry.host, "removal/digest", "1", entry)
+    for platform in ("linux/amd64", "linux/arm64"):
+        place.run(place.images.pull(reference, platform))
+    place.run(place.images.tag(reference, "kept:1"))
+    remove(place, reference)
+    with pytest.raises(NotFound):
+        place.run(place.images.resolve(f"{registry.host}/removal/digest@{entry['digest']}", "linux/arm64"))
+    assert place.run(place.images.resolve("kept:1", "linux/arm64")).repo_digests == ()
+
+
+def test_one_prune_at_a_time(place):
+    async def both():
+        return await asyncio.gather(place.images.prune({}), place.images.prune({}), return_exceptions=True)
+
+    first, second = place.run(both())
+    assert first == ([], 0)
+    assert isinstance(second, Conflict)
+    assert str(second) == "a prune operation is already running"
+    assert place.run(place.images.prune({})) == ([], 0)
+
+
 def test_by_its_id(place):
     image = load(place, "a:1")
     place.run(place.images.tag("a:1", "a:2"))

@@ -101,6 +101,23 @@ def test_a_monolithic_upload(blob):
     assert storage.blobs == {blob[0]: BLOB}
 
 
+def test_over_tls(blob, tmp_path):
+    tls, _ = certificate(tmp_path)
+    with Server(storage := Storage(), tls) as server:
+        assert push(server, blob, insecure=True) == [("done", len(BLOB))]
+        with pytest.raises(errors.Unavailable, match="certificate is not trusted"):
+            push(server, blob)
+    assert storage.blobs == {blob[0]: BLOB}
+
+
+def test_a_registry_that_speaks_no_tls(blob):
+    with (
+        Server(Storage()) as server,
+        pytest.raises(errors.Unavailable, match="server gave HTTP response to HTTPS client"),
+    ):
+        _core.Registry(server.host, scheme="https", timeout=2.0).push("a/b", [blob], _core.Progress())
+
+
 def test_an_empty_blob(tmp_path):
     (tmp_path / "empty").write_bytes(b"")
     with Server(storage := Storage()) as server:

@@ -70,7 +70,7 @@ def summary(images: Images, image: Image, *, shared: bool, manifests: bool = Fal
         "SharedSize": images.shared_size(image) if shared else -1,
         "VirtualSize": image.size,
         "Labels": (image.config.get("config") or {}).get("Labels") or {},
-        "Containers": images.users(image.id),
+        "Containers": images.users(image),
         "Descriptor": images.details.target(image),
         "Manifests": images.details.manifests(image) if manifests else None,
     }

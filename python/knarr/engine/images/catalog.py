@@ -55,7 +55,7 @@ class Image:
     @property
     def index(self) -> str | None:
         """The digest of the index that it came from, where it came from one."""
-        return self.blobs[0] if self.blobs and self.blobs[0] != self.manifest_digest else None
+        return self.blobs[0] if self.blobs and self.blobs[0] not in {self.manifest_digest, self.id} else None
 
     @property
     def pieces(self) -> set[Piece]:

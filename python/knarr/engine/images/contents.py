@@ -71,10 +71,9 @@ class Contents:
 
 def contents_of(store: Store, image: Image, *, whole: bool) -> Contents:
     """An image's own manifest, or, where `whole`, all below the index that it came from."""
-    top = image.blobs[0]
-    if whole and top != image.manifest_digest and store.blob_size(top) is not None:
+    if whole and image.index and store.blob_size(image.index) is not None:
         found = Contents()
-        _collect(store, top, "", found, 0)
+        _collect(store, image.index, "", found, 0)
         return found
     manifest = own_manifest(store, image)
     found = Contents([manifest])

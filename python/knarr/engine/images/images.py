@@ -281,9 +281,9 @@ class Images:
         """Images, newest first, each with those of its names that pass the filters."""
         return image_filters.listed(self.catalog, filters or {})
 
-    def users(self, image_id: str) -> int:
-        """How many containers were made from an image."""
-        return len(self._in_use(image_id))
+    def users(self, image: Image) -> int:
+        """How many containers were made from an image, or from another out of the same index."""
+        return sum(len(self._in_use(one.id)) for one in self.catalog.family(image))
 
     def layer_size(self, chain_id: str) -> int:
         """Bytes that a layer holds unpacked."""

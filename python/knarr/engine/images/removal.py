@@ -71,12 +71,14 @@ class Removal:
                 )
             going = self._names_with(image, reference)
         used = self._in_use(image.id) or self._held(image.id)
+        family = self._catalog.family(image)[1:]
         if any(going) and (used or self._has_other_names(image, going)):
             await self._ledger.remove_names(image.id, *going)
             self._untagged(image, going, removed)
-            return removed
-        family = self._catalog.family(image)[1:]
-        await self._delete(image, going, removed, force=force)
+        else:
+            await self._delete(image, going, removed, force=force)
+        for one in family:  # whose digests are those of the index, too
+            await self._ledger.remove_names(one.id, [], going[1])
         await self._remove_rest(family, removed)
         return removed
 
@@ -124,7 +126,8 @@ class Removal:
         freed = 0
         try:
             for image in self._catalog:
-                if not wanted(image) or self._in_use(image.id) or self._held(image.id):
+                family = self._catalog.family(image)
+                if not wanted(image) or any(self._in_use(one.id) or self._held(one.id) for one in family):
                     continue
                 try:
                     freed += await self._delete(image, self._names_of(image), removed, force=False)
