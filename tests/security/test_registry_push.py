@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import socket
 import threading
 from urllib.parse import parse_qs, urlsplit
 
@@ -116,6 +117,53 @@ def test_a_registry_that_speaks_no_tls(blob):
         pytest.raises(errors.Unavailable, match="server gave HTTP response to HTTPS client"),
     ):
         _core.Registry(server.host, scheme="https", timeout=2.0).push("a/b", [blob], _core.Progress())
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_registry_that_has_had_enough_before_the_end(tmp_path, secure):
+    """It answers, reads no further and keeps the connection: the answer is heard all the same."""
+    big = tmp_path / "big"
+    with big.open("wb") as file:
+        file.truncate(64 << 20)  # more than any socket holds
+    tls, _ = certificate(tmp_path)
+    listener = socket.create_server(("127.0.0.1", 0))
+    kept = []
+
+    def serve():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=talk, args=(connection,), daemon=True).start()
+
+    def talk(connection):
+        kept.append(connection := tls.wrap_socket(connection, server_side=True) if secure else connection)
+        data = b""
+        while b"\r\n\r\n" not in data:
+            if not (piece := connection.recv(1)):
+                return
+            data += piece
+            if data.endswith(b"\r\n\r\n"):
+                answer = {b"HEAD": "404 Not Found", b"POST": "202 Accepted\r\nLocation: /s"}.get(
+                    data.split()[0], "413 Too Large"
+                )
+                connection.sendall(f"HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n".encode())
+                data = b"" if data.split()[0] in {b"HEAD", b"POST"} else data
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        registry = _core.Registry(address, scheme="https" if secure else "http", insecure=True, timeout=20.0)
+        with pytest.raises(errors.Unavailable, match="answered 413"):
+            registry.push("a/b", [(digest(b"any"), 64 << 20, str(big), "")], _core.Progress())
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+        for connection in kept:
+            connection.close()
 
 
 def test_an_empty_blob(tmp_path):

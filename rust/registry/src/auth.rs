@@ -478,3 +478,29 @@ fn encode(pairs: &[(&str, &str)]) -> String {
         .collect();
     pairs.join("&")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_that_are_asked_for() {
+        let pull = Scope::pull("a/b");
+        assert_eq!(pull.asked(""), ["repository:a/b:pull"]);
+        assert_eq!(pull.asked("repository:x:pull"), ["repository:x:pull"]);
+        let push = Scope::push("a/b", ["c", "c"]);
+        let own = ["repository:a/b:pull,push", "repository:c:pull"];
+        for challenge in [
+            "",
+            "repository:a/b:pull",
+            "repository:a/b:push,pull",
+            "repository:c:pull repository:a/b:push",
+        ] {
+            assert_eq!(push.asked(challenge), own, "{challenge}");
+        }
+        for more in ["repository:a/b:delete", "registry:catalog:*", "nonsense"] {
+            assert_eq!(push.asked(more), [own[0], own[1], more]);
+        }
+        assert!(Scope::login().asked("").is_empty());
+    }
+}

@@ -2,7 +2,9 @@
 
 Layout: `catalog` is what there is, in memory; `ledger` changes it and the records together; `pieces` decides
 which blobs and snapshots may go; `fetch` and `archive` read what comes from outside, through `manifest`,
-`config` and `document`; `pull`, `intake` and `removal` are the three ways in which images come and go.
+`config` and `document`; `pull`, `intake` and `removal` are the three ways in which images come and go. `push` and
+`export` send out what `contents` finds of an image in the store; `registries` and `distribution` ask others;
+`details` is what is shown of an image.
 
 Order of an arrival, whichever way: lease on all pieces → blobs and snapshots on the disk, synced, renamed
 → one durable transaction → catalog → lease closed. Of a removal: out of the catalog → one durable transaction →

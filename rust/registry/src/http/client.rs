@@ -97,11 +97,12 @@ impl Content<'_> {
         }
     }
 
-    fn send(&self, connection: &mut Connection) -> Result<(), Trouble> {
+    /// Whether all of it was sent: a peer that answers before the end has had enough.
+    fn send(&self, connection: &mut Connection) -> Result<bool, Trouble> {
         match *self {
-            Self::Nothing => Ok(()),
-            Self::Form(form) => connection.send(form.as_bytes()),
-            Self::Bytes { bytes, .. } => connection.send(bytes),
+            Self::Nothing => {}
+            Self::Form(form) => connection.send(form.as_bytes())?,
+            Self::Bytes { bytes, .. } => connection.send(bytes)?,
             Self::Part {
                 file,
                 mut offset,
@@ -118,13 +119,16 @@ impl Content<'_> {
                         Ok(0) => return Err(Trouble::Source(io::ErrorKind::UnexpectedEof.into())),
                         Ok(count) => count,
                     };
+                    if connection.is_answered() {
+                        return Ok(false);
+                    }
                     connection.send(&buffer[..count])?;
                     offset += count as u64;
                     sent(offset);
                 }
-                Ok(())
             }
         }
+        Ok(true)
     }
 }
 
@@ -280,15 +284,16 @@ fn exchange(
     content: &Content<'_>,
 ) -> Result<Head, Trouble> {
     connection.send(message)?;
-    match content.send(connection) {
+    let mut head = match content.send(connection) {
+        Ok(true) => return final_head(connection),
+        Ok(false) => final_head(connection)?,
         Err(Trouble::Broken(cause)) => {
-            let mut head = final_head(connection).map_err(|_| Trouble::Broken(cause))?;
-            head.keep_alive = false;
-            Ok(head)
+            final_head(connection).map_err(|_| Trouble::Broken(cause))?
         }
-        Err(trouble) => Err(trouble),
-        Ok(()) => final_head(connection),
-    }
+        Err(trouble) => return Err(trouble),
+    };
+    head.keep_alive = false;
+    Ok(head)
 }
 
 fn final_head(connection: &mut Connection) -> Result<Head, Trouble> {

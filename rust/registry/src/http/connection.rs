@@ -156,6 +156,16 @@ impl Patient {
         Err(Trouble::Connect(last))
     }
 
+    /// Whether a read would give something at once: bytes, the end, or an error.
+    fn is_ready(&self) -> bool {
+        let peeked = self
+            .stream
+            .set_nonblocking(true)
+            .and_then(|()| self.stream.peek(&mut [0]));
+        let waiting = peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        self.stream.set_nonblocking(false).is_err() || !waiting
+    }
+
     fn wait<T>(&mut self, mut step: impl FnMut(&mut TcpStream) -> io::Result<T>) -> io::Result<T> {
         let mut since = None;
         loop {
@@ -310,6 +320,25 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Whether the peer has begun to answer, or has gone, while a request is still on its way to it.
+    pub(crate) fn is_answered(&mut self) -> bool {
+        match &mut self.wire {
+            Wire::Plain(stream) => stream.is_ready(),
+            Wire::Tls(tls) => {
+                // What has come may be of TLS itself: a ticket for the next session.
+                let ready = tls.sock.start < tls.sock.end || tls.sock.inner.is_ready();
+                ready
+                    && match tls.conn.read_tls(&mut tls.sock) {
+                        Ok(0) | Err(_) => true,
+                        Ok(_) => match tls.conn.process_new_packets() {
+                            Ok(state) => state.plaintext_bytes_to_read() > 0,
+                            Err(_) => true,
+                        },
+                    }
+            }
+        }
     }
 
     /// Bytes read and not yet consumed.
