@@ -26,12 +26,13 @@ Absolute = Annotated[str, StringConstraints(pattern=r"^/", max_length=4000)]
 
 
 class LogDefaults(BaseModel):
-    """What a json-file may grow to where no log option says."""
+    """What a json-file may grow to where no log option says, and where journald listens."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_size: int = Field(default=20 * 1024 * 1024, ge=4096)  # bytes of one file
     max_file: int = Field(default=5, ge=1, le=1000)
+    journal: Absolute = "/run/systemd/journal/socket"  # another one is that of a journal namespace
 
 
 class RegistrySettings(BaseModel):

@@ -1,5 +1,7 @@
 """Logging drivers: options in Docker's words, what the supervisor is told, tags, and the parameters of a reader."""
 
+import asyncio
+
 import pytest
 
 from knarr.api.logs import instant, wanted
@@ -15,7 +17,7 @@ def start(driver="json-file", **options):
     options = {name.replace("_", "-"): value for name, value in options.items()}
     made = record(LogConfig={"Type": driver, "Config": options})
     logs.check(made.host["LogConfig"])
-    return logs.start_fields(made, "/c", CONFIG.log)
+    return asyncio.run(logs.start_fields(made, "/c", CONFIG.log))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_attributes_are_what_the_options_name():
             },
         },
     )
-    assert logs.start_fields(made, "/c", CONFIG.log)["attributes"] == {
+    assert asyncio.run(logs.start_fields(made, "/c", CONFIG.log))["attributes"] == {
         "app": "web",
         "tier": "x",
         "A": "1=2",

@@ -47,6 +47,17 @@ impl<T: Send + 'static> Results<T> {
         self.event.as_fd().try_clone_to_owned()
     }
 
+    /// Gives results without being asked for any; from any thread.
+    pub fn giver(&self) -> impl Fn(T) + Send + use<T> {
+        let (sender, event) = (self.sender.clone(), Arc::clone(&self.event));
+        move |result| {
+            // The results end with the supervisor; for the rest see Pool::grow.
+            if sender.send(result).is_ok() {
+                let _ = rustix::io::write(&*event, &1_u64.to_ne_bytes());
+            }
+        }
+    }
+
     /// What has come.
     pub fn take(&self) -> Vec<T> {
         // Nothing to read means that nothing has come since.

@@ -108,7 +108,7 @@ async def start_fields(context: Context, record: ContainerRecord, find: Callable
         "size": [rows, columns] if config["Tty"] and rows and columns else None,
         "stdin": config["OpenStdin"],
         "stdin_once": config["StdinOnce"],
-        "log": logs.start_fields(record, context.directory(record.id), context.config.log),
+        "log": await logs.start_fields(record, context.directory(record.id), context.config.log),
     }
 
 

@@ -5,6 +5,7 @@ them is wanted.
 
     <id>-json.log             json-file
     local-logs/container.log  local
+    container-cached.log      of the others, in the form of local, so that they can be read as well
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.containers import tags
+from knarr.engine.containers import syslog, tags
 from knarr.errors import InvalidArgument, Unsupported
 
 if TYPE_CHECKING:
@@ -26,7 +27,17 @@ __all__ = ["DRIVERS", "Wanted", "check", "fill", "json_path", "readable", "start
 COMMON = frozenset({"labels", "labels-regex", "env", "env-regex", "tag"})
 FILES = COMMON | {"max-size", "max-file", "compress"}
 # Every driver with its own options; what all of them take is in _check_mode.
-DRIVERS: dict[str, frozenset[str]] = {"json-file": FILES, "local": FILES, "none": frozenset()}
+DRIVERS: dict[str, frozenset[str]] = {
+    "journald": COMMON,
+    "json-file": FILES,
+    "local": FILES,
+    "none": frozenset(),
+    "syslog": COMMON | {"syslog-address", "syslog-facility", "syslog-format", *syslog.TLS},
+}
+EVERYWHERE = frozenset({"mode", "max-buffer-size", "cache-disabled", *(f"cache-{name}" for name in FILES)})
+BUFFER = 1_000_000  # bytes, in the mode non-blocking
+TRUE = ("1", "t", "T", "TRUE", "true", "True")
+FALSE = ("0", "f", "F", "FALSE", "false", "False")
 MOST_FILES = 1000
 SMALLEST = 4096  # bytes of a file: less would be rotated with every entry
 LOCAL_SIZE = 20 << 20
@@ -76,11 +87,15 @@ def check(wanted: LogConfig) -> None:
         raise InvalidArgument(f"logger: no log driver named '{driver}' is registered")
     where = f"log driver {driver}" if driver == "local" else f"{driver} log driver"
     for key in options:
-        if key not in DRIVERS[driver] and key not in ("mode", "max-buffer-size"):
+        if key not in DRIVERS[driver] and key not in EVERYWHERE:
             raise InvalidArgument(f"unknown log opt '{key}' for {where}")
     tags.check(options)
+    if driver == "syslog":
+        syslog.check(options)
     if driver in FILE_OPTIONS:
         FILE_OPTIONS[driver](options, (SMALLEST, 1))
+    else:
+        _local(_cache(options), (SMALLEST, 1))
 
 
 def _check_mode(options: Mapping[str, str]) -> None:
@@ -94,6 +109,15 @@ def _check_mode(options: Mapping[str, str]) -> None:
             _size(options["max-buffer-size"], 1024)
         except ValueError as error:
             raise InvalidArgument(f"error parsing option max-buffer-size: {error}") from error
+    disabled = options.get("cache-disabled", "")
+    if disabled and disabled not in TRUE + FALSE:
+        raise InvalidArgument(f"invalid value for option cache-disabled: {disabled}")
+
+
+def _cache(options: Mapping[str, str]) -> dict[str, str]:
+    """The options of what is kept here of somebody else's log."""
+    prefix = "cache-"
+    return {name.removeprefix(prefix): value for name, value in options.items() if name.startswith(prefix)}
 
 
 def json_path(record: ContainerRecord, directory: str) -> str:
@@ -101,17 +125,25 @@ def json_path(record: ContainerRecord, directory: str) -> str:
     return f"{directory}/{record.id}-json.log" if record.host["LogConfig"].get("Type") == "json-file" else ""
 
 
-def start_fields(record: ContainerRecord, directory: str, defaults: LogDefaults) -> dict[str, Any] | None:
+async def start_fields(record: ContainerRecord, directory: str, defaults: LogDefaults) -> dict[str, Any] | None:
     """`log` of the supervisor's `start`; None where nothing is kept."""
     wanted = record.host["LogConfig"]
-    options = wanted.get("Config") or {}
-    file = _file(record, directory, defaults)
-    if file is None:
+    driver, options = wanted.get("Type") or "json-file", wanted.get("Config") or {}
+    if driver == "none":
         return None
-    extra = tags.attributes(record, options)
+    file = _file(record, directory, defaults)
+    remote = None
+    if driver not in FILE_OPTIONS:
+        if driver == "syslog":
+            to = await syslog.syslog(record, options)
+        else:
+            to = syslog.journald(record, options, defaults.journal)
+        buffer = _size(options["max-buffer-size"], 1024) if "max-buffer-size" in options else BUFFER
+        remote = {"to": to, "buffer": buffer if options.get("mode") == "non-blocking" else None}
+    extra = tags.attributes(record, options) if file else {}
     if options.get("tag"):
         extra["tag"] = tags.tag(record, options["tag"])
-    return {"file": file, "attributes": extra}
+    return {"file": file, "attributes": extra, "remote": remote}
 
 
 def readable(record: ContainerRecord, directory: str, defaults: LogDefaults) -> dict[str, Any]:
@@ -126,11 +158,16 @@ def _file(record: ContainerRecord, directory: str, defaults: LogDefaults) -> dic
     """Where the log is, and how large it may become."""
     wanted = record.host["LogConfig"]
     driver = wanted.get("Type") or "json-file"
+    options, bounds = wanted.get("Config") or {}, (defaults.max_size, defaults.max_file)
     if driver == "none":
         return None
-    path = f"{directory}/{record.id}-json.log" if driver == "json-file" else f"{directory}/local-logs/container.log"
-    found = FILE_OPTIONS[driver](wanted.get("Config") or {}, (defaults.max_size, defaults.max_file))
-    return {"format": driver, "path": path, **found}
+    if driver == "json-file":
+        return {"format": driver, "path": f"{directory}/{record.id}-json.log", **_json_file(options, bounds)}
+    if driver == "local":
+        return {"format": driver, "path": f"{directory}/local-logs/container.log", **_local(options, bounds)}
+    if options.get("cache-disabled", "") in TRUE:
+        return None
+    return {"format": "local", "path": f"{directory}/container-cached.log", **_local(_cache(options), bounds)}
 
 
 def _json_file(options: Mapping[str, str], bounds: tuple[int, int]) -> dict[str, Any]:
@@ -197,9 +234,9 @@ def _whole(text: str, before: str) -> int:
 
 def _bool(text: str, before: str) -> bool:
     """A boolean as Go reads it."""
-    if text in ("1", "t", "T", "TRUE", "true", "True"):
+    if text in TRUE:
         return True
-    if text in ("0", "f", "F", "FALSE", "false", "False"):
+    if text in FALSE:
         return False
     raise _failed(f'{before}strconv.ParseBool: parsing "{text}": invalid syntax')
 

@@ -9,6 +9,9 @@
 //! decode.rs  entries from bytes
 //! source.rs  the files as readers see them
 //! reader.rs  a client that reads
+//! remote.rs  logs that somebody else keeps:
+//!   journald.rs  the host's journal
+//!   syslog.rs    a syslog daemon
 //! ```
 //!
 //! [`Log`] is the writing side. One batch of output is one write. An entry carries at most [`lines::ENTRY_BYTES`] of
@@ -20,11 +23,14 @@
 mod decode;
 mod entry;
 mod file;
+mod journald;
 mod json;
 mod lines;
 mod local;
 mod reader;
+mod remote;
 mod source;
+mod syslog;
 mod time;
 
 use std::collections::BTreeMap;
@@ -41,6 +47,7 @@ use file::LogFile;
 pub use file::{Chore, FileOptions, Shared};
 use lines::Lines;
 pub use reader::{Reader, Step, Wanted};
+use remote::{Remote, RemoteOptions};
 pub use time::rfc3339;
 
 use crate::clock;
@@ -51,18 +58,28 @@ use crate::streams::Stream;
 #[serde(deny_unknown_fields)]
 pub struct LogOptions {
     /// Files.
-    pub file: FileOptions,
+    #[serde(default)]
+    pub file: Option<FileOptions>,
     /// What each entry carries besides its text.
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,
+    /// Somebody else who keeps it.
+    #[serde(default)]
+    pub remote: Option<RemoteOptions>,
 }
 
 /// The log of one container.
 #[derive(Debug)]
 pub struct Log {
-    file: LogFile,
-    encoder: Encoder,
+    sinks: Sinks,
     outputs: [Output; 2],
+}
+
+/// Where entries go.
+#[derive(Debug)]
+struct Sinks {
+    file: Option<(LogFile, Encoder)>,
+    remote: Option<Remote>,
 }
 
 /// What is known of one of the container's outputs.
@@ -81,31 +98,43 @@ struct Open {
     time: u64,
 }
 
-impl Open {
-    fn new(time: u64) -> Self {
-        let mut id = String::new();
-        let mut bytes = [0_u8; 32];
-        // Should there be no randomness, the ID is the same as another's: it serves those who look at files by hand.
-        let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-        for byte in bytes {
-            for digit in [byte >> 4, byte & 15] {
-                id.extend(char::from_digit(digit.into(), 16));
-            }
-        }
-        Self {
-            id,
-            ordinal: 0,
-            time,
+/// 64 hexadecimal digits that nothing else has.
+fn random_id() -> String {
+    let mut id = String::new();
+    let mut bytes = [0_u8; 32];
+    // Should there be no randomness, the ID is the same as another's: it serves those who look for it by hand.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    for byte in bytes {
+        for digit in [byte >> 4, byte & 15] {
+            id.extend(char::from_digit(digit.into(), 16));
         }
     }
+    id
 }
 
 impl Log {
     /// Open the log for appending. An entry that a killed process left half written is cut off.
-    pub fn open(options: LogOptions) -> io::Result<Self> {
+    ///
+    /// `anew` says that the container is about to start: then whoever is to keep its log must be there.
+    pub fn open(options: LogOptions, anew: bool) -> io::Result<Self> {
+        let LogOptions {
+            file,
+            attributes,
+            remote,
+        } = options;
+        let file = file.map(|file| {
+            let encoder = Encoder::new(file.format, &attributes);
+            let path = file.path.display().to_string();
+            let file = LogFile::open(file)
+                .map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
+            Ok::<_, io::Error>((file, encoder))
+        });
+        let remote = remote.map(|remote| Remote::open(&remote, anew));
         Ok(Self {
-            encoder: Encoder::new(options.file.format, &options.attributes),
-            file: LogFile::open(options.file)?,
+            sinks: Sinks {
+                file: file.transpose()?,
+                remote: remote.transpose()?,
+            },
             outputs: [Output::default(), Output::default()],
         })
     }
@@ -120,18 +149,12 @@ impl Log {
         scratch: &mut Vec<u8>,
     ) -> Option<io::Error> {
         let now = clock::now();
-        let Self {
-            file,
-            encoder,
-            outputs,
-        } = self;
+        let Self { sinks, outputs } = self;
         let Output { lines, open } = &mut outputs[stream.index()];
         lines.push(data, |line, complete| {
-            file.make_room(scratch);
-            write(encoder, scratch, open, stream, now, line, complete);
+            sinks.write(scratch, open, stream, now, line, complete);
         });
-        file.flush(scratch);
-        file.first_error()
+        sinks.flush(scratch)
     }
 
     /// Log what a stream has held back because its line was not complete.
@@ -139,24 +162,41 @@ impl Log {
         let Output { lines, open } = &mut self.outputs[stream.index()];
         let rest = lines.take();
         if !rest.is_empty() {
-            self.file.make_room(scratch);
             let now = clock::now();
-            write(&mut self.encoder, scratch, open, stream, now, &rest, false);
-            self.file.flush(scratch);
+            self.sinks.write(scratch, open, stream, now, &rest, false);
         }
-        self.file.first_error()
+        self.sinks.flush(scratch)
     }
 
     /// Entries dropped so far.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.file.dropped()
+        let filed = self
+            .sinks
+            .file
+            .as_ref()
+            .map_or(0, |(file, _)| file.dropped());
+        filed + self.sinks.remote.as_ref().map_or(0, Remote::dropped)
+    }
+
+    /// Whether the container has to wait until [`Log::on_room`] is called.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.sinks.remote.as_ref().is_some_and(Remote::is_full)
+    }
+
+    /// What is called when there is room again, on another thread.
+    pub fn on_room(&self, room: impl Fn() + Send + 'static) {
+        if let Some(remote) = &self.sinks.remote {
+            remote.on_room(Box::new(room));
+        }
     }
 
     /// For readers of the log with this file; None if that is another.
     #[must_use]
     pub fn shared(&self, path: &Path) -> Option<Arc<Shared>> {
-        (self.file.path() == path).then(|| Arc::clone(self.file.shared()))
+        let (file, _) = self.sinks.file.as_ref()?;
+        (file.path() == path).then(|| Arc::clone(file.shared()))
     }
 
     /// What of a stream has not been written, because its line is not complete.
@@ -167,44 +207,64 @@ impl Log {
 
     /// What is to be done for it where it holds up nobody.
     pub fn chores(&mut self) -> Vec<Chore> {
-        self.file.chores()
+        let file = self.sinks.file.as_mut();
+        file.map(|(file, _)| file.chores()).unwrap_or_default()
     }
 }
 
-fn write(
-    encoder: &mut Encoder,
-    out: &mut Vec<u8>,
-    open: &mut Option<Open>,
-    stream: Stream,
-    now: u64,
-    line: &[u8],
-    complete: bool,
-) {
-    if complete && open.is_none() {
-        let entry = Entry {
+impl Sinks {
+    fn write(
+        &mut self,
+        out: &mut Vec<u8>,
+        open: &mut Option<Open>,
+        stream: Stream,
+        now: u64,
+        line: &[u8],
+        complete: bool,
+    ) {
+        let mut entry = Entry {
             stream,
             time: now,
             line,
             part: None,
         };
-        return encoder.write(out, &entry);
+        if complete && open.is_none() {
+            return self.put(out, &entry);
+        }
+        let found = open.get_or_insert_with(|| Open {
+            id: random_id(),
+            ordinal: 0,
+            time: now,
+        });
+        found.ordinal += 1;
+        entry.time = found.time;
+        entry.part = Some(Part {
+            id: &found.id,
+            ordinal: found.ordinal,
+            last: complete,
+        });
+        self.put(out, &entry);
+        if complete {
+            *open = None;
+        }
     }
-    let found = open.get_or_insert_with(|| Open::new(now));
-    found.ordinal += 1;
-    let part = Part {
-        id: &found.id,
-        ordinal: found.ordinal,
-        last: complete,
-    };
-    let entry = Entry {
-        stream,
-        time: found.time,
-        line,
-        part: Some(part),
-    };
-    encoder.write(out, &entry);
-    if complete {
-        *open = None;
+
+    fn put(&mut self, out: &mut Vec<u8>, entry: &Entry<'_>) {
+        if let Some((file, encoder)) = &mut self.file {
+            file.make_room(out);
+            encoder.write(out, entry);
+        }
+        if let Some(remote) = &mut self.remote {
+            remote.push(entry);
+        }
+    }
+
+    fn flush(&mut self, out: &mut Vec<u8>) -> Option<io::Error> {
+        let filed = self.file.as_mut().and_then(|(file, _)| {
+            file.flush(out);
+            file.first_error()
+        });
+        filed.or_else(|| self.remote.as_mut().and_then(Remote::first_error))
     }
 }
 

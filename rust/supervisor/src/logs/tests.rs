@@ -18,7 +18,7 @@ impl Directory {
     }
 
     fn log(&self, max_size: u64, max_file: u32) -> Log {
-        Log::open(options(self.0.join("log"), max_size, max_file)).unwrap()
+        Log::open(options(self.0.join("log"), max_size, max_file), true).unwrap()
     }
 }
 
@@ -37,8 +37,9 @@ fn options(path: PathBuf, max_size: u64, max_file: u32) -> LogOptions {
         compress: false,
     };
     LogOptions {
-        file,
+        file: Some(file),
         attributes: BTreeMap::new(),
+        remote: None,
     }
 }
 
@@ -158,7 +159,7 @@ fn a_torn_end_is_cut_off() {
 
 #[test]
 fn a_full_disk_is_told_once_and_counted() {
-    let mut log = Log::open(options(PathBuf::from("/dev/full"), 0, 1)).unwrap();
+    let mut log = Log::open(options(PathBuf::from("/dev/full"), 0, 1), true).unwrap();
     let mut scratch = Vec::new();
     assert!(
         log.write(Stream::Stdout, b"one\ntwo\n", &mut scratch)

@@ -23,11 +23,12 @@ fn options(directory: &Directory, format: Format, max_size: u64, max_file: u32) 
 }
 
 fn log(file: &FileOptions) -> Log {
-    Log::open(LogOptions {
-        file: file.clone(),
+    let options = LogOptions {
+        file: Some(file.clone()),
         attributes: BTreeMap::from([("k".to_owned(), "v w".to_owned())]),
-    })
-    .unwrap()
+        remote: None,
+    };
+    Log::open(options, true).unwrap()
 }
 
 fn say(log: &mut Log, numbers: std::ops::Range<u32>) {

@@ -107,7 +107,7 @@ fn days(year: u64, month: u64, day: u64) -> Option<u64> {
 
 /// Year, month and day of a day since the epoch, in the Gregorian calendar: years begin in March here, so that
 /// the leap day is a year's last.
-fn civil(days: u64) -> (u64, u64, u64) {
+pub fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let era = days / 146_097;
     let day_of_era = days % 146_097;

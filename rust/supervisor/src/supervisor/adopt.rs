@@ -129,7 +129,7 @@ impl Supervisor {
             .clone()
             .filter(|_| ends.stdout.is_some() || ends.terminal.is_some())
             .and_then(|options| {
-                let opened = Log::open(options);
+                let opened = Log::open(options, false);
                 opened
                     .inspect_err(|error| {
                         self.journal

@@ -169,6 +169,11 @@ impl Supervisor {
                 ));
             }
         }
+        // Whoever still writes is read from, though nobody logs it.
+        for output in process.outputs.iter_mut().flatten() {
+            // A descriptor that was in the set can be in it again.
+            let _ = output.set(Interest::READ);
+        }
         let sessions = std::mem::take(&mut process.sessions);
         let readers: Vec<u32> = process.readers.iter().copied().collect();
         if process.drained() {

@@ -104,6 +104,8 @@ enum Done {
     Teardown(Id, Vec<String>),
     Read(u32, Box<Reader>, Step),
     Compressed(Option<String>),
+    /// The log of a process can take more.
+    Room(u32),
     Answer(u32, u64, Answer),
     /// New limits: the group may have joined further hierarchies.
     Updated(u32, u64, Id, Cgroup, Answer),
@@ -299,6 +301,7 @@ impl Supervisor {
                     self.steps -= 1;
                     self.stepped(key, reader, step);
                 }
+                Done::Room(key) => self.listen(key),
                 Done::Compressed(complaint) => {
                     self.steps -= 1;
                     if let Some(complaint) = complaint {

@@ -7,7 +7,7 @@ use knarr_runtime::Kind;
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
-use super::Supervisor;
+use super::{Done, Supervisor};
 use crate::logs::Log;
 use crate::poll::{Interest, Token, Watched};
 use crate::process::{Ends, Input, Process};
@@ -46,6 +46,10 @@ impl Supervisor {
             .and_then(|copy| self.process(key, target.clone(), pid, copy, child, ends, state, log));
         match taken {
             Ok(process) => {
+                if let Some(log) = &process.log {
+                    let give = self.results.giver();
+                    log.on_room(move || give(Done::Room(key)));
+                }
                 self.processes.insert(key, process);
                 Ok(key)
             }
@@ -196,6 +200,13 @@ impl Supervisor {
                 ));
             }
             chores = log.chores();
+            if log.is_full() {
+                // Until there is room: the container waits, as it does with Docker's blocking mode.
+                for output in process.outputs.iter_mut().flatten() {
+                    // A descriptor that is in the set can be taken out of it.
+                    let _ = output.set(Interest::NONE);
+                }
+            }
         }
         let target = (!chores.is_empty()).then(|| process.target.to_string());
         let readers: Vec<u32> = process.readers.iter().copied().collect();
@@ -215,6 +226,21 @@ impl Supervisor {
             self.compress(&target, chores);
         }
         Flow::More
+    }
+
+    /// Read a process's outputs again.
+    pub(super) fn listen(&mut self, key: u32) {
+        let Some(process) = self.processes.get_mut(&key) else {
+            return;
+        };
+        for output in process.outputs.iter_mut().flatten() {
+            if let Err(error) = output.set(Interest::READ) {
+                self.journal.say(format!(
+                    "{}: its output cannot be read: {error}",
+                    process.target
+                ));
+            }
+        }
     }
 
     /// A client cannot be served any more.

@@ -236,12 +236,10 @@ impl Job {
             .map(|path| self.filters.get(path))
             .transpose()?;
         let log = start.log.clone().map(|options| {
-            let path = options.file.path.display().to_string();
-            Log::open(options).map_err(|error| {
-                Failure::new(
-                    Kind::Unavailable,
-                    format!("cannot open the log {path}: {error}"),
-                )
+            Log::open(options, true).map_err(|error| {
+                let failed =
+                    "failed to create task for container: failed to initialize logging driver";
+                Failure::new(Kind::Internal, format!("{failed}: {error}"))
             })
         });
         let log = log.transpose()?;
