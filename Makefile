@@ -9,7 +9,7 @@ export CARGO_TERM_PROGRESS_WHEN := never
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
 .PHONY: demo
 demo: install ## install, then hello, a host overlay, and an image built, served, pulled and run, with times
@@ -52,6 +52,11 @@ check: $(VENV)/check ## formatting, lints, types, stubs, layers and style
 bench: install ## the table of figures, side by side with crun, runc and Docker where they are installed
 	packaging/require bench
 	$(BIN)/python -m benches
+
+.PHONY: bench-thousand
+bench-thousand: install ## a thousand running containers: memory, and what each further one costs
+	packaging/require bench
+	$(BIN)/python -m benches.thousand
 
 .PHONY: fuzz
 fuzz: ## fuzz every target for a minute each (cargo-fuzz, nightly Rust)
