@@ -24,6 +24,7 @@ import pytest
 
 import knarr
 from knarr import daemon, failpoints
+from tests.api import control_groups
 from tests.api.http_client import Api
 from tests.conftest import Engine, wait_until
 from tests.integration.test_nothing_left import traces
@@ -179,6 +180,7 @@ class FaultyEngine(Engine):
                 "exit": state["ExitCode"] if status != "restarting" else 0,
                 "address": bool(network["Networks"].get("bridge", {}).get("IPAddress")) == bridged,
                 "ports": len(published),
+                "limits": self.limits(found),
                 "volumes": sum(1 for mount in found["Mounts"] if mount["Type"] == "volume"),
             }
         images = {}
@@ -192,6 +194,15 @@ class FaultyEngine(Engine):
             volumes.setdefault("anonymous" if re.fullmatch(r"[0-9a-f]{64}", name) else name, []).append(content)
         api.connection.close()
         return {"containers": containers, "images": images, "volumes": volumes}
+
+    def limits(self, found: dict) -> list[int]:
+        """What a container's record says of its limit of processes, and what its control group says."""
+        limit = found["HostConfig"]["PidsLimit"] or 0
+        running = found["State"]["Status"] in ("running", "paused") and found["Config"]["Cmd"] == ["sleep", "1000"]
+        if not running:
+            return [limit]
+        text = control_groups.read(self, found["Id"], "pids", "pids.max")
+        return [limit, 0 if text == "max" else int(text)]
 
     def leaks(self) -> dict[str, object]:
         """What is there that nothing speaks of, or is not there that something speaks of."""

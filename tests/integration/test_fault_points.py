@@ -128,7 +128,7 @@ def stop_after_another_restart(engine):
 
 def ended(before: State, after: State) -> State:
     """The container has been killed, and the rest has not happened."""
-    return made(before, status="exited", exit=137, ports=0)
+    return made(before, status="exited", exit=137, ports=0, limits=[0])
 
 
 def made(before: State, **fields) -> State:
@@ -237,7 +237,7 @@ OPERATIONS = {
             "container.start.record": done,
         },
         {"container.start.record"},
-        failed={"container.start.bundle": {"status": "exited", "exit": 128, "ports": 0}},
+        failed={"container.start.bundle": {"status": "exited", "exit": 128, "ports": 0, "limits": [0]}},
     ),
     "pause": Operation(
         container(start=True),
@@ -250,6 +250,17 @@ OPERATIONS = {
         request("POST", "/containers/made/unpause"),
         {"container.unpause.ask": unchanged, "container.unpause.record": done, "container.unpause.answer": done},
         {"container.unpause.record"},
+    ),
+    "update": Operation(
+        container(start=True, HostConfig={"PidsLimit": 100}),
+        request("POST", "/containers/made/update", {"PidsLimit": 200}),
+        {
+            "container.update.record": unchanged,
+            "container.update.ask": done,
+            "container.update.applied": done,
+            "container.update.answer": done,
+        },
+        {"container.update.applied"},
     ),
     "rename": Operation(
         container(),
@@ -294,7 +305,7 @@ OPERATIONS = {
             "container.remove.move": done,
         },
         {"container.exit.record", "container.remove.move"},
-        failed={"container.remove.record": {"status": "exited", "exit": 137, "ports": 0}},
+        failed={"container.remove.record": {"status": "exited", "exit": 137, "ports": 0, "limits": [0]}},
     ),
     "container prune": Operation(
         container(),
@@ -373,6 +384,7 @@ OPERATIONS = {
 ELSEWHERE = {
     "container.reconcile.record",
     "container.resume.record",
+    "container.update.finish",
     "container.health.probe",
     "container.health.record",
     "network.subnet.record",
@@ -595,6 +607,20 @@ def test_killed_while_it_takes_over_what_it_was_killed_in(place):
     place.clean = True
 
 
+def test_killed_while_it_finishes_an_update(place):
+    engine = place.engine
+    _, after = place.states("update")
+    begin(engine, OPERATIONS["update"])
+    with engine.failing("container.update.ask", "kill"):
+        OPERATIONS["update"].act(engine)
+        engine.dies("container.update.ask")
+    with engine.failing("container.update.finish", "kill"):
+        assert not engine.try_to_start()
+        engine.dies("container.update.finish")
+    recover(engine, after, slow=True)
+    place.clean = True
+
+
 def test_killed_while_it_gives_up_a_restart(place):
     """The last restart of `on-failure:1` was begun: it counts, and the next daemon does not begin another."""
     engine = place.engine
@@ -608,7 +634,7 @@ def test_killed_while_it_gives_up_a_restart(place):
         engine.try_to_start()
         engine.dies("container.resume.record")
     engine.start()
-    expected = {"status": "exited", "exit": 5, "address": True, "ports": 0, "volumes": 0}
+    expected = {"status": "exited", "exit": 5, "address": True, "ports": 0, "volumes": 0, "limits": [0]}
     engine.settled(engine.visible() | {"containers": {"/made": expected}}, "the end")
     engine.restart()
     engine.settled(engine.visible() | {"containers": {"/made": expected}}, "the end, once more")

@@ -141,9 +141,9 @@ class Supervisor:
                 return found
             found += page
 
-    async def describe(self, container_id: str) -> dict[str, Any]:
-        """What the answer to a container's start has told, and its address. NotFound. Also while connecting."""
-        return await self._ask("describe", (), {"container": container_id})
+    async def ask(self, op: str, **fields: Any) -> dict[str, Any]:
+        """As `call`, but at once: for whoever brings the records in line while the connection is being made."""
+        return await self._ask(op, (), fields)
 
     def tell(self, op: str, **fields: Any) -> None:
         """Ask for an operation whose answer tells nothing new; a failure is logged.

@@ -12,7 +12,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.containers import launch, signals
+from knarr.engine.containers import launch, signals, update
 from knarr.engine.containers.container import Failed
 from knarr.engine.supervisor import NotExecutable, SupervisorLost
 from knarr.errors import Conflict, KnarrError, NotFound, NotModified, Unavailable
@@ -118,7 +118,7 @@ class Lifecycle:
             # It died over this: the next one knows whether the container came to be.
             await supervisor.ready()
             try:
-                return await supervisor.describe(container_id)
+                return await supervisor.call("describe", container=container_id)
             except NotFound:
                 raise lost from None
 
@@ -419,13 +419,15 @@ class Lifecycle:
         """Bring the record of a container that runs in line with what the supervisor has, with its lock held."""
         context, record = self._context, container.record
         state = record.state
+        if state.limits_pending:
+            await update.finish(context, record)
         status = "paused" if listed["paused"] else "running"
         if (state.pid, state.status) == (listed["pid"], status):
             return
         log.info("container %s is %s and was not written down as that: taken over", record.id[:12], status)
         if state.pid != listed["pid"]:
             try:
-                answer = await context.supervisor.describe(record.id)
+                answer = await context.supervisor.ask("describe", container=record.id)
             except NotFound:
                 return  # it has ended in the meantime: its exit is about to be announced
             self._started(record, answer)
@@ -442,6 +444,7 @@ class Lifecycle:
         state = record.state
         state.status, state.pid, state.started_ns = "running", answer["pid"], answer["started_at"]
         state.exit_code, state.error, state.oom_killed, state.finished_ns = 0, "", False, 0
+        state.limits_pending = False
         state.ports = [
             [port["protocol"], port["host_ip"], port["host_port"], port["container_port"]] for port in answer["ports"]
         ]

@@ -1,22 +1,27 @@
 """Other limits, and another restart policy, for a container that exists.
 
-A running container's control group is changed first, all of it or nothing (the supervisor sees to that), and then the
-record: what was answered is stored, and what was refused has changed nothing.
+The record is changed first, with a note where a control group has to follow; then the group, all of it or nothing (the
+supervisor sees to that). What was refused is taken back; what a kill interrupted, the next daemon finishes.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from knarr.engine.containers import request, resources
+from knarr.engine.supervisor import SupervisorLost
 from knarr.errors import Conflict, InvalidArgument, KnarrError
+from knarr.failpoints import reached
 from knarr.store.containers import HOST_DEFAULTS
 
 if TYPE_CHECKING:
     from knarr.engine.containers.container import Container, Context
-    from knarr.store.containers import HostConfig
+    from knarr.store.containers import ContainerRecord, HostConfig
 
-__all__ = ["FIELDS", "update"]
+__all__ = ["FIELDS", "finish", "update"]
+
+log = logging.getLogger("knarr.containers")
 
 # What Docker updates: an empty value leaves the limit as it is.
 FIELDS = (
@@ -56,21 +61,47 @@ async def update(context: Context, container: Container, given: dict[str, Any]) 
                 raise Conflict('container is marked for removal and cannot be "update"')
             before, after = record.host, merge(record.host, given)
             running = record.state.running
+            reached("container.update.record")
+            _store(context, record, after, pending=running)
             if running:
-                answer = await context.supervisor.call("update", container=record.id, resources=limits(after))
+                try:
+                    reached("container.update.ask")
+                    answer = await context.supervisor.call("update", container=record.id, resources=limits(after))
+                except BaseException:
+                    _store(context, record, before, pending=False)
+                    raise
                 warnings += answer["warnings"]
-            record.host = after
-            try:
-                context.records.update_record(record)
-            except BaseException:
-                record.host = before
-                if running:
-                    await context.supervisor.call("update", container=record.id, resources=limits(before))
-                raise
+                record.state.limits_pending = False
+                context.states.store(record, at="container.update.applied")
         except KnarrError as error:
             raise type(error)(f"Cannot update container {record.id}: {error}") from error
     context.announce(container, "update")
+    reached("container.update.answer")
     return warnings
+
+
+def _store(context: Context, record: ContainerRecord, host: HostConfig, *, pending: bool) -> None:
+    before = record.host, record.state.limits_pending
+    record.host, record.state.limits_pending = host, pending
+    try:
+        with context.records.transaction():
+            context.records.update_record(record)
+            context.records.update_state(record)
+    except BaseException:
+        record.host, record.state.limits_pending = before
+        raise
+
+
+async def finish(context: Context, record: ContainerRecord) -> None:
+    """Give a running container the limits that a daemon before this one had recorded and not set. While connecting."""
+    try:
+        await context.supervisor.ask("update", container=record.id, resources=limits(record.host))
+    except SupervisorLost:
+        raise
+    except KnarrError as error:
+        log.warning("container %s keeps other limits than it was to get: %s", record.id[:12], error)
+    record.state.limits_pending = False
+    context.states.store(record, at="container.update.finish")
 
 
 def merge(host: HostConfig, given: dict[str, Any]) -> HostConfig:
