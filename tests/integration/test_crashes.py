@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from tests.conftest import SCRIPTS, busybox_archive, new_engine, wait_until
+from tests.integration.faults import FaultyEngine
 
 COUNT = "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); [ $((i % 100)) = 0 ] && sleep 0.05; done; exit 33"
 
@@ -111,6 +112,38 @@ def test_all_three_killed_at_once_says_what_cannot_be_known(busybox):
         assert "unknown" in found["Error"].lower() or "not be known" in found["Error"].lower()
     busybox.run("start", "lost")
     busybox.run("rm", "-f", "lost")
+
+
+def test_all_three_killed_at_once_with_much_that_runs():
+    """They run on, are found again as they were, can be used and ended, and leave nothing."""
+    engine = FaultyEngine(new_engine().base)
+    engine.start()
+    try:
+        engine.run("load", "-q", "-i", busybox_archive())
+        engine.run("run", "-d", "--name", "plain", "--network", "none", "busybox", "sleep", "1000")
+        engine.run("run", "-d", "--name", "published", "-p", "127.0.0.1:0:80", "busybox", "sleep", "1000")
+        engine.run("run", "-d", "--name", "limited", "--pids-limit", "50", "-v", "/data", "busybox", "sleep", "1000")
+        engine.run("run", "-d", "--name", "paused", "busybox", "sleep", "1000")
+        engine.run("pause", "paused")
+        engine.run("run", "-d", "--rm", "--name", "goes", "busybox", "sleep", "1000")
+        before = engine.visible()
+        pids = {name: state(engine, name)["Pid"] for name in ("plain", "published", "limited", "paused", "goes")}
+        keeper, supervisor = supervisor_of(engine)
+        engine.kill()
+        os.kill(keeper, signal.SIGKILL)
+        os.kill(supervisor, signal.SIGKILL)
+        engine.start()
+        engine.settled(before, "what runs, and nothing else")
+        assert {name: state(engine, name)["Pid"] for name in pids} == pids
+        assert engine.run("exec", "published", "echo", "in").stdout == "in\n"
+        engine.run("unpause", "paused")
+        engine.run("stop", "-t", "0", "plain", "goes")
+        assert state(engine, "plain")["ExitCode"] == 137
+        engine.run("restart", "-t", "0", "published")
+        engine.run("rm", "-f", "-v", "plain", "published", "limited", "paused")
+        engine.settled(before | {"containers": {}, "volumes": {}}, "nothing left")
+    finally:
+        engine.stop()
 
 
 def test_two_commands_at_once_start_one_daemon():
