@@ -146,8 +146,11 @@ impl Sandbox {
         self.link.as_ref().map(|link| &link.host)
     }
 
-    /// Give `eth0` its address, default route and MAC address, and announce them to the bridge, so
-    /// that nobody sends to whoever had the address before. Once only.
+    /// Give `eth0` its address, default route and MAC address. Once only.
+    ///
+    /// A MAC address of its own is announced to the bridge, so that nobody sends to whoever had the address before.
+    /// One that goes with the address is what everybody remembers already, and every port of the bridge would be
+    /// asked to hear it: a start would cost the more, the more containers there are.
     pub fn configure(&mut self, interface: &Interface) -> Result<()> {
         let unlinked = || Error::Invalid {
             what: "sandbox",
@@ -157,12 +160,19 @@ impl Sandbox {
         let link = self.link.as_mut().ok_or_else(unlinked)?;
         let mut inside = link.inside.take().ok_or_else(unlinked)?;
         let mut batch = Batch::new();
+        let mac = interface.mac.unwrap_or(link.mac);
+        let usual = matches!(interface.address.address(), IpAddr::V4(address) if mac == Mac::of_ipv4(address));
+        if usual {
+            route::set_mac(&mut batch, link.index, mac);
+        }
         route::add_address(&mut batch, link.index, interface.address);
         if let Some(gateway) = interface.gateway {
             route::add_default_route(&mut batch, link.index, gateway);
         }
-        // Last, and even if it is the one that it has: this is what makes the kernel announce it.
-        route::set_mac(&mut batch, link.index, interface.mac.unwrap_or(link.mac));
+        if !usual {
+            // Last, and even if it is the one that it has: this is what makes the kernel announce it.
+            route::set_mac(&mut batch, link.index, mac);
+        }
         inside.run(batch)
     }
 }
