@@ -1,6 +1,7 @@
 //! A netlink socket: send a batch, read its answers.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use knarr_sys::net::{NetlinkFamily, netlink_socket};
 use rustix::io::Errno;
@@ -12,8 +13,9 @@ use crate::error::{Error, Result};
 
 /// The kernel never makes a dump's datagram longer than this (`netlink_dump`).
 const DATAGRAM: usize = 32 * 1024;
-/// How often a dump is repeated that a change interrupted.
-const DUMP_ATTEMPTS: usize = 16;
+/// How often a dump is repeated that a change interrupted: on a host where hundreds of containers come and go it takes
+/// some luck, so each attempt waits longer for it than the one before.
+const DUMP_ATTEMPTS: u64 = 40;
 
 /// The kernel's objects: their message types, and their bytes after the message's header.
 type Objects = Vec<(u16, Vec<u8>)>;
@@ -106,7 +108,8 @@ impl Socket {
     /// Ask for all objects of a kind: their types and bytes. `request` makes the question.
     pub(crate) fn dump(&mut self, request: impl Fn(&mut Batch, u16)) -> Result<Objects> {
         let mut doing = String::new();
-        for _ in 0..DUMP_ATTEMPTS {
+        for attempt in 0..DUMP_ATTEMPTS {
+            std::thread::sleep(Duration::from_millis(attempt / 4));
             let mut batch = Batch::new();
             request(&mut batch, DUMP);
             batch.doing(0).clone_into(&mut doing);
