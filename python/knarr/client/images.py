@@ -2,11 +2,11 @@
 
 from knarr.client.codec import dumps
 from knarr.client.engine import Client, encode_filters
-from knarr.client.http import quote
+from knarr.client.http import query, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
     from knarr.client.engine import Filters, Objects
@@ -38,6 +38,10 @@ def repeated(parameters: "dict[str, list[str]]") -> str:
     """A query in which names may stand several times."""
     pairs = [f"{name}={quote(value)}" for name, values in parameters.items() for value in values]
     return "?" + "&".join(pairs) if pairs else ""
+
+
+def _changes(changes: "Sequence[str]") -> str:
+    return "".join([f"&changes={quote(change)}" for change in changes])
 
 
 class Images:
@@ -91,6 +95,38 @@ class Images:
         response = self._client.request("GET", where, version=MANY_PLATFORMS if platforms else None)
         while piece := response.piece():
             yield piece
+
+    def commit(
+        self,
+        container: str,
+        repository: str = "",
+        tag: str = "",
+        *,
+        comment: str = "",
+        author: str = "",
+        changes: "Sequence[str]" = (),
+        pause: bool = True,
+    ) -> "dict[str, Any]":
+        """ImageCommit: {"Id"}. changes: Dockerfile instructions."""
+        parameters = {"container": container, "repo": repository, "tag": tag, "comment": comment, "author": author}
+        target = "/commit" + query({**parameters, "pause": None if pause else "false"}) + _changes(changes)
+        return self._client.call("POST", target)  # type: ignore[no-any-return]
+
+    def import_archive(
+        self,
+        source: str,
+        archive: "Iterable[bytes] | None" = None,
+        *,
+        repository: str = "",
+        tag: str = "",
+        message: str = "",
+        changes: "Sequence[str]" = (),
+        platform: str = "",
+    ) -> "Iterator[dict[str, Any]]":
+        """ImageCreate from a root file system: a URL, or "-" and the archive in pieces; the progress as it comes."""
+        parameters = {"fromSrc": source, "repo": repository, "tag": tag, "message": message, "platform": platform}
+        target = "/images/create" + query(parameters) + _changes(changes)
+        yield from self._client.request("POST", target, None, archive).values()
 
     def list(
         self,

@@ -12,11 +12,9 @@ from knarr.api import reply, streams
 from knarr.api.wire import containers as wire
 from knarr.api.wire import listing
 from knarr.api.wire.create import create_request
-from knarr.errors import InvalidArgument, KnarrError, NotFound, Unsupported
+from knarr.errors import InvalidArgument, KnarrError, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from knarr.engine.engine import Engine
     from knarr.store.containers import ContainerRecord
 
@@ -135,7 +133,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         removed, freed = await containers.prune(wanted)
         return reply.reply({"ContainersDeleted": removed or None, "SpaceReclaimed": freed})
 
-    found = [
+    return [
         web.post("/containers/create", create),
         web.get("/containers/json", listed),
         web.post("/containers/prune", prune),
@@ -152,17 +150,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         web.post("/containers/{name}/resize", resize),
         web.get("/containers/{name}/top", top),
     ]
-    for method, path, what in (("POST", "/commit", "commit"),):
-        found.append(web.route(method, path, _refusal(what)))
-    return found
 
 
 def _name(request: web.Request) -> str:
     return request.match_info["name"]
-
-
-def _refusal(what: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    async def refuse(_: web.Request) -> web.StreamResponse:
-        raise Unsupported(f"{what} is not supported by knarr yet")
-
-    return refuse

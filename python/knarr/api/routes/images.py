@@ -14,11 +14,12 @@ from knarr import credentials
 from knarr.api import reply
 from knarr.api.errors import unforeseen
 from knarr.api.wire import images as wire
-from knarr.errors import Corrupt, InvalidArgument, KnarrError, Unsupported
+from knarr.engine.images import download
+from knarr.errors import Corrupt, InvalidArgument, KnarrError
 from knarr.types import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from knarr.engine.engine import Engine
 
@@ -114,7 +115,7 @@ class _Routes:
     async def create(self, request: web.Request) -> web.StreamResponse:
         query = request.query
         if query.get("fromSrc"):
-            raise Unsupported("importing a root file system as an image is not supported: load an image instead")
+            return await self._import(request, query["fromSrc"])
         if not query.get("fromImage"):
             raise InvalidArgument("fromImage is missing: name the image to pull")
         reference = wire.pull_reference(query)
@@ -124,6 +125,24 @@ class _Routes:
         if parsed.tag or parsed.digest:
             return await _streamed(request, lambda emit: self._images.pull(reference, platform, auth, emit))
         return await _streamed(request, lambda emit: self._images.pull_all(reference, platform, auth, emit))
+
+    async def _import(self, request: web.Request, source: str) -> web.StreamResponse:
+        query = request.query
+        reference = wire.new_reference(query.get("repo", ""), query.get("tag", ""))
+        platform = wire.platform(query.get("platform"))
+        message = query.get("message") or f"Imported from {source}"
+
+        async def work(emit: Emit) -> None:
+            if source == "-":
+                archive: AsyncIterator[bytes] = request.content.iter_chunked(CHUNK)
+            else:
+                archive = download.pieces(source, emit)
+            image = await self._images.import_archive(
+                archive, reference, changes=query.getall("changes", []), message=message, platform=platform
+            )
+            await emit({"status": image.id})
+
+        return await _streamed(request, work)
 
     async def push(self, request: web.Request) -> web.StreamResponse:
         reference = wire.push_reference(request.match_info["name"], request.query.get("tag", ""))

@@ -132,6 +132,15 @@ def create_request(body: dict[str, Any], name: str, platform: str | None, versio
     return asked
 
 
+def decode_config(given: Mapping[str, Any]) -> Config:
+    """A whole Config from what was given of one. Raises InvalidArgument, pydantic's ValidationError."""
+    found = {key: value for key, value in given.items() if value is not None}
+    for key in ("Cmd", "Entrypoint", "Shell"):
+        if isinstance(found.get(key), str):
+            found[key] = [found[key]]
+    return _CONFIG.validate_python({**CONFIG_DEFAULTS, **_known(found, Config, "")}, strict=True)
+
+
 def decode_host(given: Mapping[str, Any]) -> HostConfig:
     """A whole HostConfig from what was given of one. Raises pydantic's ValidationError."""
     full = {**HOST_DEFAULTS, **{key: value for key, value in given.items() if value is not None}}

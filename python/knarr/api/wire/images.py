@@ -196,6 +196,16 @@ def platforms(values: Sequence[str]) -> list[str]:
     return [found for value in values if (found := platform(value))]
 
 
+def new_reference(repository: str, tag: str) -> Reference | None:
+    """The name that a new image is to have, in `repo` and `tag`; None where it is to have none. InvalidArgument."""
+    if not repository:
+        return None
+    reference = Reference.parse(repository)
+    if reference.digest is not None:
+        raise InvalidArgument("cannot import digest reference")
+    return reference.with_tag(tag) if tag else reference.with_default_tag()
+
+
 def pull_reference(query: Mapping[str, str]) -> str:
     """The reference that fromImage and tag mean: a digest in fromImage wins, then tag; neither means all tags."""
     name, tag = query.get("fromImage", ""), query.get("tag", "")

@@ -10,6 +10,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from knarr.engine.containers import logs, processes
+from knarr.engine.containers.commit import Commits
 from knarr.engine.containers.container import Container, Context, Exit
 from knarr.engine.containers.create import Creation, Request, check_name
 from knarr.engine.containers.execs import Execs, Streams
@@ -51,6 +52,7 @@ class Containers:
         self.files = Files(context)
         self._health = Monitors(context, self.execs)
         self._lifecycle = Lifecycle(context, self.get, self._removal.auto, self._health, self._links)
+        self.commits = Commits(context, self.files, self._lifecycle)
         self._removal.lifecycle = self._lifecycle
         self.sampler = Sampler(context.supervisor)
         self._pruning = asyncio.Lock()

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from knarr import credentials
 from knarr._core import Progress
-from knarr.engine.images import distribution, embedded, export
+from knarr.engine.images import distribution, embedded, export, instructions
 from knarr.engine.images import filters as image_filters
 from knarr.engine.images.catalog import Catalog, Image, Piece, image_of
 from knarr.engine.images.details import Details
@@ -31,6 +31,7 @@ from knarr.engine.images.endpoints import endpoints
 from knarr.engine.images.fetch import fetch
 from knarr.engine.images.intake import Intake
 from knarr.engine.images.ledger import Ledger
+from knarr.engine.images.making import Making, NewLayer, now, run_config
 from knarr.engine.images.pieces import Pieces
 from knarr.engine.images.pull import Pull, Pulls
 from knarr.engine.images.push import Pushes
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from knarr.engine.images.endpoints import Endpoint
     from knarr.engine.images.fetch import Fetched
     from knarr.engine.images.ledger import Candidate
+    from knarr.engine.images.making import Describe, Take
     from knarr.engine.images.progress import Message
     from knarr.store.database import Database
 
@@ -96,6 +98,7 @@ class Images:
         self._ledger = Ledger(store, records, self.catalog)
         self._pulls = Pulls(self._pull)
         self._intake = Intake(store, self._ledger, self._pieces, self._threads, os.path.join(config.data_root, "tmp"))
+        self.making = Making(store, self._ledger, self._pieces, self._threads)
         self._removal = Removal(
             self.catalog, self._ledger, self._pieces, in_use, running, lambda image_id: self._held[image_id] > 0,
             self._announce,
@@ -249,6 +252,42 @@ class Images:
         for one in chosen:
             self._announce("save", one.images[0].id, {"name": one.images[0].id})
         return export.archive(self._store, self._pieces, chosen)
+
+    async def make(self, base: Image | None, take: Take, describe: Describe, reference: Reference | None) -> Image:
+        """Make an image of another's layers and a new one (making.py), and give it a name."""
+        image = await self.making.make(base, take, describe, reference)
+        if reference:
+            self._announce("tag", image.id, {"name": reference.familiar})
+        return image
+
+    async def import_archive(
+        self,
+        source: AsyncIterator[bytes],
+        reference: Reference | None,
+        *,
+        changes: Sequence[str] = (),
+        message: str = "",
+        platform: str | None = None,
+    ) -> Image:
+        """Make an image of the archive of a root file system, which comes in pieces. InvalidArgument; Corrupt."""
+        wanted = Platform.parse(platform) if platform else Platform.host()
+        config = run_config(instructions.apply({}, changes)) if changes else {}
+
+        def describe(_: bool) -> dict[str, Any]:
+            moment = now()
+            entry = {"created": moment, **({"comment": message} if message else {})}
+            found = {"created": moment, "architecture": wanted.architecture, "os": wanted.os}
+            variant = {"variant": wanted.variant} if wanted.variant else {}
+            return {**found, **variant, "config": config, "history": [entry]}
+
+        async with self._intake.spooled(source) as path:
+
+            async def take() -> NewLayer:
+                return NewLayer(*await self.making.blocking(lambda: self._store.put_archive(path)))
+
+            image = await self.making.make(None, take, describe, reference)
+        self._announce("import", image.id, {"name": reference.familiar if reference else image.id})
+        return image
 
     async def tag(self, source: str, repository: str, tag: str = "") -> None:
         """Give an image another name. NotFound, InvalidArgument."""

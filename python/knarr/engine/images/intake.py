@@ -51,10 +51,16 @@ class Intake:
         self, stream: AsyncIterator[bytes], platforms: Sequence[Platform], emit: Emit | None
     ) -> list[tuple[Image, Found]]:
         """Load an archive that comes in pieces. Unavailable where there is no room for it."""
+        async with self.spooled(stream) as path:
+            return await self.load(path, platforms, emit)
+
+    @contextlib.asynccontextmanager
+    async def spooled(self, stream: AsyncIterator[bytes]) -> AsyncIterator[str]:
+        """An archive that comes in pieces, as a file for a while. Errors of the block do not name that file."""
         path = os.path.join(self._spool, f"load-{secrets.token_hex(8)}.tar")
         try:
             await self._write(stream, path)
-            return await self.load(path, platforms, emit)
+            yield path
         except KnarrError as error:
             if path not in str(error):
                 raise
