@@ -415,15 +415,13 @@ fn gather(
     Ok(found)
 }
 
-/// All that a call has to say which tells the size that it needs where it is given none; that may grow meanwhile.
+/// All that a call has to say: into a larger buffer each time that it does not fit, up to the kernel's own limit.
 fn whole(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    const MOST: usize = 64 * 1024;
+    let mut found = vec![0; 256];
     loop {
-        let mut found = vec![0; call(&mut [])?];
-        if found.is_empty() {
-            return Ok(found);
-        }
         match call(&mut found) {
-            Err(Errno::RANGE) => {}
+            Err(Errno::RANGE) if found.len() < MOST => found.resize(MOST.min(found.len() * 8), 0),
             other => {
                 found.truncate(other?);
                 return Ok(found);
