@@ -1,4 +1,4 @@
-"""`python -m benches [api|rate|runtime|cli|requests|memory|list|crowd|pull|streams ...]`: the figures, or a part."""
+"""`python -m benches [api|rate|runtime|cli|requests|memory|list|crowd|copy|pull|streams ...]`: the figures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 
-from benches import crowds, listing, memory, pulls, starts, streams
+from benches import copies, crowds, listing, memory, pulls, starts, streams
 from benches.measure import Row, table
 
 STARTS = {"api", "rate", "runtime", "cli", "requests"}
@@ -15,7 +15,7 @@ STARTS = {"api", "rate", "runtime", "cli", "requests"}
 def main() -> int:
     """Run what was asked for."""
     wanted = set(sys.argv[1:])
-    if unknown := wanted - STARTS - {"memory", "list", "crowd", "pull", "streams"}:
+    if unknown := wanted - STARTS - {"memory", "list", "crowd", "copy", "pull", "streams"}:
         print(f"no such bench: {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
     rows: list[Row] = []
@@ -27,6 +27,8 @@ def main() -> int:
         rows += listing.rows()
     if not wanted or "crowd" in wanted:
         rows += crowds.rows()
+    if not wanted or "copy" in wanted:
+        rows += copies.rows()
     if not wanted or "pull" in wanted:
         rows += pulls.rows()
     if not wanted or "streams" in wanted:

@@ -166,8 +166,29 @@ def test_links_in_an_archive_stay_inside(box, canary):
     assert (shared / "l").is_symlink()
     there = shared / str(canary).lstrip("/")
     assert ((there / "secret").read_text(), (there / "other").read_text()) == ("inside", "inside")
-    status, message = files.put("/shared", tar_of([(info("m", tarfile.SYMTYPE, "/missing"), None), ("m/x", b"")]))
-    assert (status, '"m" is not a directory' in message) == (500, True)
+    missing = [(info("m", tarfile.SYMTYPE, f"{canary}/x/../new/y"), None), ("m/z", b"made")]
+    assert files.put("/shared", tar_of(missing)) == (200, "")
+    assert (there / "new/y/z").read_text() == "made"
+
+
+def test_what_is_mounted_on_is_never_taken_away(box, tmp_path):
+    """Deleting what a mount is on takes the mount away, and in a namespace that is not ours the kernel lets us."""
+    files, shared = box
+    if not files.api.ok("GET", f"/containers/{files.id}/json")["State"]["Running"]:
+        files.api.ok("POST", f"/containers/{files.id}/start")
+    hosts = files.read("/etc/hosts")
+    (shared / "kept").write_text("kept")
+    for place, entry in (("/etc", "hosts"), ("/", "etc"), ("/", "shared")):
+        status, message = files.put(place, tar_of([(entry, b"other")]))
+        assert status == 409, message
+        assert "is mounted on" in message
+    assert files.read("/etc/hosts") == hosts
+    assert files.read("/shared/kept") == b"kept"
+    pid = files.api.ok("GET", f"/containers/{files.id}/json")["State"]["Pid"]
+    with open(f"/proc/{pid}/mountinfo") as file:
+        mounts = file.read()
+    assert " /etc/hosts " in mounts
+    assert " /shared " in mounts
 
 
 def test_devices_are_made_and_never_opened(box):

@@ -280,7 +280,7 @@ def test_a_mount_is_neither_counted_nor_deleted(store, tmp_path):
     with small_file_system(container / "upper/mounted/here", 1 << 20) as point:
         (point / "precious").write_bytes(b"x" * 100_000)
         assert store.usage(str(container))[1] == 4
-        with pytest.raises(errors.Conflict, match='something is mounted on its directory "here"; unmount it first'):
+        with pytest.raises(errors.Conflict, match='something is mounted on "here"; unmount it first'):
             store.remove_tree(str(container))
         [moved] = (tmp_path / "root/tmp").iterdir()
         precious = moved / "upper/mounted/here/precious"

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::thread;
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Uid, fchmod, fchown, futimens,
-    linkat, mkdirat, openat, openat2, statat,
+    AtFlags, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, StatxFlags, Uid, fchmod, fchown,
+    futimens, linkat, mkdirat, openat, openat2, readlinkat, statx,
 };
 use rustix::io::Errno;
 
@@ -22,13 +22,16 @@ use crate::error::{Classified, ErrorKind, StoreError};
 use crate::input::{Input, ReaderInput};
 use crate::layer::object::{create, describe, fill, umask};
 use crate::layer::{
-    DEFAULT_ACL, Doing, LayerError, LayerProblem, clean, set_attribute, split, times,
+    DEFAULT_ACL, Doing, LayerError, LayerProblem, clean, join, set_attribute, split, times,
     wanted_attributes,
 };
 use crate::limits::Limits;
 use crate::pipeline::{COMPRESSED, Decode, PLAIN_BUFFER, conduit};
 use crate::tar::{Entry, EntryKind, Reader, Time};
 use crate::tree;
+
+/// The kernel's own limit for one path.
+const SYMLINKS: usize = 40;
 
 /// How an archive is extracted.
 #[derive(Debug, Clone, Default)]
@@ -63,6 +66,12 @@ pub enum ExtractError {
         /// Where the archive is extracted to.
         directory: String,
     },
+    /// An entry's path leads out of the directory.
+    #[error("invalid entry name \"{}\"", .0.escape_ascii())]
+    Name(Vec<u8>),
+    /// A hard link's target is outside of the directory.
+    #[error("invalid hardlink target \"{}\"", .0.escape_ascii())]
+    Target(Vec<u8>),
     /// An entry is wrong, or cannot be written.
     #[error(transparent)]
     Entry(#[from] LayerError),
@@ -72,6 +81,7 @@ impl Classified for ExtractError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Overwrite { .. } => ErrorKind::InvalidArgument,
+            Self::Name(_) | Self::Target(_) => ErrorKind::Corrupt,
             Self::Entry(source) => source.kind(),
         }
     }
@@ -109,6 +119,8 @@ pub fn extract(
         match extraction.entry(&mut entry, &mut reader) {
             Ok(()) => {}
             Err(Problem::Entry(problem)) => return Err(at(&entry)(problem).into()),
+            Err(Problem::Name) => return Err(ExtractError::Name(entry.path)),
+            Err(Problem::Target) => return Err(ExtractError::Target(entry.link)),
             Err(Problem::Overwrite(path, is_directory)) => {
                 let directory = options.shown.clone();
                 return Err(ExtractError::Overwrite {
@@ -172,6 +184,8 @@ pub fn extract_stream(
 
 enum Problem {
     Entry(LayerProblem),
+    Name,
+    Target,
     Overwrite(Vec<u8>, bool),
 }
 
@@ -205,7 +219,10 @@ impl Extraction<'_> {
         entry: &mut Entry,
         reader: &mut Reader<'_, I>,
     ) -> Result<(), Problem> {
-        let path = self.place(&entry.path)?;
+        let path = match self.place(&entry.path) {
+            Err(LayerProblem::Escape) => return Err(Problem::Name),
+            other => other?,
+        };
         if path.is_empty() {
             return Ok(()); // the directory itself stays as it is
         }
@@ -286,32 +303,70 @@ impl Extraction<'_> {
         Ok(())
     }
 
+    /// Makes the directories of a path that are missing, also those that a symbolic link in it leads to.
     fn make_parents(&self, path: &[u8]) -> Result<OwnedFd, LayerProblem> {
-        let ends = path
-            .iter()
-            .enumerate()
-            .filter(|(_, byte)| **byte == b'/')
-            .map(|(at, _)| at);
+        let names = |path: &[u8]| -> Vec<Vec<u8>> {
+            path.split(|&byte| byte == b'/')
+                .rev()
+                .map(<[u8]>::to_vec)
+                .collect()
+        };
+        let mut ahead = names(path);
+        let mut here: Vec<u8> = Vec::new();
         let mut above = resolve(self.directory.as_fd(), b".").doing("open its directory")?;
-        for end in ends.chain([path.len()]) {
-            let here = &path[..end];
-            let found = match resolve(self.directory.as_fd(), here) {
-                Err(Errno::NOENT) => {
-                    let name = split(here).1;
-                    match mkdirat(&above, name, Mode::from_raw_mode(0o755)) {
-                        // Somebody was faster, or it is a link to nothing.
-                        Ok(()) | Err(Errno::EXIST) => {}
-                        Err(errno) => return Err(errno).doing("create its directory"),
+        let mut links = 0;
+        while let Some(name) = ahead.pop() {
+            match name.as_slice() {
+                b"" | b"." => continue,
+                b".." => here.truncate(split(&here).0.len()),
+                _ => {
+                    let next = join(&here, &name);
+                    match resolve(self.directory.as_fd(), &next) {
+                        Err(Errno::NOENT) => {
+                            match readlinkat(&above, name.as_slice(), Vec::new()) {
+                                Ok(target) => {
+                                    links += 1;
+                                    if links > SYMLINKS {
+                                        return Err(LayerProblem::Loop);
+                                    }
+                                    if target.as_bytes().starts_with(b"/") {
+                                        here.clear();
+                                    }
+                                    ahead.extend(names(target.as_bytes()));
+                                }
+                                Err(Errno::NOENT) => {
+                                    match mkdirat(
+                                        &above,
+                                        name.as_slice(),
+                                        Mode::from_raw_mode(0o755),
+                                    ) {
+                                        // Somebody was faster.
+                                        Ok(()) | Err(Errno::EXIST) => here = next,
+                                        Err(errno) => {
+                                            return Err(errno).doing("create its directory");
+                                        }
+                                    }
+                                }
+                                Err(Errno::INVAL) => return Err(LayerProblem::NotDirectory(next)),
+                                Err(errno) => return Err(errno).doing("read a link in its path"),
+                            }
+                        }
+                        Err(Errno::NOTDIR) => return Err(LayerProblem::NotDirectory(next)),
+                        Err(Errno::LOOP) => return Err(LayerProblem::Loop),
+                        other => {
+                            other.doing("open its directory")?;
+                            here = next;
+                        }
                     }
-                    resolve(self.directory.as_fd(), here)
                 }
-                other => other,
+            }
+            let place = if here.is_empty() {
+                b".".as_slice()
+            } else {
+                &here
             };
-            above = match found {
-                Err(Errno::NOTDIR | Errno::NOENT) => {
-                    return Err(LayerProblem::NotDirectory(here.to_vec()));
-                }
-                Err(Errno::LOOP) => return Err(LayerProblem::Loop),
+            above = match resolve(self.directory.as_fd(), place) {
+                Err(Errno::NOTDIR | Errno::NOENT) => return Err(LayerProblem::NotDirectory(here)),
                 other => other.doing("open its directory")?,
             };
         }
@@ -356,18 +411,19 @@ impl Extraction<'_> {
 
     /// Takes away what has an entry's name; false where it is a directory and the entry one as well.
     fn clear(&mut self, path: &[u8], name: &[u8], directory: bool) -> Result<bool, Problem> {
-        let stat = match statat(self.here(), name, AtFlags::SYMLINK_NOFOLLOW) {
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let found = match statx(self.here(), name, flags, StatxFlags::TYPE) {
             Err(Errno::NOENT) => return Ok(true),
             other => other.doing("look at what has its name")?,
         };
-        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let is_directory = FileType::from_raw_mode(found.stx_mode.into()) == FileType::Directory;
         if is_directory && directory {
             return Ok(false);
         }
         if self.options.no_overwrite && is_directory != directory {
             return Err(Problem::Overwrite(path.to_vec(), is_directory));
         }
-        tree::remove_at(self.here(), name).map_err(|source| LayerProblem::Io {
+        tree::remove_used_at(self.here(), name).map_err(|source| LayerProblem::Io {
             doing: "replace what has its name",
             source,
         })?;
@@ -380,7 +436,7 @@ impl Extraction<'_> {
             reason,
         };
         let target = match self.place(&entry.link) {
-            Err(LayerProblem::Escape) => return Err(refuse("leads out of the directory").into()),
+            Err(LayerProblem::Escape) => return Err(Problem::Target),
             other => other?,
         };
         if target == path {

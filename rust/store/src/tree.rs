@@ -3,13 +3,13 @@
 //! A tree may be deeper than a path may be long or a process may have descriptors: containers can make such. The walk holds
 //! descriptors for the innermost directories only and goes back up through "..", checking that it arrives where it came from.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2, statat,
-    unlinkat,
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, StatxAttributes, StatxFlags, fstat,
+    openat, openat2, statat, statx, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -157,13 +157,52 @@ fn open_below(
 
 /// Deletes a name, and all that is below it.
 pub(crate) fn remove_at(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
-    match unlinkat(parent, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        Err(errno) => return Err(errno.into()),
+    remove(parent, name, unlink)
+}
+
+/// The same of what others use meanwhile, in mount namespaces that are not this thread's: what is mounted on is left alone, as
+/// deleting it would take the mount away from them.
+pub(crate) fn remove_used_at(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+    remove(parent, name, |directory, name| {
+        let found = match statx(directory, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE) {
+            Err(Errno::NOENT) => return Ok(()),
+            other => other?,
+        };
+        if found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+            return Err(mounted(name));
+        }
+        unlink(directory, name)
+    })
+}
+
+fn mounted(name: &CStr) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::ResourceBusy,
+        format!("something is mounted on {name:?}; unmount it first"),
+    )
+}
+
+fn unlink(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    Ok(unlinkat(directory, name, AtFlags::empty())?)
+}
+
+fn remove(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    unlink: impl Fn(BorrowedFd<'_>, &CStr) -> io::Result<()>,
+) -> io::Result<()> {
+    let name = CString::new(name)?;
+    match unlink(parent, &name) {
+        Ok(()) => return Ok(()),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOENT) => return Ok(()),
+            Some(Errno::ISDIR | Errno::PERM) => {}
+            _ => return Err(error),
+        },
     }
-    let top = match open_below(parent, name, Mounts::Outside) {
+    let top = match open_below(parent, &name, Mounts::Outside) {
         Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::XDEV) => return Err(mounted(&name)),
         other => other?,
     };
     walk(top, |visit| match visit {
@@ -172,14 +211,14 @@ pub(crate) fn remove_at(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
         {
             Ok(())
         }
-        Visit::Enter(directory, name, _) => gone(unlinkat(directory, name, AtFlags::empty())),
+        Visit::Enter(directory, name, _) => match unlink(directory, name) {
+            Err(error) if Errno::from_io_error(&error) != Some(Errno::NOENT) => Err(error),
+            _ => Ok(()),
+        },
         Visit::Leave(directory, name) => gone(unlinkat(directory, name, AtFlags::REMOVEDIR)),
-        Visit::Mount(name) => Err(io::Error::new(
-            io::ErrorKind::ResourceBusy,
-            format!("something is mounted on its directory {name:?}; unmount it first"),
-        )),
+        Visit::Mount(name) => Err(mounted(name)),
     })?;
-    gone(unlinkat(parent, name, AtFlags::REMOVEDIR))
+    gone(unlinkat(parent, &name, AtFlags::REMOVEDIR))
 }
 
 fn gone(result: Result<(), Errno>) -> io::Result<()> {

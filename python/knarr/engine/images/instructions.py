@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+import signal
 from typing import TYPE_CHECKING, Any
 
 from knarr.errors import InvalidArgument
@@ -25,7 +26,7 @@ _VARIABLE = re.compile(r"\\(.)|\$(?:(\w+)|\{(\w+)(?::([-+?])((?:[^}\\]|\\.)*))?\
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _NANOSECONDS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_SIGNAL = re.compile(r"(?:SIG)?[A-Z][A-Z0-9+-]*|[0-9]{1,2}", re.IGNORECASE)
+_SIGNALS = re.compile(r"[1-9]|[1-5][0-9]|6[0-4]|RTMIN(?:\+[0-9]{1,2})?|RTMAX(?:-[0-9]{1,2})?")
 
 Config = dict[str, Any]
 
@@ -40,7 +41,7 @@ def apply(config: Config, changes: Sequence[str]) -> Config:
     for name, rest in _lines(text):
         handler = _HANDLERS.get(name.lower())
         if handler is None:
-            raise InvalidArgument(f"{name.lower()} is not a valid change command")
+            raise InvalidArgument(f"{name} is not a valid change command")
         handler(state, rest)
     return found
 
@@ -130,7 +131,9 @@ def _words(text: str, *, unquote: bool = True) -> list[str]:
             current += character
             begun = True
     if quote:
-        raise InvalidArgument("unexpected end of statement while looking for matching double-quote")
+        raise InvalidArgument(
+            f'failed to process "{text}": unexpected end of statement while looking for matching double-quote'
+        )
     return [*words, current] if begun else words
 
 
@@ -219,16 +222,17 @@ def _volume(state: _State, rest: str) -> None:
     _need("VOLUME", rest)
     given = _json_list(rest)
     paths = [state.expand(path) for path in given] if given is not None else _words(state.expand(rest))
+    if not paths:
+        raise InvalidArgument("VOLUME requires at least one argument")
     if not all(path.strip() for path in paths):
         raise InvalidArgument("VOLUME specified can not be an empty string")
     state.config["Volumes"] = {**(state.config.get("Volumes") or {}), **{path: {} for path in paths}}
 
 
 def _one(name: str, state: _State, rest: str) -> str:
-    words = _words(state.expand(rest))
-    if len(words) != 1:
+    if not rest:
         raise InvalidArgument(f"{name} requires exactly one argument")
-    return words[0]
+    return _plain(state.expand(rest))
 
 
 def _user(state: _State, rest: str) -> None:
@@ -243,7 +247,8 @@ def _workdir(state: _State, rest: str) -> None:
 
 def _stop_signal(state: _State, rest: str) -> None:
     name = _one("STOPSIGNAL", state, rest)
-    if not _SIGNAL.fullmatch(name):
+    bare = name.upper().removeprefix("SIG")
+    if not (_SIGNALS.fullmatch(bare) or f"SIG{bare}" in signal.Signals.__members__):
         raise InvalidArgument(f"invalid signal: {name}")
     state.config["StopSignal"] = name
 
@@ -290,7 +295,7 @@ def _health_check(state: _State, rest: str) -> None:
     elif kind.upper() == "CMD":
         given = _json_list(command)
         if not command or given == []:
-            raise InvalidArgument("missing command after HEALTHCHECK CMD")
+            raise InvalidArgument("Missing command after HEALTHCHECK CMD")
         check["Test"] = ["CMD", *given] if given is not None else ["CMD-SHELL", command]
     else:
         raise InvalidArgument(f'Unknown type "{kind.upper()}" in HEALTHCHECK (try CMD)')

@@ -95,7 +95,7 @@ class Making:
             async with contextlib.AsyncExitStack() as held:
                 new = await self._take(base, take, describe, candidates, held)
                 sizes = await self._unpack(new)
-                return await self._ledger.record(new, sizes, reference, None)
+                return await self._ledger.record(new, sizes, [reference] if reference else [], None)
         finally:
             await self._pieces.remove_unused(candidates)
 
