@@ -624,3 +624,49 @@ def test_each_version_shows_what_it_has(api):
     assert "Annotations" not in old["HostConfig"]
     assert api.ok("GET", "/containers/json")[0]["HostConfig"] == {"NetworkMode": "bridge", "Annotations": {"a": "b"}}
     assert api.ok("GET", "/v1.45/containers/json")[0]["HostConfig"] == {"NetworkMode": "bridge"}
+
+
+def test_the_words_of_a_container_s_endpoints(api):
+    """Each as Docker's: statuses and messages compared with its head."""
+    container = api.create("sleep", "100", name="worded")
+    for method, path, status, message in (
+        ("POST", "resize?h=x&w=1", 400, 'invalid resize height "x": invalid syntax'),
+        ("POST", "resize?h=1", 400, 'invalid resize width "": invalid syntax'),
+        ("POST", "resize?h=1&w=65536", 400, 'invalid resize width "65536": value out of range'),
+        ("POST", "resize?h=1&w=1", 409, f"container {container} is not running"),
+        ("POST", "wait?condition=odd", 400, 'invalid condition: "odd"'),
+        ("POST", "start?checkpoint=x", 400, "checkpoint is only supported in experimental mode"),
+        ("POST", "rename?name=/", 400, "Neither old nor new names may be empty"),
+        ("POST", "rename?name=worded", 400, "Renaming a container with the same name as its current name"),
+        ("POST", "rename?name=a%2Fb", 400,
+         "Error when allocating new name: Invalid container name (/a/b), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"),
+    ):  # fmt: skip
+        assert api.call(method, f"/containers/worded/{path}") == (status, {"message": message})
+    taken = api.create("true", name="other")
+    status, answer = api.call("POST", "/containers/worded/rename?name=other")
+    assert status == 409
+    assert answer["message"].startswith(
+        f'Error when allocating new name: Conflict. The container name "/other" is already in use by container "{taken}"'
+    )
+    status, answer = api.call("POST", "/containers/worded/start", {"HostConfig": {}})
+    assert status == 400
+    assert "non-empty request body" in answer["message"]
+    assert api.call("POST", "/containers/worded/start", {}) == (204, None)
+    assert api.call("POST", "/containers/worded/resize?h=1&w=1") == (200, None)  # it has no terminal: nothing to do
+    assert api.call("POST", "/containers/worded/pause") == (204, None)
+    status, answer = api.call("DELETE", "/containers/worded")
+    assert (status, answer["message"]) == (
+        409,
+        'cannot remove container "worded": container is paused and must be unpaused first',
+    )
+
+
+def test_a_name_that_was_refused_is_free(api):
+    for host in (
+        {"Memory": 1},
+        {"NetworkMode": "nowhere"},
+        {"Links": ["nobody"], "NetworkMode": "bridge"},
+        {"Binds": ["/a:b"]},
+    ):
+        assert api.call("POST", "/containers/create?name=again", {"Image": "busybox", "HostConfig": host})[0] == 400
+    api.create("true", name="again")

@@ -153,6 +153,28 @@ def test_a_link_follows_the_other_through_restart_and_rename(api):
     assert blocker
 
 
+def test_a_link_is_taken_away(api):
+    running(api, "db", NetworkMode="bridge")
+    running(api, "web", NetworkMode="bridge", Links=["db:one", "db:two"])
+    pid = api.ok("GET", "/containers/web/json")["State"]["Pid"]
+    assert api.call("DELETE", "/containers/web/one?link=1") == (204, None)
+    assert api.ok("GET", "/containers/web/json")["HostConfig"]["Links"] == ["/db:/web/two"]
+    with open(f"/proc/{pid}/root/etc/hosts") as file:
+        hosts = file.read()
+    assert "two" in hosts
+    assert "one" not in hosts.replace("localhost", "").split()
+    for path, status, words in (
+        ("web/one", 404, "there is no such link"),
+        ("web", 400, "cannot remove the default link name"),
+        ("nobody/one", 404, "No such container: nobody"),
+        ("nobody", 404, "No such container: nobody"),
+    ):
+        found, answer = api.call("DELETE", f"/containers/{path}?link=1")
+        assert (found, words in answer["message"]) == (status, True), answer
+    assert api.call("DELETE", "/containers/web/two")[0] == 404  # without link=1 it is a container's name
+    assert api.ok("GET", "/containers/web/json")["State"]["Running"]
+
+
 @pytest.mark.parametrize(
     ("host", "words"),
     [

@@ -190,7 +190,7 @@ def test_a_check_that_makes_no_sense_is_refused(api, given, message):
     assert (status, message in answer["message"]) == (400, True), answer
     filters = "%7B%22health%22%3A%5B%22fine%22%5D%7D"
     assert api.call("GET", f"/containers/json?filters={filters}")[1] == {
-        "message": "invalid value for health (fine): must be one of none, starting, healthy, unhealthy"
+        "message": "invalid filter 'health=fine': invalid value for health (fine): must be one of none, starting, healthy, unhealthy"
     }
 
 

@@ -92,6 +92,12 @@ CASES = [
     "--platform linux/arm64 --pull never busybox",
     "-dit busybox",
     "-d -p 80:80 --name x busybox sleep 1",
+    "--gpus all busybox",
+    "--gpus 2 --gpus driver=nvidia,count=1 busybox",
+    """--gpus '"device=0,1","capabilities=compute,utility",driver=x,"options=a=b,c=d"' busybox""",
+    "--gpus device=0 busybox",
+    "--runtime runc busybox",
+    "--isolation default --runtime io.containerd.runc.v2 busybox",
 ]
 RUN_ONLY = ("-dit", "-d ")
 

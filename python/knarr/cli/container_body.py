@@ -21,6 +21,7 @@ _NAMESPACES = {
     "cgroupns": ("CgroupnsMode", ("host", "private"), False),
     "ipc": ("IpcMode", ("none", "private", "shareable", "host"), True),
 }
+_WINDOWS = ("cpu_count", "cpu_percent", "io_maxbandwidth", "io_maxiops")
 # Options whose value goes into HostConfig as it is, where it is set.
 _PLAIN = (
     ("privileged", "Privileged"),
@@ -30,6 +31,7 @@ _PLAIN = (
     ("cidfile", "ContainerIDFile"),
     ("volume_driver", "VolumeDriver"),
     ("isolation", "Isolation"),
+    ("runtime", "Runtime"),
     ("shm_size", "ShmSize"),
     ("volumes_from", "VolumesFrom"),
     ("link", "Links"),
@@ -57,10 +59,16 @@ _PLAIN = (
 
 def build(options: "dict[str, Any]", image: str, command: "list[str]") -> "dict[str, Any]":
     """The body: Config's fields, HostConfig and NetworkingConfig. InvalidArgument for values that cannot be."""
-    if options["runtime"]:
+    if options["use_api_socket"]:
         raise Unsupported(
-            f"--runtime {options['runtime']}: knarr starts containers by itself and takes no other runtime"
+            "--use-api-socket is not supported by knarr: bind the engine's socket, and ~/.docker/config.json, with -v"
         )
+    for key in _WINDOWS:
+        if options[key]:
+            raise InvalidArgument(
+                f'"--{key.replace("_", "-")}" is only supported on a Docker daemon running on windows, '
+                "but the Docker daemon is running on linux"
+            )
     host = _host_config(options)
     body: dict[str, Any] = {"Image": image, "HostConfig": host}
     _streams(options, body)
@@ -126,6 +134,8 @@ def _host_config(options: "dict[str, Any]") -> "dict[str, Any]":
         host["Knarr"] = {"HostOverlay": True}
     if options["init"] is not None:
         host["Init"] = options["init"]
+    if options["umask"] is not None:
+        host["Umask"] = values.octal(options["umask"], "--umask")
     if options["memory_swap"]:
         host["MemorySwap"] = values.swap(options["memory_swap"])
     if options["memory_swappiness"] != -1:
@@ -176,6 +186,7 @@ def _devices(options: "dict[str, Any]", host: "dict[str, Any]") -> None:
 
 
 _DEVICE_OPTIONS = (
+    "gpus",
     "device",
     "device_cgroup_rule",
     "ulimit",

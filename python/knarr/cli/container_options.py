@@ -40,6 +40,7 @@ CONTAINER_OPTIONS = (
     Option("--read-only", FLAG, "Mount the container's root file system read-only"),
     Option("--storage-opt", LIST, "Storage driver options"),
     Option("--device", LIST, "Add a host device"),
+    Option("--gpus", LIST, "GPU devices; refused by an engine that has no driver for them"),
     Option("--device-cgroup-rule", LIST, "Add a rule to the cgroup's allowed devices"),
     Option("--shm-size", BYTES, "Size of /dev/shm"),
     # Network
@@ -75,8 +76,10 @@ CONTAINER_OPTIONS = (
     Option("--pid", TEXT, "PID namespace to use: host or container:NAME"),
     Option("--uts", TEXT, "UTS namespace to use: host"),
     Option("--sysctl", LIST, "Sysctl options"),
-    Option("--runtime", TEXT, "Refused: knarr has one runtime", hidden=True),
-    Option("--isolation", TEXT, "Container isolation technology", hidden=True),
+    Option("--umask", TEXT, "Umask of the program and of what is executed: octal, such as 027"),
+    Option("--runtime", TEXT, "Runtime: knarr, or a name of Docker's for its only one (runc)"),
+    Option("--isolation", TEXT, "Container isolation technology: default is all that Linux has"),
+    Option("--use-api-socket", FLAG, "Refused: bind the engine's socket with -v"),
     # Resources
     Option("-m --memory", BYTES, "Memory limit"),
     Option("--memory-reservation", BYTES, "Memory soft limit"),
@@ -101,6 +104,11 @@ CONTAINER_OPTIONS = (
     Option("--device-write-bps", LIST, "Limit the write rate of a device (/dev/x:1mb)"),
     Option("--device-write-iops", LIST, "Limit the writes a second of a device (/dev/x:1000)"),
     Option("--cgroup-parent", TEXT, "Parent cgroup"),
+    Option("--kernel-memory", BYTES, "Discarded: Linux enforces no such limit any more", hidden=True),
+    Option("--cpu-count", INT, "CPU count (Windows only)", default=0),
+    Option("--cpu-percent", INT, "CPU percent (Windows only)", default=0),
+    Option("--io-maxbandwidth", BYTES, "Maximum IO bandwidth of the system drive (Windows only)"),
+    Option("--io-maxiops", INT, "Maximum IO operations a second of the system drive (Windows only)", default=0),
     # Logs and health
     Option("--log-driver", TEXT, "Logging driver"),
     Option("--log-opt", LIST, "Log driver options"),

@@ -32,6 +32,8 @@ def apply(options: "dict[str, Any]", host: "dict[str, Any]") -> None:
     """Put them into HostConfig."""
     if options["device"]:
         host["Devices"] = [device(item) for item in options["device"]]
+    if options["gpus"]:
+        host["DeviceRequests"] = [gpus(item) for item in options["gpus"]]
     if options["device_cgroup_rule"]:
         host["DeviceCgroupRules"] = [_rule(item) for item in options["device_cgroup_rule"]]
     if options["ulimit"]:
@@ -45,6 +47,41 @@ def apply(options: "dict[str, Any]", host: "dict[str, Any]") -> None:
     for key, field in _IOPS:
         if options[key]:
             host[field] = [_throttle(item, _whole) for item in options[key]]
+
+
+def gpus(spec: str) -> "dict[str, Any]":
+    """The DeviceRequest of "all", "2" or "driver=x,device=0,capabilities=compute,options=a=b" (fields by commas)."""
+    request: dict[str, Any] = {}
+    counted = False
+    for field in values.fields(spec):
+        key, equals, value = field.partition("=")
+        if not equals:
+            key, value = "count", field
+        if key == "count":
+            if counted:
+                raise InvalidArgument("gpu request key 'count' can be specified only once")
+            counted = True
+            request["Count"] = -1 if value == "all" else _count(value)
+        elif key == "driver":
+            request["Driver"] = value
+        elif key == "device":
+            request["DeviceIDs"] = value.split(",")
+        elif key == "capabilities":
+            request["Capabilities"] = [[*value.split(","), "gpu"]]
+        elif key == "options":
+            request["Options"] = values.pairs(values.fields(value))
+        else:
+            raise InvalidArgument(f"unexpected key '{key}' in '{field}'")
+    if not counted and "DeviceIDs" not in request:
+        request["Count"] = 1
+    request.setdefault("Capabilities", [["gpu"]])
+    return request
+
+
+def _count(text: str) -> int:
+    if text.removeprefix("-").isdigit():
+        return int(text)
+    raise InvalidArgument(f'invalid count ({text}): value must be either "all" or an integer')
 
 
 def device(spec: str) -> "dict[str, str]":

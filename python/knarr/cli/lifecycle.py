@@ -144,7 +144,7 @@ RM = Command(
     complete="containers",
     options=(
         Option("-f --force", FLAG, "Remove a running container too (with SIGKILL); none is no error"),
-        Option("-l --link", FLAG, "Remove a link, not a container"),
+        Option("-l --link", FLAG, "Remove the link CONTAINER/ALIAS, not a container"),
         Option("-v --volumes", FLAG, "Remove its anonymous volumes too"),
     ),
 )

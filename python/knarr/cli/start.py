@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 
 def _start(client: "Client", options: "dict[str, Any]", names: "list[str]") -> int:
+    for key in ("checkpoint", "checkpoint_dir"):
+        if options[key]:
+            option = "--" + key.replace("_", "-")
+            raise InvalidArgument(f'"{option}" is only supported on a Docker daemon with experimental features enabled')
     if not (options["attach"] or options["interactive"]):
         return each(names, lambda name: client.containers.start(name, options["detach_keys"]))
     if len(names) > 1:
@@ -89,6 +93,8 @@ START = Command(
     options=(
         Option("-a --attach", FLAG, "Attach STDOUT and STDERR, and forward signals"),
         Option("-i --interactive", FLAG, "Attach the container's STDIN"),
+        Option("--checkpoint", TEXT, "Refused: restoring needs an engine with experimental features"),
+        Option("--checkpoint-dir", TEXT, "Refused, as --checkpoint"),
         Option("--sig-proxy", FLAG, "Pass received signals on to the process", default=True, hidden=True),
         _DETACH,
     ),

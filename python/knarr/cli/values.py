@@ -91,6 +91,13 @@ def pairs(items: "list[str]") -> "dict[str, str]":
     return result
 
 
+def octal(text: str, option: str) -> int:
+    """An octal number of at most 32 bits."""
+    if not text.isascii() or not text.isdigit() or set(text) & {"8", "9"} or int(text, 8) >= 1 << 32:
+        raise InvalidArgument(f"invalid argument {text!r} for {option}: it is octal, such as 027")
+    return int(text, 8)
+
+
 def fields(text: str) -> "list[str]":
     """The fields of one line of comma-separated values (RFC 4180): a field in quotes may hold commas."""
     if '"' not in text:

@@ -84,8 +84,9 @@ class Containers:
         self._client.call("POST", path(container, "rename"), {"name": name})
 
     def remove(self, container: str, *, force: bool = False, volumes: bool = False, link: bool = False) -> None:
-        """ContainerDelete; with force a running one too, with volumes its anonymous volumes, with link a link."""
-        self._client.call("DELETE", path(container), {"force": force, "v": volumes, "link": link})
+        """ContainerDelete; with force a running one too, with volumes its anonymous volumes; with link "name/alias"."""
+        place = "/".join(map(quote, container.split("/"))) if link else quote(container)
+        self._client.call("DELETE", f"/containers/{place}", {"force": force, "v": volumes, "link": link or None})
 
     def list(
         self,

@@ -12,7 +12,7 @@ from knarr.api import reply, streams
 from knarr.api.wire import containers as wire
 from knarr.api.wire import listing
 from knarr.api.wire.create import create_request
-from knarr.errors import InvalidArgument, KnarrError, NotFound
+from knarr.errors import InvalidArgument, KnarrError
 
 if TYPE_CHECKING:
     from knarr.engine.engine import Engine
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["routes"]
 
 PATIENCE = 15.0  # seconds between looks whether a client that waits is still there
+SHORTEST_BODY = 7  # bytes of a body that may hold nothing: what is longer asks for something, and is refused
+MOST_CELLS = 65535  # rows or columns of a terminal
 PRUNE_FILTERS = {"until", "label", "label!"}
 
 
@@ -37,10 +39,12 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return reply.reply({"Id": record.id, "Warnings": warnings}, 201)
 
     async def start(request: web.Request) -> web.StreamResponse:
-        if await request.read() not in (b"", b"{}", b"null"):
+        if len(await request.read()) > SHORTEST_BODY:
             raise InvalidArgument(
                 "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
             )
+        if request.query.get("checkpoint"):
+            raise InvalidArgument("checkpoint is only supported in experimental mode")
         await containers.start(_name(request))
         return reply.empty()
 
@@ -73,9 +77,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return reply.empty()
 
     async def resize(request: web.Request) -> web.StreamResponse:
-        rows, columns = reply.integer(request.query, "h"), reply.integer(request.query, "w")
-        if rows is None or columns is None or not (0 <= rows <= 65535 and 0 <= columns <= 65535):
-            raise InvalidArgument("resize needs h and w, from 0 to 65535")
+        rows, columns = _cells(request, "h", "height"), _cells(request, "w", "width")
         await containers.resize(_name(request), rows, columns)
         return reply.empty(200)
 
@@ -99,7 +101,8 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     async def remove(request: web.Request) -> web.StreamResponse:
         query = request.query
         if reply.flag(query, "link"):
-            raise NotFound(f"No such container: {_name(request)}")  # there are no links
+            await containers.unlink(_name(request))
+            return reply.empty()
         await containers.remove(_name(request), force=reply.flag(query, "force"), volumes=reply.flag(query, "v"))
         return reply.empty()
 
@@ -150,6 +153,15 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         web.post("/containers/{name}/resize", resize),
         web.get("/containers/{name}/top", top),
     ]
+
+
+def _cells(request: web.Request, key: str, word: str) -> int:
+    text = request.query.get(key, "")
+    if not (text.isascii() and text.isdigit()):
+        raise InvalidArgument(f'invalid resize {word} "{text}": invalid syntax')
+    if int(text) > MOST_CELLS:
+        raise InvalidArgument(f'invalid resize {word} "{text}": value out of range')
+    return int(text)
 
 
 def _name(request: web.Request) -> str:

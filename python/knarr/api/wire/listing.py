@@ -194,7 +194,7 @@ def _simple(name: str, values: list[str]) -> Callable[[ContainerRecord], bool] |
     if name == "is-task":
         wanted = {value.lower() in _TRUE for value in values if value.lower() in _TRUE | _FALSE}
         if len(wanted) != 1 or any(value.lower() not in _TRUE | _FALSE for value in values):
-            raise InvalidArgument(f"invalid filter 'is-task={values}'")
+            raise InvalidArgument(f"invalid filter 'is-task=[{' '.join(values)}]'")
         return lambda _: False in wanted  # there is no swarm whose tasks they could be
     if name == "isolation":
         return lambda _: True  # which only Windows has: Docker lists all

@@ -9,10 +9,10 @@ import shutil
 import signal
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.containers import logs, processes
+from knarr.engine.containers import launch, logs, processes
 from knarr.engine.containers.commit import Commits
 from knarr.engine.containers.container import Container, Context, Exit
-from knarr.engine.containers.create import Creation, Request, check_name
+from knarr.engine.containers.create import Creation, Request, check_name, taken
 from knarr.engine.containers.execs import Execs, Streams
 from knarr.engine.containers.files import Files
 from knarr.engine.containers.health import Monitors
@@ -141,24 +141,34 @@ class Containers:
         """Give it other limits or another restart policy: fields of HostConfig. Warnings for whoever asked."""
         return await update(self._context, self.get(name), given)
 
+    async def unlink(self, name: str) -> None:
+        """Take away a link, named "container/alias"."""
+        parent, _, alias = name.strip("/").rpartition("/")
+        if not parent:
+            self.get(alias)
+            raise InvalidArgument("Conflict, cannot remove the default link name of the container")
+        container = self.get(parent)
+        async with container.lock:
+            self._links.remove(container.record, alias)
+            self._context.records.update_record(container.record)
+            if container.record.state.running:
+                launch.write_hosts(self._context, container.record, self._links)
+
     def rename(self, name: str, new: str) -> None:
         """Give it another name."""
         container = self.get(name)
+        new = new.strip().removeprefix("/")
         if not new:
             raise InvalidArgument("Neither old nor new names may be empty")
-        try:
-            new = check_name(new)
-        except InvalidArgument as error:
-            words = str(error).replace("(", "(/", 1)
-            raise InvalidArgument(f"Error when allocating new name: {words}") from error
         old = container.record.name
         if new == old:
             raise InvalidArgument("Renaming a container with the same name as its current name")
+        try:
+            check_name(f"/{new}")
+        except InvalidArgument as error:
+            raise InvalidArgument(f"Error when allocating new name: {error}") from None
         if new in self._names:
-            raise Conflict(
-                f'Conflict. The container name "/{new}" is already in use by container "{self._names[new]}". '
-                "You have to remove (or rename) that container to be able to reuse that name."
-            )
+            raise Conflict(f"Error when allocating new name: {taken(new, self._names[new])}")
         reached("container.rename.record")
         self._context.records.rename(container.record, new)
         self._names[new] = container.record.id
@@ -186,7 +196,9 @@ class Containers:
         """Set the size of its terminal."""
         container = self.get(name)
         if not container.record.state.running:
-            raise Conflict(f"cannot resize a stopped container: container {container.record.id} is not running")
+            raise Conflict(f"container {container.record.id} is not running")
+        if not container.record.config["Tty"]:
+            return  # there is no terminal whose size it could be: Docker has no word for it
         await self._context.supervisor.call("resize", container=container.record.id, rows=rows, cols=columns)
         self._context.announce(container, "resize", height=str(rows), width=str(columns))
 

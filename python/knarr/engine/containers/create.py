@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from knarr.engine.containers.links import Links
     from knarr.engine.images.images import Image
 
-__all__ = ["Creation", "Request", "check_name"]
+__all__ = ["Creation", "Request", "check_name", "taken"]
 
 T = TypeVar("T")
 
@@ -60,6 +60,14 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name) or len(name) > LONGEST_NAME:
         raise InvalidArgument(f"Invalid container name ({name[:64]}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
     return name.removeprefix("/")
+
+
+def taken(name: str, owner: str) -> str:
+    """What is said of a name that another container has."""
+    return (
+        f'Conflict. The container name "/{name}" is already in use by container "{owner}". '
+        "You have to remove (or rename) that container to be able to reuse that name."
+    )
 
 
 class Creation:
@@ -153,10 +161,7 @@ class Creation:
         else:
             name = check_name(name)
             if name in self._names:
-                raise Conflict(
-                    f'Conflict. The container name "/{name}" is already in use by container "{self._names[name]}". '
-                    "You have to remove (or rename) that container to be able to reuse that name."
-                )
+                raise Conflict(taken(name, self._names[name]))
         self._names[name] = container_id
         return name
 
@@ -222,10 +227,16 @@ class Creation:
             if network.driver != "bridge":
                 raise InvalidArgument("conflicting options: mac-address and the network mode")
         if settings.get("Aliases"):
-            raise InvalidArgument("network-scoped alias is supported only for containers in user defined networks")
+            raise InvalidArgument(
+                f"invalid config for network {network.name}: invalid endpoint settings:\n"
+                "network-scoped aliases are only supported for user-defined networks"
+            )
         addresses = settings.get("IPAMConfig") or {}
         if any(addresses.values()):
-            raise InvalidArgument("user specified IP address is supported on user defined networks only")
+            raise InvalidArgument(
+                f"invalid config for network {network.name}: invalid endpoint settings:\n"
+                "user-specified IP address is supported on user-defined networks only"
+            )
         found[network.name] = {
             "network_id": network.id,
             "endpoint_id": "",

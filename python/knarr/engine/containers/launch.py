@@ -173,7 +173,7 @@ def groups(context: Context, record: ContainerRecord) -> list[int]:
         if known is None:
             known = _group_file(context, record)
         if group not in known:
-            raise InvalidArgument(f"Unable to find group {group}: no matching entries in group file")
+            raise InvalidArgument(f"unable to find group {group}: no matching entries in group file")
         found.append(known[group])
     return found
 

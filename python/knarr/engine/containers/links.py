@@ -73,9 +73,22 @@ class Links:
         for other, _ in links(record):
             self._linking.setdefault(other, set()).add(record.id)
 
+    def remove(self, record: ContainerRecord, alias: str) -> None:
+        """Take one link out of a record. NotFound where there is none of that alias."""
+        kept = [f"{other}:{name}" for other, name in links(record) if name != alias]
+        if len(kept) == len(record.host["Links"] or ()):
+            raise NotFound(f"Cannot get link {alias} of container {record.name}: there is no such link")
+        self.forget_links(record)
+        record.host = {**record.host, "Links": kept or None}
+        self.add(record)
+
     def forget(self, record: ContainerRecord) -> None:
         """A container is gone."""
         self._linking.pop(record.id, None)
+        self.forget_links(record)
+
+    def forget_links(self, record: ContainerRecord) -> None:
+        """A container links to nobody."""
         for other, _ in links(record):
             self._linking.get(other, set()).discard(record.id)
 

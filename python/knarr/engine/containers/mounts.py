@@ -53,6 +53,7 @@ def resolve(
     for mount in host["Mounts"] or ():
         _add(asked, _mount(mount, read_only_recursive))
     for destination, options in (host["Tmpfs"] or {}).items():
+        _destination(destination, "")
         _add(
             asked,
             _point("tmpfs", destination, options=tmpfs_options(options), mode=options, listed=False),
@@ -90,12 +91,12 @@ def _point(kind: str, destination: str, **values: Any) -> MountPoint:
     return point
 
 
-def _destination(path: str) -> str:
+def _destination(path: str, what: str = "invalid mount config: ") -> str:
     if not path.startswith("/") or "\0" in path:
-        raise InvalidArgument(f"invalid mount config: invalid mount path: '{path}' mount path must be absolute")
+        raise InvalidArgument(f"{what}invalid mount path: '{path}' mount path must be absolute")
     clean = posixpath.normpath(path).replace("//", "/")
     if clean == "/":
-        raise InvalidArgument("invalid mount config: invalid specification: destination can't be '/'")
+        raise InvalidArgument(f"{what}invalid specification: destination can't be '/'")
     return clean
 
 
@@ -113,6 +114,8 @@ def _bind(text: str, read_only_recursive: bool) -> MountPoint:
             raise InvalidArgument(f"invalid mode: {mode}")
     if "ro" in words and "rw" in words:
         raise InvalidArgument(f"invalid mode: {mode}")
+    kind = "bind" if source.startswith("/") else "volume"
+    _destination(destination, f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\": ")
     propagation = [word for word in words if word in PROPAGATIONS]
     if len(propagation) > 1:
         raise InvalidArgument(f"invalid mode: {mode}")
@@ -148,7 +151,8 @@ def _mount(mount: Mount, read_only_recursive: bool) -> MountPoint:
     kind, target, source = mount.get("Type") or "", mount.get("Target") or "", mount.get("Source") or ""
     read_only = bool(mount.get("ReadOnly"))
     if not target:
-        raise InvalidArgument("invalid mount config: field Target must not be empty")
+        raise InvalidArgument(f'invalid mount config for type "{kind}": field Target must not be empty')
+    _destination(target, f'invalid mount config for type "{kind}": ')
     for name, owner in OPTIONS_OF.items():
         if mount.get(name) and kind != owner:
             raise InvalidArgument(f'{name} must not be specified on mount type "{kind}"')
@@ -174,9 +178,9 @@ def _mount(mount: Mount, read_only_recursive: bool) -> MountPoint:
         if source:
             raise InvalidArgument('invalid mount config for type "tmpfs": field Source must not be specified')
         return _point("tmpfs", target, options=_tmpfs(mount.get("TmpfsOptions") or {}, read_only), read_only=read_only)
-    if kind in ("image", "npipe", "cluster"):
+    if kind == "image":
         raise Unsupported(f'mount of {target}: type "{kind}" is not supported by knarr: bind, volume and tmpfs are')
-    raise InvalidArgument(f'invalid mount config: mount type unknown: "{kind}"')
+    raise InvalidArgument(f'invalid mount config for type "{kind}": mount type unknown')
 
 
 def _subpath(path: str, volume: str) -> str:

@@ -77,7 +77,7 @@ class Removal:
         if force or not (state.running or state.status == "restarting"):
             return
         condition = {
-            "paused": "container is paused: unpause and then stop the container before removing or force remove",
+            "paused": "container is paused and must be unpaused first",
             "restarting": "container is restarting: stop the container before removing or force remove",
         }.get(state.status, "container is running: stop the container before removing or force remove")
         raise Conflict(f'cannot remove container "{container.record.name}": {condition}')

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "check_mac", "check_resources", "check_restart", "parse_port", "security"]
 
+LONGEST_HOSTNAME = 64  # bytes, as the kernel has it
 MINIMUM_MEMORY = 6 * 1024 * 1024
 RESTARTS = ("", "no", "on-failure", "always", "unless-stopped")
 # What the one runtime is called: clients send Docker's names, and hand back what an inspect said.
@@ -119,7 +120,7 @@ def _check_config(config: Config) -> None:
         signals.number(config["StopSignal"])
     for entry in config["Env"] or ():
         if not entry or entry.startswith("=") or "\0" in entry:
-            raise InvalidArgument(f"invalid environment variable: {entry!r}")
+            raise InvalidArgument(f"invalid environment variable: {entry}")
     for port in config["ExposedPorts"] or {}:
         parse_port(port)
     for argument in [*(config["Entrypoint"] or ()), *(config["Cmd"] or ())]:
@@ -127,8 +128,10 @@ def _check_config(config: Config) -> None:
             raise InvalidArgument(f"invalid command: {argument!r} contains a NUL byte")
     healthcheck.check(config["Healthcheck"])
     hostname = config["Hostname"]
-    if hostname and (len(hostname) > 63 or not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", hostname)):
-        raise InvalidArgument(f"invalid hostname: {hostname!r}: use letters, digits, dots and dashes, at most 63")
+    if len(hostname.encode()) > LONGEST_HOSTNAME:
+        raise InvalidArgument(f'hostname "{hostname}" is too long (maximum {LONGEST_HOSTNAME} bytes)')
+    if hostname != "".join(hostname.split()) or not hostname.isprintable():
+        raise InvalidArgument(f"invalid hostname: {hostname!r}: it may hold no spaces and no control characters")
     for name in ("User", "WorkingDir", "Domainname"):
         if "\0" in config[name]:
             raise InvalidArgument(f"invalid {name}: it contains a NUL byte")

@@ -84,7 +84,7 @@ def _numbers(path: str) -> dict[str, int]:
     try:
         found = os.stat(path)
     except OSError as error:
-        raise InvalidArgument(f'block device "{path}" of a limit: {error.strerror}') from error
+        raise InvalidArgument(f'block device "{path}" of a limit: {str(error.strerror).lower()}') from error
     if not stat.S_ISBLK(found.st_mode):
         raise InvalidArgument(f'block device "{path}" of a limit: it is no block device')
     return {"major": os.major(found.st_rdev), "minor": os.minor(found.st_rdev)}
@@ -132,8 +132,9 @@ def devices(host: HostConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]
             else:
                 nodes.append(_node(resolved, target))
         except OSError as error:
+            reason = str(error.strerror).lower()  # as Docker's, by whose words a client tells what was missing
             raise InvalidArgument(
-                f'error gathering device information while adding custom device "{source}": {error.strerror}'
+                f'error gathering device information while adding custom device "{source}": {reason}'
             ) from error
         if len(nodes) == before:
             raise InvalidArgument(
