@@ -7,6 +7,7 @@ import subprocess
 import docker
 import pytest
 
+from knarr.api.wire import info
 from tests.api.http_client import Api
 from tests.conftest import oci_archive, tar_of
 
@@ -80,11 +81,19 @@ def test_info_counts_containers(api):
     api.ok("DELETE", f"/containers/{identity}?force=1")
 
 
-def test_a_proxy_is_shown_without_its_password(engine):
-    engine.extra_env["HTTPS_PROXY"] = "http://me:secret@proxy.example:3128"
-    engine.restart()
-    shown = Api(engine).ok("GET", "/info")["HttpsProxy"]
-    assert shown == "http://xxxxx:xxxxx@proxy.example:3128"
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("http://me:secret@proxy.example:3128", "http://xxxxx:xxxxx@proxy.example:3128"),
+        ("me:secret@proxy.example:3128", "xxxxx:xxxxx@proxy.example:3128"),
+        ("http://proxy.example/a@b", "http://proxy.example/a@b"),
+        ("", ""),
+    ],
+)
+def test_a_proxy_is_shown_without_its_password(monkeypatch, given, shown):
+    monkeypatch.setenv("HTTPS_PROXY", given)
+    monkeypatch.delenv("https_proxy", raising=False)
+    assert info.proxy("https_proxy") == shown
 
 
 def test_docker_info_and_version_print_no_warning(shared_engine):

@@ -17,7 +17,7 @@ from knarr.engine.containers.logs import DRIVERS
 if TYPE_CHECKING:
     from knarr.engine.engine import Engine
 
-__all__ = ["INFO", "info"]
+__all__ = ["INFO", "info", "proxy"]
 
 CGROUP = "/sys/fs/cgroup"
 _COMMITS = ("ContainerdCommit", "RuncCommit", "InitCommit")
@@ -89,8 +89,8 @@ def info(engine: Engine) -> dict[str, Any]:
         "NCPU": os.cpu_count(),
         "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "GenericResources": None,
-        "HttpProxy": _proxy("http_proxy"),
-        "HttpsProxy": _proxy("https_proxy"),
+        "HttpProxy": proxy("http_proxy"),
+        "HttpsProxy": proxy("https_proxy"),
         "NoProxy": os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "",
         "Name": socket.gethostname(),
         "Labels": [],
@@ -146,7 +146,7 @@ def _release() -> dict[str, str]:
         return {}
 
 
-def _proxy(name: str) -> str:
+def proxy(name: str) -> str:
     """A proxy of the daemon's environment, without its password."""
     value = os.environ.get(name.upper()) or os.environ.get(name) or ""
     return re.sub(r"^([a-z]+://)?[^/@]*@", r"\1xxxxx:xxxxx@", value)

@@ -94,14 +94,18 @@ class Monitors:
                 result = await self._probe(container, health)
                 if self._tasks.get(container.record.id) is not asyncio.current_task():
                     return  # cancelled in the very moment that the probe came to its end
-                self._take(container, health, result)
+                if result is not None:
+                    self._take(container, health, result)
         except Exception:
             log.exception("the health of container %s is not checked any more", container.record.id[:12])
 
-    async def _probe(self, container: Container, health: Health) -> ProbeResult:
+    async def _probe(self, container: Container, health: Health) -> ProbeResult | None:
+        """What came of one probe; None where the supervisor died over it, which says nothing of the container."""
         begun = time.time_ns()
         try:
             code, output = await self._run(container, health)
+        except SupervisorLost:
+            return None
         except (KnarrError, OSError) as error:
             log.info("a health check of container %s could not be run: %s", container.record.id[:12], error)
             code, output = -1, str(error)
