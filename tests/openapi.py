@@ -19,6 +19,8 @@ def schema(node):
             continue
         if key == "properties":
             found[key] = {name: schema(inner) for name, inner in value.items()}
+        elif key == "required" and isinstance(value, list):
+            found[key] = [name for name in value if "properties" not in node or name in node["properties"]]
         elif key == "allOf":
             found[key] = [schema(inner) for inner in value]
         elif isinstance(value, dict):

@@ -87,6 +87,30 @@ def test_pings_are_alike_however_they_are_asked(api):
     assert "200" in read_head(smuggled)[0]
 
 
+def test_bodies_in_chunks(api):
+    """Cut anywhere, for requests that aiohttp reads and for those that are read before it."""
+
+    def send(path, body, expect):
+        pieces = [body[:3], body[3:4], body[4:]]
+        chunks = b"".join(b"%x;x=y\r\n%b\r\n" % (len(piece), piece) for piece in pieces if piece) + b"0\r\n\r\n"
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        sock = api.raw(head.encode())
+        for start in range(0, len(chunks), 7):
+            sock.sendall(chunks[start : start + 7])
+            time.sleep(0.001)
+        status, head, rest = read_head(sock)
+        assert expect in status, (status, rest)
+        return sock, rest
+
+    body = json.dumps({"Image": "busybox", "Cmd": ["sleep", "9"], "HostConfig": {"NetworkMode": "none"}}).encode()
+    send("/containers/create?name=chunky", body, "201")[0].close()
+    api.ok("POST", "/containers/chunky/start")
+    made = api.ok("POST", "/containers/chunky/exec", {"Cmd": ["echo", "x"], "AttachStdout": True})["Id"]
+    assert frames(read_all(*send(f"/exec/{made}/start", b'{"Detach": false}', "200"))) == [(1, b"x\n")]
+
+
 def test_bodies_are_json_and_say_so(api):
     def send(data, kind, path="/containers/create"):
         api.connection.request("POST", path, data, {"Content-Type": kind} if kind else {})
