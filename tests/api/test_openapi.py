@@ -29,7 +29,9 @@ OURS |= {
     "BuildCache",
 }  # Docker's, which it has beside those of the document
 # What Docker has 500 for, and so have we: nothing is broken where it comes.
-FIVE_HUNDREDS = re.compile(r'Container \w+ is not paused|ps: |specifying ".*" is not allowed|.* PID field in ps output')
+FIVE_HUNDREDS = re.compile(
+    r'Container \w+ is not paused|ps: |specifying ".*" is not allowed|.* PID field in ps output|(archive )?the archive'
+)
 NULLS = {"HostConfig.MemorySwappiness", "HostConfig.OomKillDisable", "ExitCode"}  # Docker's, against the document
 ALSO = {400, 404, 405, 409, 413, 501, 503}  # whatever a document forgets; 500 is never among them
 ENDLESS = {"/events", "/containers/{id}/logs", "/containers/{id}/stats", "/containers/{id}/wait"}
