@@ -60,7 +60,7 @@ def resolve(
         )
     found |= asked
     for destination in config["Volumes"] or {}:
-        path = _destination(destination)
+        path = _destination(destination, _of("volume"))
         if path not in found:
             found[path] = _point("volume", path)
     return list(found.values())
@@ -77,7 +77,7 @@ def _point(kind: str, destination: str, **values: Any) -> MountPoint:
         "type": kind,
         "name": "",
         "source": "",
-        "destination": _destination(destination),
+        "destination": _destination(destination, _of(kind)),
         "mode": "",
         "read_only": False,
         "recursive_read_only": False,
@@ -91,13 +91,18 @@ def _point(kind: str, destination: str, **values: Any) -> MountPoint:
     return point
 
 
-def _destination(path: str, what: str = "invalid mount config: ") -> str:
+def _destination(path: str, what: str) -> str:
+    """A destination in its shortest form. InvalidArgument, which begins with `what`."""
     if not path.startswith("/") or "\0" in path:
         raise InvalidArgument(f"{what}invalid mount path: '{path}' mount path must be absolute")
     clean = posixpath.normpath(path).replace("//", "/")
     if clean == "/":
         raise InvalidArgument(f"{what}invalid specification: destination can't be '/'")
     return clean
+
+
+def _of(kind: str) -> str:
+    return f'invalid mount config for type "{kind}": '
 
 
 def _bind(text: str, read_only_recursive: bool) -> MountPoint:
@@ -115,7 +120,7 @@ def _bind(text: str, read_only_recursive: bool) -> MountPoint:
     if "ro" in words and "rw" in words:
         raise InvalidArgument(f"invalid mode: {mode}")
     kind = "bind" if source.startswith("/") else "volume"
-    _destination(destination, f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\": ")
+    _destination(destination, f"invalid volume specification: '{text}': {_of(kind)}")
     propagation = [word for word in words if word in PROPAGATIONS]
     if len(propagation) > 1:
         raise InvalidArgument(f"invalid mode: {mode}")
@@ -152,7 +157,7 @@ def _mount(mount: Mount, read_only_recursive: bool) -> MountPoint:
     read_only = bool(mount.get("ReadOnly"))
     if not target:
         raise InvalidArgument(f'invalid mount config for type "{kind}": field Target must not be empty')
-    _destination(target, f'invalid mount config for type "{kind}": ')
+    _destination(target, _of(kind))
     for name, owner in OPTIONS_OF.items():
         if mount.get(name) and kind != owner:
             raise InvalidArgument(f'{name} must not be specified on mount type "{kind}"')

@@ -132,7 +132,7 @@ def devices(host: HostConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]
             else:
                 nodes.append(_node(resolved, target))
         except OSError as error:
-            reason = str(error.strerror).lower()  # as Docker's, by whose words a client tells what was missing
+            reason = (error.strerror or str(error)).lower()  # Go's words: clients take their exit code from them
             raise InvalidArgument(
                 f'error gathering device information while adding custom device "{source}": {reason}'
             ) from error

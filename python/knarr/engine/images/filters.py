@@ -45,7 +45,7 @@ def boolean(filters: Filters, name: str, default: bool | None = None) -> bool | 
         return True
     if set(values) <= _FALSE:
         return False
-    raise InvalidArgument(f"invalid filter '{name}={values[0][:100]}': true or false is asked for")
+    raise InvalidArgument(f"invalid filter '{name}=[{values[0][:100]}]'")
 
 
 def listed(catalog: Catalog, filters: Filters) -> list[Image]:
