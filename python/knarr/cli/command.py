@@ -101,7 +101,7 @@ class Command:
     usage: what follows the options. minimum, maximum: how many arguments. run: called with the client, the
     options by key, and the arguments; returns the exit code (None for 0). tail: whether the first
     argument ends the options.
-    complete: what its arguments name ("containers", "images", "networks", "volumes" or nothing), for shells.
+    complete: what its arguments name, for shells: a word of `knarr.cli.completion` for all, or one for each.
     """
 
     __slots__ = (
@@ -129,7 +129,7 @@ class Command:
         minimum: int = 0,
         maximum: "int | None" = None,
         tail: bool = False,
-        complete: str = "",
+        complete: "str | tuple[str, ...]" = "",
         options: "tuple[Option, ...]" = (),
     ) -> None:
         self.name = name

@@ -322,7 +322,7 @@ CP = Command(
     example="knarr cp web:/var/log/app ./logs",
     minimum=2,
     maximum=2,
-    complete="containers",
+    complete=("places", "places"),
     options=(
         Option("-a --archive", FLAG, "Archive mode (copy all uid/gid information)"),
         Option("-L --follow-link", FLAG, "Always follow symbolic links in SRC_PATH"),

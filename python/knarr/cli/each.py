@@ -8,8 +8,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+QUIET = object()  # what an action returns that did nothing worth to be told
+
+
 def each(names: "list[str]", action: "Callable[[str], object]") -> int:
-    """Call the action with each name, which is shown unless it failed or returned False. 1 when any failed."""
+    """Call the action with each name, which is shown unless it failed or returned QUIET. 1 when any failed."""
     code = 0
     for name in names:
         try:
@@ -18,7 +21,7 @@ def each(names: "list[str]", action: "Callable[[str], object]") -> int:
             say(f"knarr: {error}")
             code = 1
         else:
-            if done is not False:
+            if done is not QUIET:
                 show(name)
     return code
 

@@ -64,7 +64,7 @@ EXEC = Command(
     example="knarr exec -it web sh",
     minimum=2,
     tail=True,
-    complete="containers",
+    complete="running",
     options=(
         Option("-d --detach", FLAG, "Run the command in the background"),
         Option("-i --interactive", FLAG, "Keep STDIN open"),

@@ -58,7 +58,7 @@ DIFF = Command(
     example="knarr diff web",
     minimum=1,
     maximum=1,
-    complete="containers",
+    complete=("containers",),
 )
 EXPORT = Command(
     "export",
@@ -68,6 +68,6 @@ EXPORT = Command(
     example="knarr export -o web.tar web",
     minimum=1,
     maximum=1,
-    complete="containers",
+    complete=("containers",),
     options=(Option("-o --output", TEXT, "Write to a file, instead of stdout"),),
 )

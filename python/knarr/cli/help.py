@@ -10,15 +10,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
-from knarr.cli import index
+from knarr.cli import completion, index
 from knarr.cli.command import FLAG, LIST, Command, HelpWanted, Option, UsageError, nearest, parse
 from knarr.cli.terminal import say
-from knarr.errors import KnarrError
 
 if TYPE_CHECKING:
-    from knarr.client import Client
+    from click.shell_completion import CompletionItem
 
 _WIDTH = 100
 _SUMMARY = "A fast container engine that speaks Docker's API."
@@ -42,6 +40,7 @@ def click_option(option: Option) -> click.Option:
         default=option.default if option.kind == FLAG else None,
         help=text,
         hidden=option.hidden,
+        shell_complete=lambda ctx, _param, start: completion.option(option.flags, _host(ctx), start),
     )
 
 
@@ -50,35 +49,17 @@ class Names(click.Argument):
 
     def __init__(self, command: Command) -> None:
         super().__init__(["arguments"], nargs=-1, metavar=command.arguments)
-        self._complete = command.complete
+        self._command = command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """What the engine has of them. Without an engine there is nothing to offer."""
-        from knarr.client import Client
-
-        try:
-            with Client(_host(ctx)) as client:
-                names = _names(client, self._complete)
-        except KnarrError:
-            return []
-        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        """What it may be next."""
+        given = ctx.params.get("arguments") or ()
+        return completion.arguments(self._command, given, ctx.params, _host(ctx), incomplete)
 
 
 def _host(ctx: click.Context) -> str | None:
     found = ctx.find_root().params.get("host")
     return str(found) if found else None
-
-
-def _names(client: Client, what: str) -> list[str]:
-    if what == "containers":
-        return [name.lstrip("/") for container in client.containers.list(all=True) for name in container["Names"]]
-    if what == "images":
-        return [tag for image in client.images.list() for tag in image.get("RepoTags") or []]
-    if what == "networks":
-        return [network["Name"] for network in client.networks.list()]
-    if what == "volumes":
-        return [volume["Name"] for volume in client.volumes.list().get("Volumes") or []]
-    return []
 
 
 class Verb(click.Command):

@@ -115,7 +115,7 @@ INSPECT = Command(
     usage="NAME|ID [NAME|ID...]",
     example="knarr inspect --format '{{.State.Status}}' web",
     minimum=1,
-    complete="containers",
+    complete="objects",
     options=(_FORMAT, _SIZE, Option("--type", TEXT, "Only look for this: container, image, network or volume")),
 )
 CONTAINER = _of("container", "knarr container inspect web", _SIZE)

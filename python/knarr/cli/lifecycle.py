@@ -1,7 +1,7 @@
 """stop, kill, restart, wait, rm, pause, unpause, rename, container prune."""
 
 from knarr.cli.command import FLAG, INT, LIST, TEXT, Command, Option
-from knarr.cli.each import each
+from knarr.cli.each import QUIET, each
 from knarr.cli.terminal import show
 
 TYPE_CHECKING = False
@@ -54,7 +54,7 @@ def _wait(client: "Client", _options: "dict[str, Any]", names: "list[str]") -> i
 def _rm(client: "Client", options: "dict[str, Any]", names: "list[str]") -> int:
     from knarr.errors import InvalidArgument, NotFound
 
-    def remove(name: str) -> bool:
+    def remove(name: str) -> object:
         name = name.strip("/")
         if not name:
             raise InvalidArgument("container name cannot be empty")
@@ -63,8 +63,8 @@ def _rm(client: "Client", options: "dict[str, Any]", names: "list[str]") -> int:
         except NotFound:
             if not options["force"]:
                 raise
-            return False
-        return True
+            return QUIET
+        return None
 
     return each(names, remove)
 
@@ -102,7 +102,7 @@ STOP = Command(
     usage="CONTAINER [CONTAINER...]",
     example="knarr stop -t 5 web",
     minimum=1,
-    complete="containers",
+    complete="alive",
     options=_TIMEOUTS,
 )
 RESTART = Command(
@@ -122,7 +122,7 @@ KILL = Command(
     usage="CONTAINER [CONTAINER...]",
     example="knarr kill -s HUP web",
     minimum=1,
-    complete="containers",
+    complete="alive",
     options=(Option("-s --signal", TEXT, "Signal to send (default KILL)"),),
 )
 WAIT = Command(
@@ -141,7 +141,7 @@ RM = Command(
     usage="CONTAINER [CONTAINER...]",
     example="knarr rm -f web",
     minimum=1,
-    complete="containers",
+    complete="stopped",
     options=(
         Option("-f --force", FLAG, "Remove a running container too (with SIGKILL); none is no error"),
         Option("-l --link", FLAG, "Remove the link CONTAINER/ALIAS, not a container"),
@@ -155,7 +155,7 @@ PAUSE = Command(
     usage="CONTAINER [CONTAINER...]",
     example="knarr pause web",
     minimum=1,
-    complete="containers",
+    complete="running",
 )
 UNPAUSE = Command(
     "unpause",
@@ -164,7 +164,7 @@ UNPAUSE = Command(
     usage="CONTAINER [CONTAINER...]",
     example="knarr unpause web",
     minimum=1,
-    complete="containers",
+    complete="paused",
 )
 RENAME = Command(
     "rename",
@@ -174,7 +174,7 @@ RENAME = Command(
     example="knarr rename web web-old",
     minimum=2,
     maximum=2,
-    complete="containers",
+    complete=("containers",),
 )
 PRUNE = Command(
     "container prune",

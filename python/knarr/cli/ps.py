@@ -182,7 +182,7 @@ TOP = Command(
     example="knarr top web -o pid,comm",
     minimum=1,
     tail=True,
-    complete="containers",
+    complete="alive",
 )
 PORT = Command(
     "port",
@@ -192,5 +192,5 @@ PORT = Command(
     example="knarr port web 80",
     minimum=1,
     maximum=2,
-    complete="containers",
+    complete=("alive",),
 )

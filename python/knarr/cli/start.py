@@ -89,7 +89,7 @@ START = Command(
     usage="CONTAINER [CONTAINER...]",
     example="knarr start -ai shell",
     minimum=1,
-    complete="containers",
+    complete="stopped",
     options=(
         Option("-a --attach", FLAG, "Attach STDOUT and STDERR, and forward signals"),
         Option("-i --interactive", FLAG, "Attach the container's STDIN"),
@@ -107,7 +107,7 @@ ATTACH = Command(
     example="knarr attach shell",
     minimum=1,
     maximum=1,
-    complete="containers",
+    complete="running",
     options=(
         Option("--no-stdin", FLAG, "Do not attach STDIN"),
         Option("--sig-proxy", FLAG, "Pass received signals on to the process", default=True),

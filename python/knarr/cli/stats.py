@@ -243,7 +243,7 @@ STATS = Command(
     text="Show a live stream of what containers use",
     usage="[CONTAINER...]",
     example="knarr stats --no-stream --format '{{.Name}}: {{.CPUPerc}}'",
-    complete="containers",
+    complete="alive",
     options=(
         Option("-a --all", FLAG, "Show all containers (default: those that run)"),
         Option("--format", TEXT, "Format: table, json, or a Go template"),
