@@ -22,12 +22,16 @@ TABLE = [
         (rf"\b{_SPAN} ago", "<span> ago"),
         (r"(?<![\w.])\d+(?:\.\d+)?(?:e[+-]\d+)? ?(?:B|kB|MB|GB|KiB|MiB|GiB)(?![\w/])", "<size>"),
         (r"(?<![\w.])\d+(?:\.\d+)?%", "<percent>"),
-        (r"\b172\.\d+\.\d+\.\d+\b|\b10\.\d+\.\d+\.\d+\b", "<address>"),
+        (r"\b(?:172|10|192\.168)(?:\.\d+){2,3}\b", "<address>"),
         (r"\b[0-9a-f]{2}(?::[0-9a-f]{2}){5}\b", "<mac>"),
         (r"(127\.0\.0\.1|0\.0\.0\.0|\[::\]):(?:3[2-9]|[45]\d|6[0-5])\d{3}\b", r"\1:<port>"),
     )
 ]
 
+# What a layer of a push or pull is doing at the moment, and that docker's own pipe was closed: luck decides what is told.
+_PROGRESS = re.compile(
+    r"<short id>: (?:Preparing|Waiting|Pulling fs layer|Download complete|Already exists|Pushing.*)|.* level=error msg=\"Can't .*closed pipe\""
+)
 _RUNC = (
     "failed to create task for container: failed to create shim task: OCI runtime create failed: "
     "runc create failed: unable to start container process: "
@@ -55,6 +59,8 @@ def lines(text: str, places: dict[str, str]) -> list[str]:
         line = written
         for pattern, replacement in (*TABLE, *_PARTS):
             line = pattern.sub(replacement, line)
+        if _PROGRESS.fullmatch(line):
+            continue
         indent = len(line) - len(line.lstrip(" "))
         result.append(line[:indent] + re.sub(r"  +|\t", "  ", line[indent:]).rstrip())
     return result

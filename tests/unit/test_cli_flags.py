@@ -61,3 +61,13 @@ def test_exceptions_are_of_what_docker_has():
     known = {spelling for verb in VERBS for spelling in verb.spellings}
     known |= {f"{verb.spellings[0]} {flag.name}" for verb in VERBS for flag in verb.flags}
     assert set(EXCEPTIONS) <= known
+
+
+@pytest.mark.parametrize(
+    ("verb", "flag"),
+    [(verb, flag) for verb in VERBS for flag in verb.flags if f"{verb.spellings[0]} {flag.name}" in EXCEPTIONS],
+    ids=lambda part: part.name if isinstance(part, flags.Flag) else part.spellings[0],
+)
+def test_an_exception_is_one(verb, flag):
+    found = command(verb.spellings[0])
+    assert found is None or list(complaints(found.find(flag.name), flag))
