@@ -70,17 +70,21 @@ class Removal:
                     f"{users[0][:12]} is using its referenced image {image.id[7:19]}"
                 )
             going = self._names_with(image, reference)
-        used = self._in_use(image.id) or self._held(image.id)
         family = self._catalog.family(image)[1:]
-        if any(going) and (used or self._has_other_names(image, going)):
+        stays = any(going) and (self._in_use(image.id) or self._held(image.id) or self._has_other_names(image, going))
+        if stays:
             await self._ledger.remove_names(image.id, *going)
             self._untagged(image, going, removed)
         else:
-            await self._delete(image, going, removed, force=force)
+            self._check(image, force=force, last=True)
         for one in family:  # whose digests are those of the index, too
             await self._ledger.remove_names(one.id, [], going[1])
-        await self._remove_rest(family, removed)
-        return removed
+        rest: Removed = []
+        if not any(self._catalog.references_of(one.id) for one in (family if not stays else [image, *family])):
+            await self._remove_rest(family, rest)
+        if not stays:
+            await self._delete(image, going, removed, force=force)
+        return removed + rest
 
     async def remove_platforms(self, text: str, platforms: Sequence[Platform], *, force: bool) -> Removed:
         """Remove what an image has for some platforms. What is left of it keeps the names."""
@@ -103,10 +107,13 @@ class Removal:
         return removed
 
     async def _remove_rest(self, family: Sequence[Image], removed: Removed) -> None:
-        """Remove what came from the same index as an image that has gone, unless a name or a container needs it."""
+        """Remove what came from the same index as an image whose last name goes, unless a container needs it.
+
+        Before that image, whose name stood for them as well: after a kill in between it can be removed again.
+        """
         for one in family:
             current = self._catalog.get(one.id)
-            if current is None or self._catalog.is_named(current) or self._in_use(one.id) or self._held(one.id):
+            if current is None or current.references or self._in_use(one.id) or self._held(one.id):
                 continue
             try:
                 await self._delete(current, None, removed, force=False)
