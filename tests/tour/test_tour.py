@@ -1,8 +1,7 @@
 """The tour, replayed: docker's command line and knarr's own say with knarr what docker's says with Docker.
 
 What Docker says is recorded (tour.py), so no Docker is needed here. Where knarr answers otherwise, a difference with its
-reason is written down. It may go when knarr comes to answer as Docker does (`make tour` names those); one that begins with
-"not yet" stands for what is being written, and is not looked at.
+reason is written down. It may go when knarr comes to answer as Docker does (`make tour` names those).
 """
 
 import concurrent.futures
@@ -57,22 +56,24 @@ def test_a_chapter(walks, cli, chapter):
     for theirs, ours in zip(answers, walked[chapter], strict=True):
         expected = [tour.said(name, theirs)]
         difference = justified.get((chapter, ours.command))
-        if difference and not difference.why.startswith("not yet"):
+        if difference:
             expected.append(tour.said(name, difference))
-        if tour.said(name, ours) not in expected and (len(expected) > 1 or not difference):
+        if tour.said(name, ours) not in expected:
             wrong.append(tour.described(name, expected[-1], ours))
     assert not wrong, "\n".join(wrong)
     assert chapter not in left, "the chapter leaves something behind"
 
 
 @pytest.mark.parametrize("name", ["docker28", "knarr"])
-def test_differences_are_of_steps_that_there_are(name):
+def test_differences_are_of_steps_that_there_are_and_have_reasons(name):
     steps = {
         (chapter, step.command)
         for chapter in tour.CHAPTERS
         for step in transcript.read(tour.HERE / "chapters" / f"{chapter}.tour")
     }
-    assert set(tour.differences(name)) <= steps
+    differences = tour.differences(name)
+    assert set(differences) <= steps
+    assert not [step for step in differences.values() if step.why == tour.NO_REASON]
 
 
 def test_what_means_something_stays():

@@ -34,6 +34,7 @@ HERE = Path(__file__).parent
 CHAPTERS = sorted(path.stem for path in (HERE / "chapters").glob("*.tour"))
 _SECONDS = 20  # then a step is ended
 TIMED_OUT = 999  # and this is its code
+NO_REASON = "WHY?"  # is written for people to replace
 # user:right
 _HTPASSWD = "user:$2y$05$knarrtourknarrtourknaenF8Yvwp/OhwEXk61FD3uDcyFIDKe2x2\n"
 
@@ -179,7 +180,7 @@ def differ(cli: str, name: str, only: list[str]) -> int:
         for theirs, ours in zip(docker[chapter], steps, strict=True):
             if said(name, theirs) != said(name, ours):
                 before = known.get((chapter, ours.command))
-                ours.why = before.why if before else "WHY?"
+                ours.why = before.why if before else NO_REASON
                 found.append(ours)
         heading = f"Where knarr does not answer chapters/{chapter}.tour as Docker does, and why."
         transcript.write(HERE / "differences" / name / f"{chapter}.differences", heading, found)

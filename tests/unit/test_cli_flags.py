@@ -1,6 +1,6 @@
 """knarr's command line has docker's verbs, flags, shorthands, kinds of values and defaults.
 
-tests/tour/flags.txt is docker's; flags-exceptions.txt has what knarr lacks or does otherwise, each with its reason.
+tests/tour/flags.txt is docker's. What makes no sense with knarr is taken, and refused with the reason.
 """
 
 import pytest
@@ -11,11 +11,6 @@ from tests.tour import flags, tour
 
 VERBS = flags.read(tour.HERE / "flags.txt")
 REPEATED = {"list", "map", "filter", "mount", "network", "ulimit", "strings"}  # values that may be given several times
-EXCEPTIONS = dict(
-    line.split(": ", 1)
-    for line in (tour.HERE / "flags-exceptions.txt").read_text().splitlines()
-    if line and not line.startswith("#")
-)
 
 
 def command(spelling):
@@ -41,33 +36,14 @@ def complaints(option, flag):
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.spellings[0])
 def test_a_verb(verb):
-    missing = [spelling for spelling in verb.spellings if spelling not in EXCEPTIONS and command(spelling) is None]
-    assert not missing
+    assert not [spelling for spelling in verb.spellings if command(spelling) is None], "missing"
     name = verb.spellings[0]
     found = command(name)
-    if found is None:
-        return  # an exception, or it would be missing
     wrong = [
         complaint
         for flag in verb.flags
-        if f"{name} {flag.name}" not in EXCEPTIONS and flag.name != "--help"
+        if flag.name != "--help"
         for complaint in complaints(found.find(flag.name), flag)
     ]
     assert not wrong
     assert f"knarr {name} " in found.example + " ", "the example is of another verb"
-
-
-def test_exceptions_are_of_what_docker_has():
-    known = {spelling for verb in VERBS for spelling in verb.spellings}
-    known |= {f"{verb.spellings[0]} {flag.name}" for verb in VERBS for flag in verb.flags}
-    assert set(EXCEPTIONS) <= known
-
-
-@pytest.mark.parametrize(
-    ("verb", "flag"),
-    [(verb, flag) for verb in VERBS for flag in verb.flags if f"{verb.spellings[0]} {flag.name}" in EXCEPTIONS],
-    ids=lambda part: part.name if isinstance(part, flags.Flag) else part.spellings[0],
-)
-def test_an_exception_is_one(verb, flag):
-    found = command(verb.spellings[0])
-    assert found is None or list(complaints(found.find(flag.name), flag))
