@@ -164,9 +164,9 @@ def test_a_link_is_taken_away(api):
     assert "two" in hosts
     assert "one" not in hosts.replace("localhost", "").split()
     for path, status, words in (
-        ("web/one", 404, "there is no such link"),
+        ("web/one", 404, "No such container: web/one"),
         ("web", 400, "cannot remove the default link name"),
-        ("nobody/one", 404, "No such container: nobody"),
+        ("nobody/one", 404, "No such container: nobody/one"),
         ("nobody", 404, "No such container: nobody"),
     ):
         found, answer = api.call("DELETE", f"/containers/{path}?link=1")

@@ -147,7 +147,10 @@ class Containers:
         if not parent:
             self.get(alias)
             raise InvalidArgument("Conflict, cannot remove the default link name of the container")
-        container = self.get(parent)
+        try:
+            container = self.get(parent)
+        except NotFound as error:  # Docker knows a link as one more name of a container
+            raise NotFound(f"No such container: {name}") from error
         async with container.lock:
             self._links.remove(container.record, alias)
             self._context.records.update_record(container.record)

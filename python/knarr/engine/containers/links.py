@@ -77,7 +77,7 @@ class Links:
         """Take one link out of a record. NotFound where there is none of that alias."""
         kept = [f"{other}:{name}" for other, name in links(record) if name != alias]
         if len(kept) == len(record.host["Links"] or ()):
-            raise NotFound(f"Cannot get link {alias} of container {record.name}: there is no such link")
+            raise NotFound(f"No such container: {record.name}/{alias}")
         self.forget_links(record)
         record.host = {**record.host, "Links": kept or None}
         self.add(record)
