@@ -137,6 +137,23 @@ class FaultyEngine(Engine):
             pytest.fail(f"{point} was not reached:\n{self.log()[-3000:]}")
         assert status == -signal.SIGKILL, self.log()[-3000:]
 
+    def stops(self, point: str) -> None:
+        """The daemon has stopped itself, at that point."""
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", what=f"a stop at {point}")
+
+    def go_on(self) -> None:
+        """After a stop: it is none any more when this returns."""
+        os.kill(self.process.pid, signal.SIGCONT)
+
+    def records(self, table: str) -> list[str]:
+        """The IDs in a table of the database."""
+        database = sqlite3.connect(f"file:{self.data_root}/state.db?mode=ro", uri=True)
+        try:
+            return [row[0] for row in database.execute(f"SELECT id FROM {table}")]
+        finally:
+            database.close()
+
     def ask(self, method: str, path: str, body: object = None, *, data: bytes | None = None) -> tuple[int, str]:
         """One request on a connection of its own: (status, error message); status 0 where no answer came.
 
@@ -182,11 +199,13 @@ class FaultyEngine(Engine):
                 "ports": len(published),
                 "limits": self.limits(found),
                 "volumes": sum(1 for mount in found["Mounts"] if mount["Type"] == "volume"),
+                "put": (self.data_root / "containers" / listed["Id"] / "upper/put").exists(),
             }
-        images = {}
+        images: dict[str, list] = {}  # by ID; what is made here, with another ID each time, by its comment
         for image in api.ok("GET", "/images/json?all=1"):
             found = api.ok("GET", f"/images/{image['Id']}/json")
-            images[image["Id"]] = sorted(found["RepoTags"] or []), sorted(found["RepoDigests"] or [])
+            names = sorted(found["RepoTags"] or []), sorted(found["RepoDigests"] or [])
+            images.setdefault(found.get("Comment") or image["Id"], []).append(names)
         volumes = {}
         for volume in api.ok("GET", "/volumes")["Volumes"] or ():
             name = volume["Name"]

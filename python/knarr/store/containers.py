@@ -353,6 +353,7 @@ class State:
     finished_ns: int = 0
     restart_count: int = 0
     limits_pending: bool = False  # the record has limits that its control group may not have yet
+    pause_passes: bool = False  # where it is paused, that is for a commit: the next daemon thaws it
     manually_stopped: bool = False  # somebody asked for it to stop: restart policies leave it alone
     ports: list[list[Any]] = field(default_factory=list)  # [protocol, host ip, host port, container port]
     networks: dict[str, Endpoint] = field(default_factory=dict)

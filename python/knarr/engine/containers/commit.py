@@ -11,6 +11,7 @@ from knarr.engine.containers.files import MADE
 from knarr.engine.images import instructions
 from knarr.engine.images.making import NewLayer, now, run_config
 from knarr.errors import Conflict, KnarrError
+from knarr.failpoints import reached
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -59,6 +60,7 @@ class Commits:
 
         async def take() -> NewLayer | None:
             async with self._frozen(container, pause=wanted.pause):
+                reached("container.commit.layer")
                 packed = await images.making.blocking(lambda: self._context.store.put_layer(upper, lower, MADE))
             return NewLayer(*packed, "gzip") if packed else None
 
@@ -69,6 +71,7 @@ class Commits:
             image = await images.make(base, take, describe, wanted.reference)
         name = wanted.reference.familiar if wanted.reference else ""
         self._context.announce(container, "commit", comment=wanted.comment, imageID=image.id, imageRef=name)
+        reached("container.commit.answer")
         return image
 
     @contextlib.asynccontextmanager
@@ -78,7 +81,7 @@ class Commits:
             yield
             return
         try:
-            await self._lifecycle.pause(container)
+            await self._lifecycle.pause(container, passing=True)
         except KnarrError:
             if container.record.state.running:
                 raise

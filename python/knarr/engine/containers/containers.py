@@ -360,10 +360,12 @@ class Containers:
                 shutil.rmtree(f"{root}/{name}", ignore_errors=True)
 
     def resume(self) -> None:
-        """Start what restart policies ask for, and remove what asked to be removed: once, at the daemon's start."""
+        """Start what restart policies ask for, thaw and remove what waits for that: once, at the daemon's start."""
         for container in self.all():
             state = container.record.state
             if state.running:
+                if state.status == "paused" and state.pause_passes:
+                    self._lifecycle.thaw_later(container)
                 continue
             if container.record.host["AutoRemove"] and (state.finished_ns or state.exit_code):
                 self._lifecycle.remove_later(container)

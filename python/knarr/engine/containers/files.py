@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from knarr._core import View, changes
 from knarr.errors import Conflict, NotFound
+from knarr.failpoints import reached
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -122,6 +123,7 @@ class Files:
 
         def work(view: View) -> None:
             try:
+                reached("container.archive.extract")
                 view.extract(upload.path, body, no_overwrite=upload.no_overwrite, user=user or None)
             except NotFound as error:
                 raise _missing(container, upload.path, error) from error
@@ -129,6 +131,7 @@ class Files:
         for _ in range(TRIES):
             if await self._write(container, work):
                 self._context.announce(container, "extract-to-dir")
+                reached("container.archive.answer")
                 return
             await asyncio.sleep(0.02)
         raise _restless(container)

@@ -245,8 +245,8 @@ class Lifecycle:
 
     # --- pausing
 
-    async def pause(self, container: Container) -> None:
-        """Freeze it."""
+    async def pause(self, container: Container, *, passing: bool = False) -> None:
+        """Freeze it; `passing`: for as long as something lasts that ends with this daemon."""
         async with container.lock:
             record = container.record
             if record.state.status == "paused":
@@ -257,6 +257,10 @@ class Lifecycle:
                 raise Conflict(f"container {record.id} is not running")
             await self._health.paused(container)
             try:
+                record.state.pause_passes = passing
+                if passing:
+                    reached("container.freeze.record")
+                    self._context.records.update_state(record)
                 reached("container.pause.ask")
                 await self._context.supervisor.call("pause", container=record.id)
             except BaseException:
@@ -282,7 +286,7 @@ class Lifecycle:
                 return
             reached("container.unpause.ask")
             await self._context.supervisor.call("unpause", container=record.id)
-            record.state.status = "running"
+            record.state.status, record.state.pause_passes = "running", False
             self._health.resumed(container)
             self._context.states.store(record, at="container.unpause.record")
 
@@ -414,6 +418,16 @@ class Lifecycle:
             return
         except KnarrError as error:
             log.warning("container %s could not be started again: %s", container.record.id[:12], error)
+
+    def thaw_later(self, container: Container) -> None:
+        """Thaw a container that a daemon before this one had paused for a moment."""
+        self._spawn(self._thaw_later(container))
+
+    async def _thaw_later(self, container: Container) -> None:
+        try:
+            await self.unpause(container)
+        except (KnarrError, OSError) as error:
+            log.warning("container %s stays paused: %s", container.record.id[:12], error)
 
     async def take_over(self, container: Container, listed: dict[str, Any]) -> None:
         """Bring the record of a container that runs in line with what the supervisor has, with its lock held."""

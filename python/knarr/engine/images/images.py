@@ -283,10 +283,12 @@ class Images:
         async with self._intake.spooled(source) as path:
 
             async def take() -> NewLayer:
+                reached("image.import.layer")
                 return NewLayer(*await self.making.blocking(lambda: self._store.put_archive(path)))
 
             image = await self.making.make(None, take, describe, reference)
         self._announce("import", image.id, {"name": reference.familiar if reference else image.id})
+        reached("image.import.answer")
         return image
 
     async def tag(self, source: str, repository: str, tag: str = "") -> None:

@@ -171,6 +171,7 @@ class Ledger:
     async def _add_digest(self, image_id: str, repository_digest: tuple[str, str]) -> None:
         async with self._lock:
             if self._catalog.get(image_id) and repository_digest not in self._catalog.digests_of(image_id):
+                reached("image.push.record")
                 await asyncio.to_thread(self._records.add_digest, image_id, *repository_digest)
                 self._catalog.name_digest(*repository_digest, image_id)
 

@@ -19,6 +19,7 @@ from knarr.engine.images.config import read_config
 from knarr.engine.images.layers import Layer, stack
 from knarr.engine.images.ledger import Candidate
 from knarr.engine.images.manifest import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor, Manifest, write_manifest
+from knarr.failpoints import reached
 from knarr.types import Digest
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Making:
         try:
             async with contextlib.AsyncExitStack() as held:
                 new = await self._take(base, take, describe, candidates, held)
+                reached("image.make.unpack")
                 sizes = await self._unpack(new)
                 return await self._ledger.record(new, sizes, [reference] if reference else [], None)
         finally:
