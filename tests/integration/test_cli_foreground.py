@@ -56,7 +56,7 @@ def test_exit_codes(shared_engine, command, code):
         (["-m", "lots", "busybox"], "invalid size"),
         (["--pull", "sometimes", "busybox"], "invalid pull option"),
         (["--rm", "--restart", "always", "busybox"], "cannot specify both --restart and --rm"),
-        (["--runtime", "runc", "busybox"], "takes no other runtime"),
+        (["--runtime", "kata", "busybox"], "unknown or invalid runtime name: kata"),
         (["-v", "a::b", "busybox"], "empty section"),
         (["--network", "nowhere", "busybox", "true"], "nowhere"),
         (["--pull", "never", "nobody/nothing:1"], "nobody/nothing:1"),

@@ -168,8 +168,6 @@ def _host_config(options: "dict[str, Any]") -> "dict[str, Any]":
             if "=" not in item:
                 raise InvalidArgument(f"invalid storage option {item!r}: it is name=value")
         host["StorageOpt"] = values.pairs(options["storage_opt"])
-    if options["umask"]:
-        host["Umask"] = _octal(options["umask"])
     if options["add_host"]:
         host["ExtraHosts"] = [_extra_host(item) for item in options["add_host"]]
     if options["dns"]:
@@ -178,13 +176,6 @@ def _host_config(options: "dict[str, Any]") -> "dict[str, Any]":
         host["DnsSearch"] = [item.strip() for item in options["dns_search"]]
     _devices(options, host)
     return host
-
-
-def _octal(text: str) -> int:
-    try:
-        return int(text, 8)
-    except ValueError:
-        raise InvalidArgument(f"--umask {text}: it is octal, such as 022") from None
 
 
 def _devices(options: "dict[str, Any]", host: "dict[str, Any]") -> None:

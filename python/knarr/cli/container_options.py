@@ -8,7 +8,6 @@ CONTAINER_OPTIONS = (
     Option("-e --env", LIST, "Set environment variables"),
     Option("--env-file", LIST, "Read in a file of environment variables"),
     Option("-w --workdir", TEXT, "Working directory inside the container"),
-    Option("--umask", TEXT, "Umask of the container's processes, in octal"),
     Option("-u --user", TEXT, "Username or UID (format: <name|uid>[:<group|gid>])"),
     Option("--group-add", LIST, "Add additional groups to join"),
     Option("-a --attach", LIST, "Attach to STDIN, STDOUT or STDERR"),
