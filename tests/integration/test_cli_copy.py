@@ -25,6 +25,13 @@ def program(request, shared_engine):
     return run
 
 
+def is_refused(said, container, path):
+    """Whether it is said that there is no such file; docker 20.10 has a sentence of its own for it."""
+    return f"Could not find the file {path} in container {container}" in said or (
+        f"No such container:path: {container}:{path}" in said
+    )
+
+
 @pytest.fixture
 def box(shared_engine):
     """A running container with /d (a directory with a file f), /f (a file), /link to /d and /lost to nothing."""
@@ -69,7 +76,7 @@ def test_a_file_into_a_container(program, box, inside, here):
     assert "no such directory" in said
     code, said = program(here / "file", f"{box}:/no/where")
     assert code == 1
-    assert "Could not find the file /no in container" in said
+    assert is_refused(said, box, "/no")
 
 
 def test_a_directory_into_a_container(program, box, inside, here):
@@ -109,7 +116,7 @@ def test_a_file_out_of_a_container(program, box, here):
     assert f'invalid output path: directory "{here}/no" does not exist' in said
     code, said = program(f"{box}:/none", here)
     assert code == 1
-    assert f"Could not find the file /none in container {box}" in said
+    assert is_refused(said, box, "/none")
 
 
 def test_a_directory_out_of_a_container(program, box, here):
@@ -198,7 +205,7 @@ def test_what_cannot_be_meant(program, box, inside, here):
     for arguments, words in cases:
         code, said = program(*arguments)
         assert code == 1, arguments
-        assert words in said, (arguments, said)
+        assert words in said.replace(":path: none:/", ": none"), (arguments, said)  # the words of docker 20.10
 
 
 def test_a_local_path_with_a_colon(program, box, inside, here):

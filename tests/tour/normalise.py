@@ -28,9 +28,12 @@ TABLE = [
     )
 ]
 
-# What a layer of a push or pull is doing at the moment, and that docker's own pipe was closed: luck decides what is told.
-_PROGRESS = re.compile(
-    r"<short id>: (?:Preparing|Waiting|Pulling fs layer|Download complete|Already exists|Pushing.*)|.* level=error msg=\"Can't .*closed pipe\""
+# Luck decides what is told: what a layer of a push or pull is doing at the moment; that docker's own pipe was closed;
+# that docker gave up its wait for a container, whose start had failed on another connection.
+_LUCK = re.compile(
+    r"<short id>: (?:Preparing|Waiting|Pulling fs layer|Download complete|Already exists|Pushing.*)"
+    r"|.* level=error msg=\"Can't .*closed pipe\""
+    r"|.* level=error msg=\"error waiting for container: context canceled\""
 )
 _RUNC = (
     "failed to create task for container: failed to create shim task: OCI runtime create failed: "
@@ -59,7 +62,7 @@ def lines(text: str, places: dict[str, str]) -> list[str]:
         line = written
         for pattern, replacement in (*TABLE, *_PARTS):
             line = pattern.sub(replacement, line)
-        if _PROGRESS.fullmatch(line):
+        if _LUCK.fullmatch(line):
             continue
         indent = len(line) - len(line.lstrip(" "))
         result.append(line[:indent] + re.sub(r"  +|\t", "  ", line[indent:]).rstrip())

@@ -64,7 +64,7 @@ def test_a_chapter(walks, cli, chapter):
     assert chapter not in left, "the chapter leaves something behind"
 
 
-@pytest.mark.parametrize("name", ["docker28", "knarr"])
+@pytest.mark.parametrize("name", ["docker20", "docker28", "knarr"])
 def test_differences_are_of_steps_that_there_are_and_have_reasons(name):
     steps = {
         (chapter, step.command)

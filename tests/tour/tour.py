@@ -4,10 +4,10 @@
     python -m tests.tour.tour compare CLI [CHAPTER...]    knarr beside Docker, live or as recorded: what differs
     python -m tests.tour.tour differ CLI [CHAPTER...]     the same, written to differences/NAME/*.differences
 
-CLI is a docker command line or knarr; NAME is docker28, docker29 (or whatever its version is) or knarr. Docker must be
+CLI is a docker command line or knarr; NAME is docker20, docker28 (or whatever its version is) or knarr. Docker must be
 empty, as some steps prune: the tour refuses another. It needs registries on loopback to be reached from there, and leaves
 the engine as empty as it was. An engine for it, beside others of the host: dockerd in a network namespace (`unshare -n`),
-and the tour in the same (`nsenter -n`).
+and the tour in the same (`nsenter -n`); DOCKER_MIN_API_VERSION=1.24 in its environment lets docker20 speak to it.
 """
 
 from __future__ import annotations
