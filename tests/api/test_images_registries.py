@@ -364,9 +364,9 @@ def test_search(shared_engine, program):
     run = shared_engine.docker if program == "docker" else shared_engine.run
     with Server(lambda asked: Answer(200, json.dumps(RESULTS).encode())) as server:
         lines = run("search", f"{server.host}/debian").stdout.splitlines()
-        assert lines[0].split() == ["NAME", "DESCRIPTION", "STARS", "OFFICIAL"]
+        assert lines[0].split()[:4] == ["NAME", "DESCRIPTION", "STARS", "OFFICIAL"]  # docker 20.10: AUTOMATED
         assert lines[1].split()[0] == "debian"
-        assert lines[1].split()[-2:] == ["7", "[OK]"]
+        assert " 7 [OK]" in " ".join(lines[1].split())
         assert "…" in lines[1]
         assert server.asked[-1].target == "/v1/search?q=debian&n=25"
         only = run("search", "--limit", "3", "-f", "stars=1", "--format", "{{.Name}}", f"{server.host}/a b").stdout
@@ -485,7 +485,7 @@ def test_events(engine, registry, tmp_path):
     ):
         engine.docker(*arguments)
     lines = engine.docker(
-        "events", "--since", str(since), "--until", str(time.time()), "--filter", "type=image", "--format", "json"
+        "events", "--since", str(since), "--until", str(time.time()), "--filter", "type=image", "--format", "{{json .}}"
     )
     found = [json.loads(line) for line in lines.stdout.splitlines()]
     told = [(event["Action"], event["Actor"]["ID"], event["Actor"]["Attributes"].get("name")) for event in found]

@@ -195,7 +195,7 @@ def test_docker_py_and_the_docker_command_line(shared_engine, api, busy):
     stream = container.stats(decode=True)
     assert next(stream)["memory_stats"]["limit"] == 64 << 20
     client.close()
-    row = json.loads(shared_engine.docker("stats", "--no-stream", "--format", "json", busy).stdout)
+    row = json.loads(shared_engine.docker("stats", "--no-stream", "--format", "{{json .}}", busy).stdout)
     assert row["PIDs"] == "1"
     assert row["MemUsage"].endswith(" / 64MiB")
     assert row["ID"] == busy[:12]
