@@ -277,7 +277,7 @@ def test_pull(shared_engine, registry):
         ("fromImage=127.0.0.1:1/a:1", 503, "127.0.0.1:1"),
         ("fromImage=127.0.0.1:1/a:1&platform=a b", 400, "invalid platform"),
         ("", 400, "fromImage is missing"),
-        ("fromSrc=-", 501, "not supported"),
+        ("fromSrc=-", 400, "archive"),
     ],
 )
 def test_what_a_pull_refuses(shared_engine, query, status, words):
