@@ -31,10 +31,12 @@ def summary(usage: "dict[str, Any]") -> "list[dict[str, str]]":
     """A row for each kind of thing."""
     images, containers, volumes = (usage.get(name) or [] for name in ("Images", "Containers", "Volumes"))
     unused = [image for image in images if not image["Containers"]]
+    layers = usage.get("LayersSize", 0)
+    needed = sum(image["Size"] - image["SharedSize"] for image in images if image["Containers"])  # as docker counts it
     idle = [container for container in containers if container["State"] not in _ACTIVE]
     unmounted = [volume for volume in volumes if not volume["UsageData"]["RefCount"]]
     return [
-        _row("Images", images, unused, usage.get("LayersSize", 0), sum(i["Size"] - i["SharedSize"] for i in unused)),
+        _row("Images", images, unused, layers, layers - needed),
         _row("Containers", containers, idle, _written(containers), _written(idle)),
         _row("Local Volumes", volumes, unmounted, _kept(volumes), _kept(unmounted)),
         _row("Build Cache", [], [], 0, 0),
