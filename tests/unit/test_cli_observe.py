@@ -81,7 +81,7 @@ def test_disk_usage_adds_up():
     }
     rows = [list(row.values()) for row in disk.summary(usage)]
     assert rows == [
-        ["Images", "2", "1", "1kB", "400B (40%)"],
+        ["Images", "2", "1", "1kB", "500B (50%)"],
         ["Containers", "3", "2", "40B", "30B (75%)"],
         ["Local Volumes", "2", "1", "7B", "7B (100%)"],
         ["Build Cache", "0", "0", "0B", "0B"],
