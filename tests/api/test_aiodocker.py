@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 import uuid
 
 import aiodocker
@@ -105,7 +106,8 @@ def test_a_terminal_is_resized(shared_engine):
 
 def test_events_tell_the_story(shared_engine):
     async def body(client):
-        subscriber = client.events.subscribe()
+        # The request goes out in a task of its own, which may come second: `since` tells what it missed.
+        subscriber = client.events.subscribe(since=int(time.time()))
         async with container(client, "exit 3", Labels={"of": "aiodocker"}) as made:
             await made.start()
             await made.wait()
