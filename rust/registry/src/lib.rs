@@ -8,6 +8,7 @@
 //! auth.rs       the token cache and the token server's two protocols
 //! challenge.rs  the grammar of WWW-Authenticate
 //! manifest.rs   media types, and what is refused as a manifest
+//! name.rs       what is a repository's name or a tag
 //! refusal.rs    a registry's error answers in Docker's words
 //! http/         connections, TLS, proxies, message heads and body framing
 //! ```
@@ -27,6 +28,7 @@ mod exchange;
 pub mod fuzzing;
 mod http;
 mod manifest;
+mod name;
 mod push;
 mod refusal;
 mod registry;

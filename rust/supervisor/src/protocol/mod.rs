@@ -6,12 +6,13 @@
 mod answer;
 mod measure;
 mod name;
+mod parse;
 mod request;
 
 pub use answer::{Answer, Event, Failure, Listed, Status, packet};
 pub use measure::{Measure, Update};
 pub use name::{Id, Target};
+pub use parse::parse;
 pub use request::{
     Attach, Exec, Hello, Logs, NetworkMode, NetworkRequest, Operation, Port, Request, Size, Start,
-    parse,
 };
