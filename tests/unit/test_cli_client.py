@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knarr import errors
-from knarr.cli import pull
+from knarr.cli import transfer
 from knarr.client import Client
 from knarr.client.codec import dumps, loads
 from knarr.client.frames import Demultiplexer
@@ -290,7 +290,7 @@ def test_what_is_no_json(text):
     ],
 )
 def test_the_registry_of_a_name(image, host):
-    assert pull.registry_host(image) == host
+    assert transfer.registry_host(image) == host
 
 
 def test_credentials_are_sent_for_their_host_only(tmp_path, monkeypatch):
@@ -298,8 +298,8 @@ def test_credentials_are_sent_for_their_host_only(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text('{"auths": {"h:5000": {"auth": "dXNlcjpzZWNyZXQ="}}}')
     from knarr.credentials import decode_header
 
-    header = pull.credentials("h:5000/a/b:1")
+    header = transfer.credentials("h:5000/a/b:1")
     assert header is not None
     assert decode_header(header) == ("user", "secret")
-    assert pull.credentials("other/a") is None
-    assert pull.credentials("busybox") is None
+    assert transfer.credentials("other/a") is None
+    assert transfer.credentials("busybox") is None

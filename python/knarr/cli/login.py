@@ -126,7 +126,7 @@ def _logout(_client: "Client", _options: "dict[str, Any]", arguments: "list[str]
 def _search(client: "Client", options: "dict[str, Any]", arguments: "list[str]") -> int:
     from knarr.cli import human
     from knarr.cli.listing import filters, write
-    from knarr.cli.pull import credentials
+    from knarr.cli.transfer import credentials
 
     term = arguments[0]
     found = client.images.search(

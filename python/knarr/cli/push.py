@@ -2,6 +2,7 @@
 
 from knarr.cli import terminal
 from knarr.cli.command import FLAG, TEXT, Command, Option
+from knarr.cli.transfer import canonical, credentials, follow, named
 from knarr.errors import InvalidArgument
 
 TYPE_CHECKING = False
@@ -12,9 +13,6 @@ if TYPE_CHECKING:
 
 
 def _push(client: "Client", options: "dict[str, Any]", arguments: "list[str]") -> int:
-    from knarr.cli.progress import Progress
-    from knarr.cli.pull import canonical, credentials, failure, named
-
     image = arguments[0]
     repository, tag, digest = named(image)
     if options["all_tags"] and (tag or digest):
@@ -23,18 +21,14 @@ def _push(client: "Client", options: "dict[str, Any]", arguments: "list[str]") -
         tag = "latest"
         if not options["quiet"]:
             print("Using default tag: latest", flush=True)
-    notes = []
-    with Progress(terminal.STDOUT, quiet=options["quiet"]) as progress:
-        name = f"{repository}@{digest}" if digest else repository
-        for entry in client.images.push(name, tag=tag, platform=options["platform"], auth=credentials(image)):
-            if "error" in entry or "errorDetail" in entry:
-                raise failure(entry)
-            progress.show(entry)
-            notes += _notes(entry.get("aux") or {})
+    name = f"{repository}@{digest}" if digest else repository
+    entries = client.images.push(name, tag=tag, platform=options["platform"], auth=credentials(image))
+    told = follow(entries, terminal.STDOUT, quiet=options["quiet"])
     if options["quiet"]:
         terminal.show(canonical(image if options["all_tags"] or digest else f"{repository}:{tag}"))
-    for note in notes:
-        terminal.say(note)
+    for aux in told:
+        for note in _notes(aux):
+            terminal.say(note)
     return 0
 
 
