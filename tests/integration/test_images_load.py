@@ -16,12 +16,6 @@ from tests.image_files import CONFIG, LAYER, MANIFEST, Layout, digest, files, pi
 from tests.integration.images_place import Place
 
 
-@pytest.fixture
-def place(tmp_path):
-    with Place(tmp_path) as place:
-        yield place
-
-
 def load(place, data, **keywords):
     messages = []
 

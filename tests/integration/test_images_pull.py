@@ -20,13 +20,6 @@ from tests.image_files import MANIFEST, Layout, digest, files, upload
 from tests.integration.images_place import Place
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-configuration"))
-    with Place(tmp_path) as place:
-        yield place
-
-
 def pull(place, reference, *arguments):
     """The image and the messages of a pull."""
     messages = []

@@ -11,16 +11,8 @@ from knarr.errors import KnarrError, NotFound, Unauthorized, Unavailable, Unsupp
 from knarr.types import Reference
 from tests.conftest import running_registry
 from tests.image_files import INDEX, MANIFEST, Layout, digest, files, pieces_of, simple, upload
-from tests.integration.images_place import Place
 
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-configuration"))
-    with Place(tmp_path) as place:
-        yield place
 
 
 def load(place, archive):

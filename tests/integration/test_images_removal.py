@@ -15,14 +15,6 @@ import pytest
 from knarr.engine.images import embedded
 from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound
 from tests.image_files import Layout, files, pieces_of, simple, upload
-from tests.integration.images_place import Place
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-configuration"))
-    with Place(tmp_path) as place:
-        yield place
 
 
 def load(place, *archive):
