@@ -108,10 +108,10 @@ class Row:
     target: str
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table."""
-    lines = ["| what | knarr | beside | ratio | to reach |", "| --- | --- | --- | --- | --- |"]
-    for row in rows:
-        ratio = "" if row.ratio is None else f"{row.ratio:.2f}x"
-        lines.append(f"| {row.what} | {row.own} | {row.peer} | {ratio} | {row.target} |")
-    return "\n".join(lines)
+HEAD = "| what | knarr | beside | ratio | to reach |\n| --- | --- | --- | --- | --- |"
+
+
+def line(row: Row) -> str:
+    """A row of the Markdown table below HEAD."""
+    ratio = "" if row.ratio is None else f"{row.ratio:.2f}x"
+    return f"| {row.what} | {row.own} | {row.peer} | {ratio} | {row.target} |"
