@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import threading
+import contextlib
+import subprocess
+import sys
 import time
+from typing import TYPE_CHECKING
 
 from benches.engines import Connection, Knarr
 from benches.measure import Row
 from tests.conftest import busybox_archive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CONTAINERS = 1000
 RUNNING = 32
@@ -31,18 +37,8 @@ def rows() -> list[Row]:
             if number % (CONTAINERS // RUNNING) == 0:
                 connection.call("POST", f"/containers/{container}/start")
         listed = _times(connection, "/containers/json?all=1", ROUNDS)
-        stop = threading.Event()
-        other = knarr.connect()
-
-        def keep_listing() -> None:
-            while not stop.is_set():
-                other.call("GET", "/containers/json?all=1")
-
-        load = threading.Thread(target=keep_listing)
-        load.start()
-        pings = _times(connection, "/_ping", 300)
-        stop.set()
-        load.join()
+        with _lister(knarr.socket):
+            pings = _times(connection, "/_ping", 300)
     finally:
         knarr.close()
     return [
@@ -55,6 +51,24 @@ def rows() -> list[Row]:
         ),
         Row("ping while another client lists them: p99", f"{_at(pings, 0.99):.1f} ms", "", None, "10 ms"),
     ]
+
+
+@contextlib.contextmanager
+def _lister(path: str) -> Iterator[None]:
+    """A process of its own that lists again and again."""
+    script = (
+        "import sys\nfrom benches.engines import Connection\nconnection = Connection(sys.argv[1])\n"
+        "while True: connection.call('GET', '/containers/json?all=1')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, path])
+    try:
+        time.sleep(0.5)
+        yield
+        if process.poll() is not None:
+            raise RuntimeError(f"the process that lists ended: {process.returncode}")
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _times(connection: Connection, path: str, rounds: int) -> list[float]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from knarr import garbage
 from knarr.api import listen
 from knarr.api.app import create_app
 from knarr.api.connections import Connections
@@ -64,6 +65,7 @@ def run(config: Config, ready_fd: int | None = None) -> int:
     os.umask(0o022)
     # Threads that only wait for a system call get the interpreter back soon, instead of after the default 5 ms.
     sys.setswitchinterval(0.0005)
+    garbage.settle()
     try:
         asyncio.run(_serve(config, ready_fd))
     except KnarrError as error:
@@ -116,7 +118,7 @@ async def _serving(engine: Engine, listeners: list[listen.Listener], connections
     await runner.setup()
     inner = runner.server
     assert inner is not None
-    tasks: set[asyncio.Task[None]] = {loop.create_task(connections.watch())}
+    tasks: set[asyncio.Task[None]] = {loop.create_task(connections.watch()), loop.create_task(garbage.watch())}
 
     def front() -> Front:
         return Front(engine, inner(), tasks, connections)
