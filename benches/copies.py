@@ -1,4 +1,4 @@
-"""`cp` of a tree of 500 MB in many files, out of a container and into one, beside `tar | tar` on the same disk.
+"""`cp` of a tree of 500 MB in many files, out of a container and into one, beside one `tar` to another on the same disk.
 
 Each round writes to fresh directories, and nothing is deleted before the end: ext4 avoids inodes that were just freed.
 """
@@ -91,4 +91,4 @@ def _rows(base: Path, knarr: Knarr) -> list[Row]:
 
 
 def _row(what: str, own: Figure, peer: Figure) -> Row:
-    return Row(what, str(own), f"tar | tar {peer}", own.median / peer.median, "1.5x")
+    return Row(what, str(own), f"`tar` to `tar` {peer}", own.median / peer.median, "1.5x")
