@@ -1,4 +1,4 @@
-"""`cp` of a tree of 500 MB in many files, out of a container and into one, beside one `tar` to another on the same disk.
+"""`cp` of a tree of 500 MB in many files, out of a container and into one, beside one `tar` to another on that disk.
 
 Each round writes to fresh directories, and nothing is deleted before the end: ext4 avoids inodes that were just freed.
 """
