@@ -8,7 +8,7 @@ from knarr.engine.containers import detach, merge, signals
 from knarr.engine.containers.create import check_name
 from knarr.engine.containers.names import FIRST, SECOND, random_name
 from knarr.engine.containers.offered import _LIMITS, Offered, discard
-from knarr.engine.containers.request import check, parse_port, security
+from knarr.engine.containers.request import check, host_ports, parse_port, security
 from knarr.errors import InvalidArgument, KnarrError, Unsupported
 from knarr.store.containers import State
 from tests.unit.engine_records import config, host
@@ -84,10 +84,27 @@ def test_what_makes_no_sense_is_refused(values, words):
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [("80", (80, None)), ("0", (0, None)), ("8000-8010", (8000, 8010)), ("80-80", (80, None)), ("0-0", (0, None))],
+)
+def test_host_ports(text, expected):
+    assert host_ports(text) == expected
+    check(config(), host(PortBindings={"80/tcp": [{"HostPort": text}]}))
+
+
+@pytest.mark.parametrize(
+    "text", ["x", "-1", "65536", "80-", "-80", "80-79", "0-5", "1-65536", "8 0", "1-2-3", "\u0661"]
+)
+def test_what_is_no_host_port(text):
+    with pytest.raises(InvalidArgument, match="invalid host port"):
+        check(config(), host(PortBindings={"80/tcp": [{"HostPort": text}]}))
+
+
+@pytest.mark.parametrize(
     "values",
     [
         {"Cgroup": "container:x"}, {"PortBindings": {"80/sctp": []}}, {"PortBindings": {"80/tcp": [{"HostIp": "::1"}]}},
-        {"PortBindings": {"80/tcp": [{"HostPort": "8000-8010"}]}}, {"SecurityOpt": ["apparmor=custom"]},
+        {"SecurityOpt": ["apparmor=custom"]},
     ],
     ids=lambda values: next(iter(values)),
 )  # fmt: skip

@@ -55,6 +55,17 @@ pub enum Error {
         /// The container's ID.
         owner: String,
     },
+    /// Every host port of a range is in use.
+    RangeTaken {
+        /// tcp, udp or sctp.
+        protocol: Protocol,
+        /// The host address asked for.
+        address: IpAddr,
+        /// The first port asked for.
+        first: u16,
+        /// The last.
+        last: u16,
+    },
     /// A host address to publish on is not one of this host's.
     NotLocal {
         /// The address asked for.
@@ -90,7 +101,10 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::PortTaken { .. } | Self::PortOurs { .. } | Self::Occupied { .. } => "Conflict",
+            Self::PortTaken { .. }
+            | Self::PortOurs { .. }
+            | Self::RangeTaken { .. }
+            | Self::Occupied { .. } => "Conflict",
             Self::Invalid { .. } | Self::NotLocal { .. } => "InvalidArgument",
             Self::Unsupported { .. } => "Unsupported",
             Self::Malformed { .. } => "Internal",
@@ -179,6 +193,16 @@ impl fmt::Display for Error {
                 "Bind for {}/{protocol} failed: port is already allocated by container {owner}; stop it or publish \
                  another port",
                 endpoint(*address, *port)
+            ),
+            Self::RangeTaken {
+                protocol,
+                address,
+                first,
+                last,
+            } => write!(
+                f,
+                "Bind for {}-{last}/{protocol} failed: all ports of the range are already allocated; publish others",
+                endpoint(*address, *first)
             ),
             Self::NotLocal { address } => {
                 write!(

@@ -257,7 +257,29 @@ impl Host {
         transaction.commit(&mut self.netfilter)
     }
 
+    /// Reserve the port, or the first of its range that nobody has.
     fn reserve(&self, port: &Publish) -> Result<Published> {
+        let range = port.host_port_last.is_some();
+        for choice in port.choices()? {
+            // Who has a port is looked for among all processes: not for each of our own.
+            let ours = self.forwards.values().flatten();
+            if range && ours.into_iter().any(|forward| forward.conflicts(&choice)) {
+                continue;
+            }
+            match self.reserve_one(&choice) {
+                Err(Error::PortTaken { .. }) if range => {}
+                done => return done,
+            }
+        }
+        Err(Error::RangeTaken {
+            protocol: port.protocol,
+            address: port.host_ip,
+            first: port.host_port,
+            last: port.host_port_last.unwrap_or(port.host_port),
+        })
+    }
+
+    fn reserve_one(&self, port: &Publish) -> Result<Published> {
         reserve(port).map_err(|error| match error {
             Error::PortTaken {
                 protocol,

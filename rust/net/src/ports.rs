@@ -85,8 +85,30 @@ pub struct Publish {
     pub host_ip: IpAddr,
     /// The host's port; 0 to let the kernel choose from `ip_local_port_range`.
     pub host_port: u16,
+    /// The last of a range that begins with `host_port`, of which the first free one is taken.
+    pub host_port_last: Option<u16>,
     /// The port in the container.
     pub container_port: u16,
+}
+
+impl Publish {
+    /// The host ports that will do, one by one; an error where the range has none.
+    pub(crate) fn choices(&self) -> Result<impl Iterator<Item = Self> + use<>> {
+        let last = self.host_port_last.unwrap_or(self.host_port);
+        if self.host_port_last.is_some() && (self.host_port == 0 || last < self.host_port) {
+            return Err(Error::Invalid {
+                what: "range of host ports",
+                value: format!("{}-{last}", self.host_port),
+                expected: "a first port from 1 on, and a last one that is not below it",
+            });
+        }
+        let port = *self;
+        Ok((self.host_port..=last).map(move |host_port| Self {
+            host_port,
+            host_port_last: None,
+            ..port
+        }))
+    }
 }
 
 /// A port that has been published.

@@ -7,7 +7,7 @@ use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use knarr_net::{Error, Host, Live, Pool, PoolSize, Protocol, Swept};
+use knarr_net::{Error, Host, Live, Pool, PoolSize, Protocol, Publish, Swept};
 use world::{Engine, Server, World, ask, ask_in_vain, bridge, engine, interface, on, port, run};
 
 fn container() -> IpAddr {
@@ -150,6 +150,50 @@ fn the_kernel_chooses_a_port() {
             "{chosen:?}"
         );
         assert!(ask(&format!("127.0.0.1:{}", chosen[0])).is_some());
+    });
+}
+
+#[test]
+fn the_first_free_port_of_a_range_is_taken() {
+    let world = World::new(false);
+    let mut knarr = world.on_host(|| Engine::start("0000aaaa", 88, 2));
+    let _server = Server::tcp(knarr.container(0), "0.0.0.0:80");
+    world.on_host(|| {
+        let _other = TcpListener::bind("0.0.0.0:8000").unwrap();
+        let range = Publish {
+            host_port_last: Some(8003),
+            ..port(Protocol::Tcp, "0.0.0.0", 8000, 80)
+        };
+        assert_eq!(knarr.publish(0, &[range, range]), [8001, 8002]);
+        assert!(ask("127.0.0.1:8001").is_some());
+        assert_eq!(knarr.publish(1, &[range]), [8003]);
+        let error = knarr
+            .host
+            .publish("c", container(), &[range])
+            .unwrap_err();
+        assert_eq!(error.kind(), "Conflict");
+        assert_eq!(
+            error.to_string(),
+            "Bind for 0.0.0.0:8000-8003/tcp failed: all ports of the range are already allocated; publish others"
+        );
+        knarr.host.unpublish("container-0").unwrap();
+        let udp = Publish {
+            protocol: Protocol::Udp,
+            ..range
+        };
+        assert_eq!(knarr.publish(1, &[udp]), [8000]);
+        for (first, last) in [(0, 5), (10, 9)] {
+            let backwards = Publish {
+                host_port: first,
+                host_port_last: Some(last),
+                ..range
+            };
+            let error = knarr
+                .host
+                .publish("c", container(), &[backwards])
+                .unwrap_err();
+            assert_eq!(error.kind(), "InvalidArgument");
+        }
     });
 }
 

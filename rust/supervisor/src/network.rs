@@ -296,6 +296,7 @@ fn publish(port: &Port) -> Result<Publish, Failure> {
     let Port {
         host_ip,
         host_port,
+        host_port_last,
         container_port,
         ..
     } = *port;
@@ -303,6 +304,7 @@ fn publish(port: &Port) -> Result<Publish, Failure> {
         protocol: port.protocol.parse()?,
         host_ip,
         host_port,
+        host_port_last,
         container_port,
     })
 }
@@ -312,12 +314,14 @@ fn port(publish: &Publish) -> Port {
         protocol,
         host_ip,
         host_port,
+        host_port_last,
         container_port,
     } = *publish;
     Port {
         protocol: protocol.to_string(),
         host_ip,
         host_port,
+        host_port_last,
         container_port,
     }
 }

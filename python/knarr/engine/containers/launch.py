@@ -149,15 +149,17 @@ def _ports(record: ContainerRecord) -> list[dict[str, Any]]:
             bindings.setdefault(port, [{}])
     for port, places in bindings.items():
         protocol, number = request.parse_port(port)
-        found += [
-            {
-                "protocol": protocol,
-                "host_ip": place.get("HostIp") or "0.0.0.0",  # noqa: S104  Docker's default, published on purpose
-                "host_port": int(place.get("HostPort") or 0),
-                "container_port": number,
-            }
-            for place in places or [{}]
-        ]
+        for place in places or [{}]:
+            first, last = request.host_ports(place.get("HostPort") or "0")
+            found.append(
+                {
+                    "protocol": protocol,
+                    "host_ip": place.get("HostIp") or "0.0.0.0",  # noqa: S104  Docker's default, published on purpose
+                    "host_port": first,
+                    "host_port_last": last,
+                    "container_port": number,
+                }
+            )
     return found
 
 

@@ -300,14 +300,22 @@ def _check_binding(port: str, address: str, host_port: str) -> None:
         parsed = _address(address, f"invalid IP address {address!r} in the port binding of {port}")
         if parsed.version != 4:
             raise Unsupported(f"port binding of {port}: IPv6 host addresses are not supported by knarr yet")
-    if not host_port:
-        return
-    if re.fullmatch(r"\d+-\d+", host_port):
-        raise Unsupported(
-            f"port binding of {port}: a range of host ports ({host_port}) is not supported: give one port"
-        )
-    if not (host_port.isascii() and host_port.isdigit()) or int(host_port) > 65535:
-        raise InvalidArgument(f"invalid host port {host_port!r} in the port binding of {port}")
+    if host_port:
+        try:
+            host_ports(host_port)
+        except ValueError as error:
+            raise InvalidArgument(f"invalid host port {host_port!r} in the port binding of {port}") from error
+
+
+def host_ports(text: str) -> tuple[int, int | None]:
+    """A binding's host port, and the last of a range of which any will do. Raises ValueError."""
+    found = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", text)
+    if found is None:
+        raise ValueError(text)
+    first, last = int(found[1]), int(found[2] or found[1])
+    if last > 65535 or last < first or (last > first and not first):
+        raise ValueError(text)
+    return first, last if last > first else None
 
 
 def _check_knarr(config: Config, host: HostConfig) -> None:

@@ -147,6 +147,7 @@ pub fn port(protocol: Protocol, host_ip: &str, host_port: u16, container_port: u
         protocol,
         host_ip: host_ip.parse().unwrap(),
         host_port,
+        host_port_last: None,
         container_port,
     }
 }

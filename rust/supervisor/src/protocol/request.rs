@@ -250,6 +250,9 @@ pub struct Port {
     pub host_ip: IpAddr,
     /// The host's port; 0 to let us choose.
     pub host_port: u16,
+    /// The last of a range that begins there, of which the first free one is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_port_last: Option<u16>,
     /// The container's port.
     pub container_port: u16,
 }
