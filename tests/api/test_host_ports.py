@@ -42,7 +42,7 @@ def test_a_range_is_shared_by_containers(shared_engine, first):
             taken += shown["NetworkSettings"]["Ports"]["80/tcp"]
         assert taken == [{"HostIp": "127.0.0.1", "HostPort": str(first + offset)} for offset in (1, 2)]
         status, answer = api.call("POST", "/containers/ranged-3/start")
-        assert status == 500
+        assert status == 409
         assert f"Bind for 127.0.0.1:{first}-{first + 2}/tcp failed: all ports of the range" in answer["message"]
         api.call("POST", "/containers/ranged-1/kill")
         assert api.call("POST", "/containers/ranged-3/start")[0] == 204

@@ -298,6 +298,7 @@ fn port(number: u16) -> Publish {
         protocol: Protocol::Tcp,
         host_ip: std::net::Ipv4Addr::UNSPECIFIED.into(),
         host_port: number,
+        host_port_last: None,
         container_port: 80,
     }
 }
