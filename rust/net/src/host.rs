@@ -259,51 +259,66 @@ impl Host {
 
     /// Reserve the port, or the first of its range that nobody has.
     fn reserve(&self, port: &Publish) -> Result<Published> {
-        let range = port.host_port_last.is_some();
-        for choice in port.choices()? {
+        let first = port.host_port;
+        let Some(last) = port.host_port_last else {
+            return self.reserve_one(port);
+        };
+        if first == 0 || last < first {
+            return Err(Error::Invalid {
+                what: "range of host ports",
+                value: format!("{first}-{last}"),
+                expected: "a first port from 1 on, and a last one that is not below it",
+            });
+        }
+        for host_port in first..=last {
+            let choice = Publish {
+                host_port,
+                host_port_last: None,
+                ..*port
+            };
             // Who has a port is looked for among all processes: not for each of our own.
-            let ours = self.forwards.values().flatten();
-            if range && ours.into_iter().any(|forward| forward.conflicts(&choice)) {
+            if self.ours(&choice).is_some() {
                 continue;
             }
-            match self.reserve_one(&choice) {
-                Err(Error::PortTaken { .. }) if range => {}
+            match reserve(&choice) {
+                Err(Error::PortTaken { .. }) => {}
                 done => return done,
             }
         }
         Err(Error::RangeTaken {
             protocol: port.protocol,
             address: port.host_ip,
-            first: port.host_port,
-            last: port.host_port_last.unwrap_or(port.host_port),
+            first,
+            last,
         })
     }
 
     fn reserve_one(&self, port: &Publish) -> Result<Published> {
-        reserve(port).map_err(|error| match error {
-            Error::PortTaken {
+        reserve(port).map_err(|error| match (error, self.ours(port)) {
+            (
+                Error::PortTaken {
+                    protocol,
+                    address,
+                    port,
+                    ..
+                },
+                Some(forward),
+            ) => Error::PortOurs {
                 protocol,
                 address,
-                port: number,
-                ..
-            } => {
-                let ours = self
-                    .forwards
-                    .values()
-                    .flatten()
-                    .find(|forward| forward.conflicts(port));
-                match ours {
-                    Some(forward) => Error::PortOurs {
-                        protocol,
-                        address,
-                        port: number,
-                        owner: forward.owner.clone(),
-                    },
-                    None => error,
-                }
-            }
-            other => other,
+                port,
+                owner: forward.owner.clone(),
+            },
+            (error, _) => error,
         })
+    }
+
+    /// What of ours has that host port.
+    fn ours(&self, port: &Publish) -> Option<&Forward> {
+        self.forwards
+            .values()
+            .flatten()
+            .find(|forward| forward.conflicts(port))
     }
 
     fn make_bridge(&mut self, bridge: &Bridge) -> Result<BridgeLink> {

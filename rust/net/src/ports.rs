@@ -91,26 +91,6 @@ pub struct Publish {
     pub container_port: u16,
 }
 
-impl Publish {
-    /// The host ports that will do, one by one; an error where the range has none.
-    pub(crate) fn choices(&self) -> Result<impl Iterator<Item = Self> + use<>> {
-        let last = self.host_port_last.unwrap_or(self.host_port);
-        if self.host_port_last.is_some() && (self.host_port == 0 || last < self.host_port) {
-            return Err(Error::Invalid {
-                what: "range of host ports",
-                value: format!("{}-{last}", self.host_port),
-                expected: "a first port from 1 on, and a last one that is not below it",
-            });
-        }
-        let port = *self;
-        Ok((self.host_port..=last).map(move |host_port| Self {
-            host_port,
-            host_port_last: None,
-            ..port
-        }))
-    }
-}
-
 /// A port that has been published.
 #[derive(Debug)]
 pub struct Published {
