@@ -1,7 +1,9 @@
 """Containers over plain HTTP: statuses, messages and headers as Docker's clients expect them."""
 
 import calendar
+import fcntl
 import json
+import termios
 import time
 
 import pytest
@@ -292,6 +294,18 @@ def test_attach_byte_by_byte(api):
     _, _, rest = read_head(sock)
     api.ok("POST", f"/containers/{container}/start")
     assert sorted(frames(read_all(sock, rest))) == [(1, b"out\n"), (2, b"err\n")]
+
+
+@pytest.mark.parametrize("cut", [1, 3, 5, 40])
+def test_attach_whose_beginning_is_read_alone(api, cut):
+    """Where the daemon has read a part of the request, be it less than a method's name, the rest still counts."""
+    container = api.create("true")
+    request = f"POST /containers/{container}/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    sock = api.raw(request[:cut])
+    while any(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4))):  # until the daemon has read it
+        time.sleep(0.001)
+    sock.sendall(request[cut:])
+    assert "200" in read_head(sock)[0]
 
 
 def test_a_refused_attach_leaves_the_connection_usable(api):

@@ -41,6 +41,7 @@ HEAD_LIMIT = 64 * 1024
 BODY_LIMIT = 64 * 1024
 INCOMPLETE_LIMIT = HEAD_LIMIT + 8 * BODY_LIMIT  # of a request on its way; chunks may be small
 HALF_CLOSED_SECONDS = 1.0  # that an answer has to be sent to a client which has closed its side already
+_METHODS = (b"POST ", b"GET ")  # of ours
 _OURS = re.compile(
     rb"(?:POST (?:/v[0-9.]+)?/(?:containers/[^/ ?]+/attach|exec/[^/ ?]+/start)"
     rb"|GET (?:/v[0-9.]+)?/containers/[^/ ?]+/logs)[ ?]"
@@ -125,7 +126,7 @@ class Front(asyncio.Protocol):
         self._connections.begins(self._inner, self._transport)
         if self._buffer:
             self._buffer += data
-        elif not data.startswith((b"POST ", b"GET ")):
+        elif not data.startswith(_METHODS) and not any(method.startswith(data) for method in _METHODS):
             self._pass_on(self._keep_back(data))
             return
         else:
