@@ -63,7 +63,7 @@ def test_a_start_tells_pid_and_time(supervisor, client):
         "paused": False,
         "adopted": False,
     }
-    assert client.call("describe", container=container) == {**answer, "address": None}
+    assert client.call("describe", container=container) == {**answer, "interfaces": {}}
     client.call("signal", container=container, signal=9)
     client.exit(container)
     with pytest.raises(Refused, match="is not running"):
@@ -329,8 +329,9 @@ def test_too_many_descriptors_are_refused(client):
         ({"rootfs": {"lower": ["relative"], "upper": "/u", "work": "/w"}}, "not an absolute path"),
         ({"rootfs": {"path": "/nonexistent"}}, "/nonexistent"),
         ({"rootfs": {"path": "/", "more": 1}}, "did not match"),
-        ({"network": {"mode": "none", "address": "10.0.0.1/8"}}, "only a bridge"),
-        ({"network": {"mode": "bridge"}}, "needs `bridge`"),
+        ({"network": {"mode": "none", "way_out": "n"}}, "only a bridge"),
+        ({"network": {"mode": "none", "address": "10.0.0.1/8"}}, "unknown field `address`"),
+        ({"network": {"mode": "bridge"}}, "needs `interfaces`"),
         ({"network": {"mode": "container"}}, "needs a `container`"),
         ({"network": {"mode": "container", "container": "gone"}}, "non running container"),
         ({"seccomp": "/nonexistent.json"}, "/nonexistent.json"),

@@ -43,10 +43,16 @@ def bridged(supervisor, args, host: int, ports=()) -> tuple[str, dict]:
     container, fields = supervisor.bundle(args)
     fields["network"] = {
         "mode": "bridge",
-        "bridge": bridge_of(supervisor),
-        "address": f"{subnet(supervisor)}.{host}/24",
-        "gateway": f"{subnet(supervisor)}.1",
-        "mac": f"02:42:0a:00:00:{host:02x}",
+        "interfaces": [
+            {
+                "name": "eth0",
+                "bridge": {"name": bridge_of(supervisor), "address": f"{subnet(supervisor)}.1/24"},
+                "address": f"{subnet(supervisor)}.{host}/24",
+                "mac": f"02:42:0a:00:00:{host:02x}",
+                "network": "default",
+            }
+        ],
+        "way_out": "default",
         "ports": list(ports),
     }
     return container, fields
@@ -88,7 +94,8 @@ def test_published_ports_lead_in_and_are_given_back(supervisor, client):
     assert port["container_port"] == 80
     assert port["host_port"] > 0
     described = client.call("describe", container=container)
-    assert (described["address"], described["ports"]) == (f"{subnet(supervisor)}.2", [port])
+    assert described["interfaces"] == {"default": {"name": "eth0", "address": f"{subnet(supervisor)}.2"}}
+    assert described["ports"] == [port]
     wait_until(lambda: fetched(port["host_port"]) == b"served\n", what="the server")
     other, taken = bridged(supervisor, SERVER, 3, [tcp(80, port["host_port"])])
     with pytest.raises(Refused, match="port is already allocated") as refused:

@@ -51,9 +51,30 @@ def test_a_wanted_address():
     assert pool.allocate("10.0.0.9") == int(ipaddress.IPv4Address("10.0.0.9"))
     with pytest.raises(Conflict, match="already in use"):
         pool.allocate("10.0.0.9")
-    for outside in ("10.0.0.1", "10.0.0.255", "10.0.1.1"):
+    for outside in ("10.0.0.255", "10.0.0.0", "10.0.1.1"):
         with pytest.raises(InvalidArgument):
             pool.allocate(outside)
+    with pytest.raises(Conflict, match="already in use"):
+        pool.allocate("10.0.0.1")  # the gateway's
+
+
+def test_a_range_bounds_what_is_chosen_and_not_what_is_wanted():
+    pool = AddressPool("10.0.0.0/24", gateway="10.0.0.254", address_range="10.0.0.16/29", auxiliary=["10.0.0.17"])
+    every = [str(ipaddress.IPv4Address(pool.allocate())) for _ in range(7)]
+    assert every == [f"10.0.0.{number}" for number in (16, *range(18, 24))]
+    with pytest.raises(Unavailable, match="no address is left"):
+        pool.allocate()
+    assert pool.allocate("10.0.0.200") == int(ipaddress.IPv4Address("10.0.0.200"))
+    for reserved in ("10.0.0.254", "10.0.0.17"):
+        with pytest.raises(Conflict, match="already in use"):
+            pool.allocate(reserved)
+
+
+def test_the_gateway_is_the_first_address_that_nobody_else_has():
+    assert AddressPool("10.0.0.0/24", auxiliary=["10.0.0.1"]).gateway == "10.0.0.2"
+    assert AddressPool("10.0.0.0/24", address_range="10.0.0.128/25").gateway == "10.0.0.128"
+    with pytest.raises(InvalidArgument, match="gateway"):
+        AddressPool("10.0.0.0/30", auxiliary=["10.0.0.1", "10.0.0.2"])
 
 
 def test_mac_follows_the_address():

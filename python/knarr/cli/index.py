@@ -98,7 +98,17 @@ GROUPS = {
         "inspect": "inspect.IMAGE",
         "prune": "images.PRUNE",
     },
-    "network": {"ls": "networks.LIST_NETWORKS", "list": "networks.LIST_NETWORKS", "inspect": "inspect.NETWORK"},
+    "network": {
+        "connect": "networks.CONNECT",
+        "create": "networks.CREATE",
+        "disconnect": "networks.DISCONNECT",
+        "inspect": "inspect.NETWORK",
+        "ls": "networks.LIST_NETWORKS",
+        "list": "networks.LIST_NETWORKS",
+        "prune": "networks.PRUNE",
+        "rm": "networks.REMOVE",
+        "remove": "networks.REMOVE",
+    },
     "system": {
         "df": "disk.DF",
         "events": COMMANDS["events"],

@@ -1,8 +1,10 @@
-"""`knarr network ls`."""
+"""`knarr network connect|create|disconnect|ls|prune|rm`."""
 
 from knarr.cli import human
-from knarr.cli.command import FLAG, LIST, TEXT, Command, Option
+from knarr.cli.command import FLAG, INT, LIST, TEXT, Command, Option
+from knarr.cli.each import QUIET, each
 from knarr.cli.terminal import show
+from knarr.errors import InvalidArgument, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +22,91 @@ HEADERS = {
     "Labels": "LABELS",
     "CreatedAt": "CREATED AT",
 }
+
+
+def _create(client: "Client", options: "dict[str, Any]", arguments: "list[str]") -> int:
+    from knarr.cli.values import pairs
+
+    if len(options["subnet"]) > 1:
+        raise InvalidArgument("--subnet: a network has one subnet in knarr")
+    pool = {
+        "Subnet": "".join(options["subnet"]),
+        "Gateway": options["gateway"],
+        "IPRange": options["ip_range"],
+        "AuxiliaryAddresses": pairs(options["aux_address"]),
+    }
+    ipam: dict[str, Any] = {"Driver": options["ipam_driver"], "Options": pairs(options["ipam_opt"])}
+    if any(pool.values()):
+        ipam["Config"] = [{key: value for key, value in pool.items() if value}]
+    made = client.networks.create(
+        Name=arguments[0],
+        Driver=options["driver"],
+        Internal=options["internal"],
+        Attachable=options["attachable"],
+        EnableIPv6=options["ipv6"],
+        IPAM=ipam,
+        Options=pairs(options["opt"]),
+        Labels=pairs(options["label"]),
+    )
+    show(made["Id"])
+    return 0
+
+
+def _connect(client: "Client", options: "dict[str, Any]", arguments: "list[str]") -> int:
+    from knarr.cli.container_body import address
+    from knarr.cli.values import pairs
+
+    network, container = arguments
+    settings: dict[str, Any] = {}
+    if options["alias"]:
+        settings["Aliases"] = options["alias"]
+    addresses = {
+        field: address(options[key], f"--{key}")
+        for key, field in (("ip", "IPv4Address"), ("ip6", "IPv6Address"))
+        if options[key]
+    }
+    if addresses:
+        settings["IPAMConfig"] = addresses
+    if options["driver_opt"]:
+        settings["DriverOpts"] = pairs(options["driver_opt"])
+    if options["gw_priority"]:
+        settings["GwPriority"] = options["gw_priority"]
+    client.networks.connect(network, container, settings)
+    return 0
+
+
+def _disconnect(client: "Client", options: "dict[str, Any]", arguments: "list[str]") -> int:
+    network, container = arguments
+    client.networks.disconnect(network, container, force=options["force"])
+    return 0
+
+
+def _remove(client: "Client", options: "dict[str, Any]", names: "list[str]") -> int:
+    def remove(name: str) -> object:
+        try:
+            client.networks.remove(name)
+        except NotFound:
+            if not options["force"]:
+                raise
+            return QUIET
+        return None
+
+    return each(names, remove)
+
+
+def _prune(client: "Client", options: "dict[str, Any]", _arguments: "list[str]") -> int:
+    from knarr.cli.each import confirm
+    from knarr.cli.listing import filters
+
+    if not options["force"] and not confirm("This will remove all custom networks not used by at least one container."):
+        return 0
+    removed = client.networks.prune(filters(options["filter"])).get("NetworksDeleted")
+    if removed:
+        show("Deleted Networks:")
+        for name in removed:
+            show(name)
+        show("")
+    return 0
 
 
 def _list(client: "Client", options: "dict[str, Any]", _arguments: "list[str]") -> int:
@@ -64,4 +151,76 @@ LIST_NETWORKS = Command(
     example="knarr network ls",
     maximum=0,
     options=_LIST_OPTIONS,
+)
+CREATE = Command(
+    "network create",
+    _create,
+    text="Create a network",
+    usage="NETWORK",
+    example="knarr network create --subnet 10.5.0.0/24 backend",
+    minimum=1,
+    maximum=1,
+    options=(
+        Option("-d --driver", TEXT, "Driver to manage the network", default="bridge"),
+        Option("--subnet", LIST, "Subnet in CIDR format"),
+        Option("--gateway", TEXT, "The host's address in the subnet"),
+        Option("--ip-range", TEXT, "Choose containers' addresses from this part of the subnet"),
+        Option("--aux-address", LIST, "Addresses that are never chosen, as name=address"),
+        Option("--internal", FLAG, "No way out of the network"),
+        Option("--attachable", FLAG, "Kept and shown; every network can be joined by hand"),
+        Option("--ipv6", FLAG, "Enable IPv6"),
+        Option("--ipam-driver", TEXT, "Driver that chooses addresses", default="default"),
+        Option("--ipam-opt", LIST, "Options of that driver"),
+        Option("--label", LIST, "Set metadata"),
+        Option("-o --opt", LIST, "Driver options"),
+    ),
+)
+CONNECT = Command(
+    "network connect",
+    _connect,
+    text="Put a container on a network",
+    usage="NETWORK CONTAINER",
+    example="knarr network connect --alias db backend postgres",
+    minimum=2,
+    maximum=2,
+    complete="networks",
+    options=(
+        Option("--alias", LIST, "One more name of the container on the network"),
+        Option("--driver-opt", LIST, "Driver options for the network"),
+        Option("--gw-priority", INT, "The highest of a container's networks has its default route"),
+        Option("--ip", TEXT, "IPv4 address (such as 10.5.0.9)"),
+        Option("--ip6", TEXT, "IPv6 address"),
+    ),
+)
+DISCONNECT = Command(
+    "network disconnect",
+    _disconnect,
+    text="Take a container off a network",
+    usage="NETWORK CONTAINER",
+    example="knarr network disconnect backend postgres",
+    minimum=2,
+    maximum=2,
+    complete="networks",
+    options=(Option("-f --force", FLAG, "Even where the container does not answer"),),
+)
+REMOVE = Command(
+    "network rm",
+    _remove,
+    text="Remove one or more networks",
+    usage="NETWORK [NETWORK...]",
+    example="knarr network rm backend",
+    minimum=1,
+    complete="networks",
+    options=(Option("-f --force", FLAG, "No error where a network does not exist"),),
+)
+PRUNE = Command(
+    "network prune",
+    _prune,
+    text="Remove all networks that no container is on",
+    example="knarr network prune -f",
+    maximum=0,
+    options=(
+        Option("--filter", LIST, "Only those that match (until=24h, label=x ...)"),
+        Option("-f --force", FLAG, "Do not ask"),
+    ),
 )

@@ -20,6 +20,24 @@ class Networks:
         """NetworkList."""
         return self._client.call("GET", "/networks", {"filters": encode_filters(filters)})  # type: ignore[no-any-return]
 
+    def create(self, **fields: "Any") -> "dict[str, Any]":
+        """NetworkCreate: the fields of its body; {"Id", "Warning"}."""
+        return self._client.call("POST", "/networks/create", body=fields)  # type: ignore[no-any-return]
+
+    def remove(self, network: str) -> None:
+        """NetworkDelete."""
+        self._client.call("DELETE", f"/networks/{quote(network)}")
+
+    def connect(self, network: str, container: str, settings: "dict[str, Any]") -> None:
+        """NetworkConnect: EndpointSettings."""
+        body = {"Container": container, "EndpointConfig": settings}
+        self._client.call("POST", f"/networks/{quote(network)}/connect", body=body)
+
+    def disconnect(self, network: str, container: str, *, force: bool = False) -> None:
+        """NetworkDisconnect."""
+        body = {"Container": container, "Force": force}
+        self._client.call("POST", f"/networks/{quote(network)}/disconnect", body=body)
+
     def inspect(self, network: str) -> "dict[str, Any]":
         """NetworkInspect."""
         return self._client.call("GET", f"/networks/{quote(network)}")  # type: ignore[no-any-return]

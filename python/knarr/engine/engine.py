@@ -58,7 +58,7 @@ class Engine:
         self.supervisor = Supervisor(
             config.run_root, config.data_root, self._event, self._connected, open_files=open_files
         )
-        self.networks = Networks(config, self.database)
+        self.networks = Networks(config, self.database, self.supervisor, self.events)
         self.volumes = Volumes(config.data_root, self.database, self.store, self.events)
         self.images = Images(
             self.database,
@@ -84,6 +84,7 @@ class Engine:
             )
         )
         self.volumes.using = self.containers.using_volume
+        self.networks.using = self.containers.on_network
         self.disk = Disk(self.containers, self.images, self.volumes)
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -320,6 +320,8 @@ class Endpoint(TypedDict):
     aliases: list[str]
     driver_opts: NotRequired[dict[str, str]]
     gw_priority: NotRequired[int]
+    interface: NotRequired[str]  # its name inside, such as eth0
+    pending: NotRequired[str]  # connect or disconnect: the supervisor may not know of it yet
 
 
 class ProbeResult(TypedDict):

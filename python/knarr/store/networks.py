@@ -20,11 +20,15 @@ class NetworkRecord:
     name: str
     driver: str  # bridge, host, null
     created_ns: int
-    subnet: str = ""  # CIDR; empty for host and none
+    subnet: str = ""  # CIDR; empty for host and none, and for the default bridge until it is needed
     gateway: str = ""
     bridge: str = ""  # the interface's name
     labels: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
+    address_range: str = ""  # CIDR within the subnet that addresses are chosen from; empty for all of it
+    auxiliary: dict[str, str] = field(default_factory=dict)  # name to an address that is never chosen
+    internal: bool = False  # no way out
+    attachable: bool = False  # Docker's for swarms; kept and shown
 
 
 class Networks:
@@ -40,6 +44,10 @@ class Networks:
             "ON CONFLICT (id) DO UPDATE SET record = excluded.record",
             (record.id, record.name, json.dumps(asdict(record))),
         )
+
+    def delete(self, network_id: str) -> None:
+        """Forget a network."""
+        self._database.execute("DELETE FROM network WHERE id = ?", (network_id,))
 
     def load(self) -> list[NetworkRecord]:
         """Every network."""

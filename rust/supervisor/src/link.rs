@@ -33,6 +33,10 @@ pub enum Part {
     Terminal,
     /// A socket that reserves one of its ports.
     Port,
+    /// What its questions for names come to, by UDP.
+    Names,
+    /// The same, by TCP.
+    NamesTcp,
 }
 
 /// How a child of the keeper ended, in the form of wait(2)'s status word.

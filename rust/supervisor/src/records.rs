@@ -70,6 +70,17 @@ impl Records {
         self.write(target, &state_name(target.exec.as_ref()), state)
     }
 
+    /// Write what a container that runs has of networks now.
+    pub fn write_network(&self, target: &Target, network: &NetworkRecord) -> io::Result<()> {
+        let name = state_name(None);
+        let path = self.directory.join(target.container.as_str()).join(&name);
+        let Some(mut state) = read::<State>(&path)? else {
+            return Err(io::Error::from(io::ErrorKind::NotFound));
+        };
+        state.network = network.clone();
+        self.write(target, &name, &state)
+    }
+
     /// Write how a process ended.
     pub fn write_exit(&self, target: &Target, exit: &Exit) -> io::Result<()> {
         self.write(target, &exit_name(target.exec.as_ref()), exit)

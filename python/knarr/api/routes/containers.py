@@ -73,7 +73,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return reply.empty()
 
     async def rename(request: web.Request) -> web.StreamResponse:
-        containers.rename(_name(request), request.query.get("name", ""))
+        await containers.rename(_name(request), request.query.get("name", ""))
         return reply.empty()
 
     async def resize(request: web.Request) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""/networks: the three that there are. What changes networks is refused, clearly."""
+"""/networks."""
 
 from __future__ import annotations
 
@@ -7,90 +7,90 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from knarr.api import reply
-from knarr.api.wire.containers import labels_match, timestamp
-from knarr.engine.networks.networks import refuse_change
+from knarr.api.wire.containers import labels_match, parse_time
+from knarr.api.wire.create import endpoint_settings
+from knarr.api.wire.networks import create_request, network
+from knarr.engine.networks.networks import DRIVERS
+from knarr.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from knarr.engine.engine import Engine
     from knarr.store.networks import NetworkRecord
 
 __all__ = ["routes"]
 
 LISTED_UNTIL = 52  # lists of networks had a field for who is on them, which was always empty
-
 FILTERS = {"dangling", "driver", "id", "label", "name", "scope", "type"}
+PRUNE_FILTERS = {"label", "label!", "until"}
+TRUE = {"1", "t", "true", "True", "TRUE"}
+FALSE = {"0", "f", "false", "False", "FALSE"}
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
     """The routes of networks."""
     networks = engine.networks
 
-    def show(record: NetworkRecord) -> dict[str, Any]:
-        pools = [{"Subnet": record.subnet, "Gateway": record.gateway}] if record.subnet else None
-        options = {
-            "com.docker.network.bridge.default_bridge": "true",
-            "com.docker.network.bridge.enable_icc": "true",
-            "com.docker.network.bridge.enable_ip_masquerade": "true",
-            "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",  # noqa: S104  what it is
-            "com.docker.network.bridge.name": record.bridge,
-            "com.docker.network.driver.mtu": "1500",
-        }
-        return {
-            "Name": record.name,
-            "Id": record.id,
-            "Created": timestamp(record.created_ns),
-            "Scope": "local",
-            "Driver": record.driver,
-            "EnableIPv4": True,
-            "EnableIPv6": False,
-            "IPAM": {"Driver": "default", "Options": None, "Config": pools},
-            "Internal": False,
-            "Attachable": False,
-            "Ingress": False,
-            "ConfigFrom": {"Network": ""},
-            "ConfigOnly": False,
-            "Options": options if record.driver == "bridge" else {},
-            "Labels": record.labels,
-        }
-
     async def listed(request: web.Request) -> web.StreamResponse:
         filters = reply.filters(request.query, FILTERS)
-        found = []
-        for record in networks.every():
-            if (names := filters.get("name")) and not any(name in record.name for name in names):
-                continue
-            if (ids := filters.get("id")) and not any(record.id.startswith(value) for value in ids):
-                continue
-            if (drivers := filters.get("driver")) and record.driver not in drivers:
-                continue
-            if (kinds := filters.get("type")) and "builtin" not in kinds:
-                continue
-            if (scopes := filters.get("scope")) and "local" not in scopes:
-                continue
-            if (filters.get("dangling") or ["false"])[0] in ("1", "true") or not labels_match(
-                filters.get("label", []), record.labels
-            ):
-                continue
-            found.append(show(record) | ({"Containers": {}} if reply.version(request) < LISTED_UNTIL else {}))
+        for kind in filters.get("type", ()):
+            if kind not in ("builtin", "custom"):
+                raise InvalidArgument(f"invalid filter: 'type'='{kind}'")
+        for value in filters.get("dangling", ()):
+            if value not in TRUE | FALSE:
+                raise InvalidArgument(f"invalid filter 'dangling={value}'")
+        version = reply.version(request)
+        found = [
+            network(record) | ({"Containers": {}} if version < LISTED_UNTIL else {})
+            for record in networks.every()
+            if _matches(record, filters, dangling=not networks.using(record.id))
+        ]
         return reply.reply(found)
 
     async def inspect(request: web.Request) -> web.StreamResponse:
         record = networks.get(request.match_info["name"])
-        return reply.reply(show(record) | {"Containers": _members(engine, record)})
+        if request.query.get("scope") not in (None, "", "local"):
+            raise InvalidArgument(f"network {record.name} not found in the scope {request.query['scope']}")
+        return reply.reply(network(record) | {"Containers": _members(engine, record)})
 
-    async def create(_: web.Request) -> web.StreamResponse:
-        raise refuse_change("creating a network")
-
-    async def change(request: web.Request) -> web.StreamResponse:
-        record = networks.get(request.match_info["name"])
-        raise refuse_change(f"changing who is on the network {record.name}")
+    async def create(request: web.Request) -> web.StreamResponse:
+        record = networks.create(create_request(await reply.body(request)))
+        return reply.reply({"Id": record.id, "Warning": ""}, 201)
 
     async def remove(request: web.Request) -> web.StreamResponse:
-        record = networks.get(request.match_info["name"])
-        raise refuse_change(f"{record.name} is a pre-defined network: removing it")
+        await networks.remove(request.match_info["name"])
+        return reply.empty()
 
-    async def prune(_: web.Request) -> web.StreamResponse:
-        return reply.reply({"NetworksDeleted": None})  # there are none but those that stay
+    async def connect(request: web.Request) -> web.StreamResponse:
+        body = await reply.body(request)
+        record = networks.get(request.match_info["name"])
+        settings = endpoint_settings(body.get("EndpointConfig"))
+        await engine.containers.connect(_container(body), record, settings)
+        return reply.empty(200)
+
+    async def disconnect(request: web.Request) -> web.StreamResponse:
+        body = await reply.body(request)
+        record = networks.get(request.match_info["name"])
+        await engine.containers.disconnect(_container(body), record)
+        return reply.empty(200)
+
+    async def prune(request: web.Request) -> web.StreamResponse:
+        filters = reply.filters(request.query, PRUNE_FILTERS)
+        if len(filters.get("until", ())) > 1:
+            raise InvalidArgument("more than one until filter specified")
+        until = parse_time(filters["until"][0]) if filters.get("until") else 0
+
+        def wanted(record: NetworkRecord) -> bool:
+            if until and record.created_ns >= until:
+                return False
+            if any(labels_match([text], record.labels) for text in filters.get("label!", ())):
+                return False
+            return labels_match(filters.get("label", []), record.labels)
+
+        removed = await networks.prune(wanted)
+        engine.events.emit("network", "prune", "", {"reclaimed": "0"})
+        return reply.reply({"NetworksDeleted": removed or None})
 
     return [
         web.get("/networks", listed),
@@ -98,9 +98,35 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         web.post("/networks/prune", prune),
         web.get("/networks/{name}", inspect),
         web.delete("/networks/{name}", remove),
-        web.post("/networks/{name}/connect", change),
-        web.post("/networks/{name}/disconnect", change),
+        web.post("/networks/{name}/connect", connect),
+        web.post("/networks/{name}/disconnect", disconnect),
     ]
+
+
+def _container(body: dict[str, Any]) -> str:
+    name = body.get("Container")
+    if not isinstance(name, str) or not name:
+        raise InvalidArgument("invalid request: Container must name a container")
+    return name
+
+
+def _matches(record: NetworkRecord, filters: dict[str, list[str]], *, dangling: bool) -> bool:
+    builtin = record.name in DRIVERS
+    tests: dict[str, Callable[[str], bool]] = {
+        "name": lambda value: value in record.name,
+        "id": record.id.startswith,
+        "driver": lambda value: record.driver == value,
+        "type": lambda value: (value == "builtin") == builtin,
+        "scope": lambda value: value == "local",
+        "dangling": lambda value: (value in TRUE) == (dangling and not builtin),
+    }
+    for name, values in filters.items():
+        if name == "label":
+            if not labels_match(values, record.labels):
+                return False
+        elif values and not any(tests[name](value) for value in values):
+            return False
+    return True
 
 
 def _members(engine: Engine, record: NetworkRecord) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from knarr.api.wire.shape import Shape
 from knarr.engine.containers import logs
+from knarr.engine.containers.endpoints import dns_names, is_user_defined
 from knarr.engine.containers.links import links
 from knarr.engine.containers.policy import MASKED_PATHS, READONLY_PATHS
 from knarr.errors import InvalidArgument
@@ -157,9 +158,13 @@ def mount_points(engine: Engine, record: ContainerRecord) -> list[dict[str, Any]
     return found
 
 
-def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
+def _endpoints(record: ContainerRecord) -> dict[str, Any]:
+    return {name: _endpoint(record, name, endpoint) for name, endpoint in record.state.networks.items()}
+
+
+def _endpoint(record: ContainerRecord, name: str, endpoint: Endpoint) -> dict[str, Any]:
     return {
-        "IPAMConfig": None,
+        "IPAMConfig": {"IPv4Address": endpoint["wanted_address"]} if endpoint["wanted_address"] else None,
         "Links": None,
         "Aliases": endpoint["aliases"] or None,
         "MacAddress": endpoint["mac"],
@@ -173,7 +178,7 @@ def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
         "IPv6Gateway": "",
         "GlobalIPv6Address": "",
         "GlobalIPv6PrefixLen": 0,
-        "DNSNames": None,
+        "DNSNames": dns_names(record, endpoint) if is_user_defined(name) else None,
     }
 
 
@@ -187,8 +192,7 @@ def _ports(record: ContainerRecord) -> dict[str, Any]:
 
 
 def _network_settings(record: ContainerRecord) -> dict[str, Any]:
-    endpoints = record.state.networks
-    networks = {name: _endpoint(endpoint) for name, endpoint in endpoints.items()}
+    networks = _endpoints(record)
     running = record.state.running
     return {
         **_FORMER_NETWORK,
@@ -299,9 +303,7 @@ def summary(engine: Engine, container: Container, image_name: str) -> dict[str, 
         if health
         else {"Status": "none", "FailingStreak": 0},
         "HostConfig": {"NetworkMode": record.host["NetworkMode"], "Annotations": record.host["Annotations"]},
-        "NetworkSettings": {
-            "Networks": {name: _endpoint(endpoint) for name, endpoint in record.state.networks.items()}
-        },
+        "NetworkSettings": {"Networks": _endpoints(record)},
         "Mounts": mount_points(engine, record),
     }
 

@@ -21,7 +21,7 @@ from knarr.store.containers import CONFIG_DEFAULTS, HOST_DEFAULTS, Config, HostC
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["create_request", "decode_host"]
+__all__ = ["create_request", "decode_host", "endpoint_settings"]
 
 CREATE = Shape(
     since={
@@ -93,6 +93,7 @@ class _Body(Config, total=False):
 _CONFIG: TypeAdapter[Config] = TypeAdapter(Config)
 _HOST: TypeAdapter[HostConfig] = TypeAdapter(HostConfig)
 _NETWORKING: TypeAdapter[_Networking] = TypeAdapter(_Networking)
+_ENDPOINT: TypeAdapter[_Endpoint] = TypeAdapter(_Endpoint)
 _HINTS: dict[Any, dict[str, Any]] = {}
 
 
@@ -130,6 +131,13 @@ def create_request(body: dict[str, Any], name: str, platform: str | None, versio
         )
     _warn(asked, version)
     return asked
+
+
+def endpoint_settings(given: Any) -> dict[str, Any]:
+    """EndpointSettings of a request to connect. Raises InvalidArgument, pydantic's ValidationError."""
+    if given is None:
+        return {}
+    return dict(_ENDPOINT.validate_python(_known(given, _Endpoint, "EndpointConfig"), strict=True))
 
 
 def decode_config(given: Mapping[str, Any]) -> Config:

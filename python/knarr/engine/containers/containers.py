@@ -9,7 +9,7 @@ import shutil
 import signal
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.containers import launch, logs, processes
+from knarr.engine.containers import connect, launch, logs, processes
 from knarr.engine.containers.commit import Commits
 from knarr.engine.containers.container import Container, Context, Exit
 from knarr.engine.containers.create import Creation, Request, check_name, taken
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from knarr.store.containers import ContainerRecord
+    from knarr.store.networks import NetworkRecord
 
 __all__ = ["Containers"]
 
@@ -157,7 +158,24 @@ class Containers:
             if container.record.state.running:
                 launch.write_hosts(self._context, container.record, self._links)
 
-    def rename(self, name: str, new: str) -> None:
+    async def connect(self, name: str, network: NetworkRecord, settings: dict[str, Any]) -> None:
+        """Put it on a network, as EndpointSettings say."""
+        await connect.connect(self._context, self._links, self.get(name), network, settings)
+
+    async def disconnect(self, name: str, network: NetworkRecord) -> None:
+        """Take it off a network."""
+        await connect.disconnect(self._context, self._links, self.get(name), network)
+
+    def on_network(self, network_id: str) -> list[tuple[str, str]]:
+        """(name, ID) of the containers that have an endpoint in a network now: those that run, or are started."""
+        return [
+            (found.record.name, found.record.id)
+            for found in self._containers.values()
+            for endpoint in found.record.state.networks.values()
+            if endpoint["network_id"] == network_id and endpoint["endpoint_id"]
+        ]
+
+    async def rename(self, name: str, new: str) -> None:
         """Give it another name."""
         container = self.get(name)
         new = new.strip().removeprefix("/")
@@ -177,6 +195,7 @@ class Containers:
         self._names[new] = container.record.id
         del self._names[old]
         self._context.announce(container, "rename", oldName=f"/{old}")
+        await connect.rename(self._context, container.record)
         reached("container.rename.answer")
 
     def wait(self, name: str, condition: str) -> Awaitable[Exit]:

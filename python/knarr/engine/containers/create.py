@@ -17,10 +17,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from knarr.engine.containers import logs, merge, mounts, request
+from knarr.engine.containers import endpoints, logs, merge, mounts, request
 from knarr.engine.containers.names import random_name
-from knarr.engine.containers.spec import ENDPOINT_SYSCTLS, endpoint_sysctls
-from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound, Unsupported
+from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound
 from knarr.failpoints import reached
 from knarr.store.containers import Config, ContainerRecord, Endpoint, HostConfig, State
 from knarr.types import Platform
@@ -203,54 +202,23 @@ class Creation:
             if asked:
                 raise InvalidArgument("conflicting options: networks and the container type network mode")
             return {}
-        network = self._named(self._context.networks.get, mode)
-        found: dict[str, Endpoint] = {}
-        settings: dict[str, Any] = {}
-        for name, given in asked.items():
-            if self._named(self._context.networks.get, name) is not network:
-                raise Unsupported(
-                    f"EndpointsConfig: a container of network {mode} cannot join {name} as well in knarr yet"
-                )
-            settings = given or {}
-        if settings.get("Links"):
-            raise Unsupported(
-                "EndpointsConfig.Links is not supported by knarr yet: on the default bridge, HostConfig.Links is"
-            )
-        options: dict[str, str] = settings.get("DriverOpts") or {}
-        for option in options:
-            if option != ENDPOINT_SYSCTLS or network.driver != "bridge":
-                raise Unsupported(f"EndpointsConfig.DriverOpts: {option} is not supported by knarr on {network.name}")
-        endpoint_sysctls(options)
-        mac = settings.get("MacAddress") or record.config["MacAddress"]
-        if mac:
-            request.check_mac(mac)
-            if network.driver != "bridge":
-                raise InvalidArgument("conflicting options: mac-address and the network mode")
-        if settings.get("Aliases"):
-            raise InvalidArgument(
-                f"invalid config for network {network.name}: invalid endpoint settings:\n"
-                "network-scoped aliases are only supported for user-defined networks"
-            )
-        addresses = settings.get("IPAMConfig") or {}
-        if any(addresses.values()):
-            raise InvalidArgument(
-                f"invalid config for network {network.name}: invalid endpoint settings:\n"
-                "user-specified IP address is supported on user-defined networks only"
-            )
-        found[network.name] = {
-            "network_id": network.id,
-            "endpoint_id": "",
-            "address": "",
-            "prefix": 0,
-            "gateway": "",
-            "mac": "",
-            "wanted_address": "",
-            "wanted_mac": mac,
-            "aliases": [],
-            "driver_opts": options,
-            "gw_priority": settings.get("GwPriority") or 0,
+        networks = self._context.networks
+        home = self._named(networks.get, mode)
+        given = {self._named(networks.get, name).name: settings for name, settings in asked.items()}
+        # The default is for those that name no network; one that a user made is joined whatever else is named.
+        if not given or (home.name not in given and endpoints.is_user_defined(home.name)):
+            given = {home.name: {}, **given}
+        if len(given) > 1:
+            for name in given:
+                if networks.get(name).driver != "bridge":
+                    raise InvalidArgument(
+                        "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
+                    )
+        mac = record.config["MacAddress"]
+        return {
+            name: endpoints.make(networks, networks.get(name), settings or {}, mac if name == home.name else "")
+            for name, settings in given.items()
         }
-        return found
 
     def _share(self, host: HostConfig) -> None:
         """Turn the names of containers whose namespaces are shared into IDs."""

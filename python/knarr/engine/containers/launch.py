@@ -8,9 +8,10 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.containers import logs, netfiles, request
+from knarr.engine.containers import endpoints, logs, netfiles, request
 from knarr.engine.containers.capabilities import capabilities
 from knarr.engine.containers.spec import Surroundings, compose
+from knarr.engine.networks.creation import HOST_BINDING
 from knarr.errors import Conflict, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
     from knarr.engine.containers.container import Container, Context
     from knarr.engine.containers.links import Links
-    from knarr.store.containers import ContainerRecord
+    from knarr.store.containers import ContainerRecord, Endpoint
 
-__all__ = ["bundle", "groups", "seccomp_path", "start_fields", "write_hosts"]
+__all__ = ["bundle", "dns", "groups", "interface", "seccomp_path", "start_fields", "write_hosts"]
 
 BLOCK_DEVICES = ("BlkioWeightDevice", *request.BLOCK_RATES)
 OVERLAY_SIZE = 1 << 30  # bytes that a throw-away upper layer may hold
@@ -47,25 +48,41 @@ async def bundle(context: Context, record: ContainerRecord, find: Callable[[str]
         spec = await asyncio.to_thread(compose, record, around)
     else:
         spec = compose(record, around)
-    mode = host["NetworkMode"]
     files = {
         "config.json": json.dumps(spec, separators=(",", ":")),
         "hostname": record.config["Hostname"] + "\n",
         "hosts": _hosts(context, record, links),
-        "resolv.conf": netfiles.resolv_conf(record, context.config.dns, own_network=mode == "bridge"),
+        "resolv.conf": _resolv_conf(context, record),
     }
     os.makedirs(directory, 0o700, exist_ok=True)
     netfiles.write(directory, files)
 
 
 def write_hosts(context: Context, record: ContainerRecord, links: Links) -> None:
-    """Write a running container's /etc/hosts again."""
-    netfiles.write(context.bundle(record.id), {"hosts": _hosts(context, record, links, running=True)})
+    """Write again what a running container finds its way by."""
+    files = {"hosts": _hosts(context, record, links, running=True), "resolv.conf": _resolv_conf(context, record)}
+    netfiles.write(context.bundle(record.id), files)
 
 
 def _hosts(context: Context, record: ContainerRecord, links: Links, *, running: bool = False) -> str:
-    gateway = context.networks.gateway() if _wants_gateway(record) else ""
+    gateway = _host_gateway(context, record) if _wants_gateway(record) else ""
     return netfiles.hosts(record, gateway, links.lines(record, running=running))
+
+
+def _host_gateway(context: Context, record: ContainerRecord) -> str:
+    """The host's address as the container reaches it."""
+    endpoint = endpoints.gateway(record)
+    return endpoint["gateway"] if endpoint else context.networks.gateway()
+
+
+def _resolv_conf(context: Context, record: ContainerRecord) -> str:
+    named = [name for name, _ in endpoints.in_order(record)]
+    return netfiles.resolv_conf(
+        record,
+        context.config.dns,
+        own_network=bool(named),
+        resolver=any(endpoints.is_user_defined(name) for name in named),
+    )
 
 
 def _shared(mode: str, kind: str, find: Callable[[str], Container]) -> int:
@@ -128,21 +145,43 @@ def _network(context: Context, record: ContainerRecord, find: Callable[[str], Co
         if not other.state.running:
             raise Conflict(f"cannot join network of a non running container: {other.id}")
         return {"mode": "container", "container": other.id}
-    if mode in ("none", "host"):
+    if mode == "host":
         return {"mode": mode}
-    endpoint = record.state.networks[mode]
+    joined = endpoints.in_order(record)
+    if not joined:
+        return {"mode": "none"}
+    way_out = endpoints.gateway(record)
     return {
         "mode": "bridge",
-        "bridge": context.networks.interface(endpoint["network_id"]),
-        "address": f"{endpoint['address']}/{endpoint['prefix']}",
-        "gateway": endpoint["gateway"],
-        "mac": endpoint["mac"],
-        "ports": _ports(record),
+        "interfaces": [interface(context, record, name, endpoint) for name, endpoint in joined],
+        "way_out": way_out["network_id"] if way_out else None,
+        "ports": _ports(context, record, way_out) if way_out else [],
+        "dns": dns(context, record),
     }
 
 
-def _ports(record: ContainerRecord) -> list[dict[str, Any]]:
+def interface(context: Context, record: ContainerRecord, network: str, endpoint: Endpoint) -> dict[str, Any]:
+    """An endpoint, as the supervisor is told of it."""
+    return {
+        "name": endpoint["interface"],
+        "bridge": context.networks.bridge(endpoint["network_id"]),
+        "address": f"{endpoint['address']}/{endpoint['prefix']}",
+        "mac": endpoint["mac"],
+        "network": endpoint["network_id"],
+        "network_name": network,
+        "names": endpoints.dns_names(record, endpoint) if endpoints.is_user_defined(network) else [],
+    }
+
+
+def dns(context: Context, record: ContainerRecord) -> list[str]:
+    """The servers that names beyond the networks are asked of; none for the host's own."""
+    return record.host["Dns"] or list(context.config.dns)
+
+
+def _ports(context: Context, record: ContainerRecord, endpoint: Endpoint) -> list[dict[str, Any]]:
     found = []
+    # Docker's default, published on purpose.
+    usual = context.networks.by_id(endpoint["network_id"]).options.get(HOST_BINDING, "0.0.0.0")  # noqa: S104
     bindings = dict(record.host["PortBindings"] or {})
     if record.host["PublishAllPorts"]:
         for port in record.config["ExposedPorts"] or {}:
@@ -154,7 +193,7 @@ def _ports(record: ContainerRecord) -> list[dict[str, Any]]:
             found.append(
                 {
                     "protocol": protocol,
-                    "host_ip": place.get("HostIp") or "0.0.0.0",  # noqa: S104  Docker's default, published on purpose
+                    "host_ip": place.get("HostIp") or usual,
                     "host_port": first,
                     "host_port_last": last,
                     "container_port": number,

@@ -12,7 +12,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.containers import launch, signals, update
+from knarr.engine.containers import connect, endpoints, launch, signals, update
 from knarr.engine.containers.container import Failed
 from knarr.engine.supervisor import NotExecutable, SupervisorLost
 from knarr.errors import Conflict, KnarrError, NotFound, NotModified, Unavailable
@@ -90,7 +90,10 @@ class Lifecycle:
         context.states.settle(record)
         try:
             for endpoint in state.networks.values():
+                endpoint.pop("interface", None)
                 context.networks.join(endpoint)
+            for _, endpoint in endpoints.in_order(record):
+                endpoints.add_interface(record, endpoint)
             reached("container.start.bundle")
             await launch.bundle(context, record, self._find, self._links)
             fields = await launch.start_fields(context, record, self._find)
@@ -402,7 +405,8 @@ class Lifecycle:
 
     def _announce_networks(self, container: Container, action: str) -> None:
         for name, endpoint in container.record.state.networks.items():
-            attributes = {"container": container.record.id, "name": name, "type": name}
+            driver = self._context.networks.by_id(endpoint["network_id"]).driver
+            attributes = {"container": container.record.id, "name": name, "type": driver}
             self._context.events.emit("network", action, endpoint["network_id"], attributes)
 
     # --- tasks
@@ -435,6 +439,8 @@ class Lifecycle:
         state = record.state
         if state.limits_pending:
             await update.finish(context, record)
+        if any("pending" in endpoint for endpoint in state.networks.values()):
+            await connect.finish(context, self._links, record)
         status = "paused" if listed["paused"] else "running"
         if (state.pid, state.status) == (listed["pid"], status):
             return
@@ -445,9 +451,11 @@ class Lifecycle:
             except NotFound:
                 return  # it has ended in the meantime: its exit is about to be announced
             self._started(record, answer)
-            if answer["address"]:
-                for endpoint in state.networks.values():
-                    context.networks.resume(endpoint, answer["address"])
+            for endpoint in state.networks.values():
+                found = answer["interfaces"].get(endpoint["network_id"])
+                if found is not None:
+                    context.networks.resume(endpoint, found["address"])
+                    endpoint["interface"] = found["name"]
             state.status = status
             self._health.started(container)
         state.status = status

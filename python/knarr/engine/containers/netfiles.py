@@ -17,6 +17,7 @@ ff00::\tip6-mcastprefix
 ff02::1\tip6-allnodes
 ff02::2\tip6-allrouters
 """
+RESOLVER = "127.0.0.11"  # where the engine answers, inside of containers on user-defined networks
 PUBLIC_DNS = ["8.8.8.8", "8.8.4.4"]  # where the host names only servers on its own loopback
 STUB = "/run/systemd/resolve/resolv.conf"  # the servers behind systemd-resolved's stub
 
@@ -35,8 +36,11 @@ def hosts(record: ContainerRecord, gateway: str, linked: str = "") -> str:
     return "".join(lines)
 
 
-def resolv_conf(record: ContainerRecord, default_dns: list[str], *, own_network: bool) -> str:
-    """/etc/resolv.conf: the host's, without servers that the container could not reach, or what was asked for."""
+def resolv_conf(record: ContainerRecord, default_dns: list[str], *, own_network: bool, resolver: bool = False) -> str:
+    """/etc/resolv.conf: the host's, without servers that the container could not reach, or what was asked for.
+
+    resolver: on a user-defined network the engine itself answers, and asks the servers for what it does not know.
+    """
     host = record.host
     servers: list[str] = []
     search: list[str] = []
@@ -56,6 +60,10 @@ def resolv_conf(record: ContainerRecord, default_dns: list[str], *, own_network:
     servers = host["Dns"] or servers
     search = search if host["DnsSearch"] is None or not host["DnsSearch"] else host["DnsSearch"]
     options = host["DnsOptions"] or options
+    if resolver:
+        servers = [RESOLVER]
+        if not any(option.startswith("ndots:") for option in options):
+            options = [*options, "ndots:0"]
     lines = [f"nameserver {server}" for server in servers]
     if search and search != ["."]:
         lines.append("search " + " ".join(search))

@@ -138,12 +138,12 @@ def _sysctls(record: ContainerRecord) -> dict[str, str]:
     own_network = host["NetworkMode"] != "host" and not host["NetworkMode"].startswith("container:")
     found = {**(DEFAULT_SYSCTLS if own_network else {}), **(host["Sysctls"] or {})}
     for endpoint in record.state.networks.values():
-        found |= endpoint_sysctls(endpoint.get("driver_opts") or {})
+        found |= endpoint_sysctls(endpoint.get("driver_opts") or {}, endpoint.get("interface", "eth0"))
     return found
 
 
-def endpoint_sysctls(options: dict[str, str]) -> dict[str, str]:
-    """Kernel parameters of an endpoint's own interface, of which a container has one. InvalidArgument for others."""
+def endpoint_sysctls(options: dict[str, str], interface: str = "eth0") -> dict[str, str]:
+    """Kernel parameters of an endpoint's own interface. InvalidArgument for others."""
     found = {}
     for item in filter(None, options.get(ENDPOINT_SYSCTLS, "").split(",")):
         name, separator, value = item.strip().partition("=")
@@ -152,7 +152,7 @@ def endpoint_sysctls(options: dict[str, str]) -> dict[str, str]:
             raise InvalidArgument(
                 f"invalid {ENDPOINT_SYSCTLS} setting '{item}': it is like net.ipv4.conf.IFNAME.log_martians=1"
             )
-        found[f"net.{parts[1]}.{parts[2]}.eth0.{parts[4]}"] = value
+        found[f"net.{parts[1]}.{parts[2]}.{interface}.{parts[4]}"] = value
     return found
 
 

@@ -1,8 +1,9 @@
 """The networks of an engine.
 
-The default bridge's subnet is chosen when a container first needs it, stored, and kept; it is chosen
-again only when it has come to collide with the host while nobody uses it. The bridge itself is
-made by the supervisor.
+Three are always there: `bridge`, `host` and `none`. The default bridge's subnet is chosen when a container first needs
+it, stored, and kept; it is chosen again only when it has come to collide with the host while nobody uses it. Networks
+that users make have their subnet from the beginning. The bridges themselves are made by the supervisor, when the first
+container needs them, and removed by it with the network.
 """
 
 from __future__ import annotations
@@ -12,20 +13,25 @@ import os
 import secrets
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from knarr.engine.networks import creation
 from knarr.engine.networks.subnets import DEFAULT_POOLS, AddressPool, choose, host_networks, mac_of
-from knarr.errors import InvalidArgument, NotFound, Unsupported
+from knarr.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
 from knarr.failpoints import reached
 from knarr.store import networks as records
 from knarr.store.networks import NetworkRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from knarr.config import Config
+    from knarr.engine.events import Events
+    from knarr.engine.supervisor import Supervisor
     from knarr.store.containers import Endpoint
     from knarr.store.database import Database
 
-__all__ = ["DEFAULT", "Networks"]
+__all__ = ["DEFAULT", "DRIVERS", "Networks"]
 
 DEFAULT = "bridge"
 DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
@@ -34,12 +40,17 @@ DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
 class Networks:
     """Belongs to the event loop."""
 
-    def __init__(self, config: Config, database: Database) -> None:
+    def __init__(self, config: Config, database: Database, supervisor: Supervisor, events: Events) -> None:
         self._config = config
         self._records = records.Networks(database)
+        self._supervisor = supervisor
+        self._events = events
         self._networks: dict[str, NetworkRecord] = {}  # by name
         self._pools: dict[str, AddressPool] = {}  # by network ID
+        self._leaving: set[str] = set()  # IDs of those that are being removed
         self._checked = False
+        self.using: Callable[[str], list[tuple[str, str]]] = lambda _: []
+        """(name, ID) of the containers that have an endpoint in a network now."""
 
     def load(self) -> None:
         """Read the records; make those of the three default networks where they are missing."""
@@ -52,9 +63,9 @@ class Networks:
                     record.bridge = f"knarr-{self._config.engine_id}"
                 self._records.save(record)
                 self._networks[name] = record
-        bridge = self._networks[DEFAULT]
-        if bridge.subnet:
-            self._pools[bridge.id] = AddressPool(bridge.subnet)
+        for record in self._networks.values():
+            if record.subnet:
+                self._pools[record.id] = _pool_of(record)
 
     def every(self) -> list[NetworkRecord]:
         """Every network."""
@@ -74,17 +85,125 @@ class Networks:
             raise InvalidArgument(f"network {name} is ambiguous ({len(matches)} matches found on name)")
         raise NotFound(f"network {name} not found")
 
+    # --- making and removing
+
+    def create(self, asked: creation.Request) -> NetworkRecord:
+        """Make a network. Raises what `creation.check` does, Conflict, PermissionDenied, Unavailable."""
+        if asked.name in DRIVERS:
+            raise PermissionDenied(f"operation is not permitted on predefined {asked.name} network")
+        creation.check(asked)
+        if asked.name in self._networks:
+            raise Conflict(f"network with name {asked.name} already exists")
+        network_id = secrets.token_hex(32)
+        bridge = asked.options.get(creation.BRIDGE_NAME) or f"br-{network_id[:12]}"
+        if any(record.bridge == bridge for record in self._networks.values()) or (
+            creation.BRIDGE_NAME in asked.options and os.path.exists(f"/sys/class/net/{bridge}")
+        ):
+            raise PermissionDenied(f"cannot create network {asked.name}: the interface {bridge} is there already")
+        record = NetworkRecord(
+            network_id,
+            asked.name,
+            asked.driver,
+            time.time_ns(),
+            subnet=self._subnet(asked),
+            gateway=asked.gateway,
+            bridge=bridge,
+            labels=asked.labels,
+            options=asked.options,
+            address_range=asked.address_range,
+            auxiliary=asked.auxiliary,
+            internal=asked.internal,
+            attachable=asked.attachable,
+        )
+        pool = _pool_of(record)
+        record.gateway = pool.gateway
+        reached("network.create.record")
+        self._records.save(record)
+        self._networks[record.name], self._pools[record.id] = record, pool
+        self._announce(record, "create")
+        return record
+
+    def _subnet(self, asked: creation.Request) -> str:
+        wanted = creation.addresses(asked)
+        ours = {record.name: ipaddress.IPv4Network(record.subnet) for record in self.every() if record.subnet}
+        if wanted is None:
+            return str(choose(self._choices(), [*ours.values(), *host_networks("")], self._start()))
+        for name, subnet in ours.items():
+            if wanted.overlaps(subnet):
+                raise PermissionDenied(
+                    "invalid pool request: Pool overlaps with other one on this address space: "
+                    f"{wanted} overlaps {subnet} of network {name}"
+                )
+        for subnet in host_networks(""):
+            if wanted.overlaps(subnet):
+                raise PermissionDenied(
+                    "invalid pool request: Pool overlaps with other one on this address space: "
+                    f"{wanted} overlaps the host's route to {subnet}"
+                )
+        return str(wanted)
+
+    def _choices(self) -> tuple[ipaddress.IPv4Network, ...]:
+        return tuple(ipaddress.IPv4Network(text) for text in self._config.address_pools) or DEFAULT_POOLS
+
+    def _start(self) -> int:
+        return int(self._config.engine_id, 16) % len(self._choices())
+
+    async def remove(self, name: str) -> NetworkRecord:
+        """Remove a network. Raises NotFound, PermissionDenied for one of the three and for one that is in use."""
+        record = self.get(name)
+        if record.name in DRIVERS:
+            raise PermissionDenied(f"{record.name} is a pre-defined network and cannot be removed")
+        if record.id in self._leaving:
+            raise NotFound(f"network {name} not found")
+        if using := self.using(record.id):
+            who = ", ".join(f'name:"{container}" id:"{container_id[:12]}"' for container, container_id in using)
+            raise PermissionDenied(
+                f"error while removing network: network {record.name} has active endpoints ({who}): "
+                "stop or disconnect them first"
+            )
+        self._leaving.add(record.id)  # nobody joins from here on
+        try:
+            await self._supervisor.call("remove_network", bridge=record.bridge)
+            reached("network.remove.record")
+            self._records.delete(record.id)
+            del self._networks[record.name]
+            self._pools.pop(record.id, None)
+        finally:
+            self._leaving.discard(record.id)
+        self._announce(record, "destroy")
+        return record
+
+    async def prune(self, wanted: Callable[[NetworkRecord], bool]) -> list[str]:
+        """Remove those that nobody is on and that are wanted gone: their names."""
+        removed = []
+        for record in self.every():
+            if record.name in DRIVERS or self.using(record.id) or not wanted(record):
+                continue
+            try:
+                await self.remove(record.id)
+            except (NotFound, PermissionDenied):
+                continue  # somebody was quicker
+            removed.append(record.name)
+        return removed
+
+    def _announce(self, record: NetworkRecord, action: str) -> None:
+        self._events.emit("network", action, record.id, {"name": record.name, "type": record.driver})
+
+    # --- endpoints
+
     def join(self, endpoint: Endpoint) -> None:
-        """Give an endpoint of a bridge its address and what follows from it."""
-        record = self._by_id(endpoint["network_id"])
+        """Give an endpoint of a bridge its address and what follows from it. NotFound where the network has gone."""
+        record = self.by_id(endpoint["network_id"])
         if record.driver != "bridge":
             return
+        if record.id in self._leaving:
+            raise NotFound(f"network {record.name} not found: it is being removed")
         pool = self._pool(record)
         self._place(endpoint, record, pool, pool.allocate(endpoint["wanted_address"]))
 
     def resume(self, endpoint: Endpoint, address: str) -> None:
         """Give an endpoint the address that its container runs with, which nobody wrote down."""
-        record = self._by_id(endpoint["network_id"])
+        record = self.by_id(endpoint["network_id"])
         pool = self._pools[record.id]
         pool.restore(address)
         self._place(endpoint, record, pool, int(ipaddress.IPv4Address(address)))
@@ -92,7 +211,7 @@ class Networks:
     def _place(self, endpoint: Endpoint, record: NetworkRecord, pool: AddressPool, address: int) -> None:
         endpoint["address"] = str(ipaddress.IPv4Address(address))
         endpoint["prefix"] = pool.prefix
-        endpoint["gateway"] = record.gateway
+        endpoint["gateway"] = "" if record.internal else record.gateway
         endpoint["mac"] = endpoint["wanted_mac"] or mac_of(address)
         endpoint["endpoint_id"] = secrets.token_hex(32)
 
@@ -111,9 +230,19 @@ class Networks:
         if pool is not None and endpoint["address"]:
             pool.restore(endpoint["address"])
 
-    def interface(self, network_id: str) -> str:
-        """The name of a network's bridge on the host."""
-        return self._by_id(network_id).bridge
+    def bridge(self, network_id: str) -> dict[str, Any]:
+        """A network's bridge, as the supervisor is told of it."""
+        record = self.by_id(network_id)
+        options = record.options
+        return {
+            "name": record.bridge,
+            "address": f"{record.gateway}/{ipaddress.IPv4Network(record.subnet).prefixlen}",
+            "mtu": int(options[creation.MTU]) if creation.MTU in options else None,
+            "internal": record.internal,
+            "isolated": not creation.is_on(options, creation.ICC, default=True),
+            "masquerade": creation.is_on(options, creation.MASQUERADE, default=True),
+            "resolver": record.name not in DRIVERS,
+        }
 
     def gateway(self) -> str:
         """The host's address as containers on the default bridge see it."""
@@ -121,23 +250,34 @@ class Networks:
         self._pool(record)
         return record.gateway
 
-    def _by_id(self, network_id: str) -> NetworkRecord:
+    def by_id(self, network_id: str) -> NetworkRecord:
+        """A network by its whole ID. Raises NotFound."""
         for record in self._networks.values():
             if record.id == network_id:
                 return record
         raise NotFound(f"network {network_id} not found")
 
+    def check_address(self, record: NetworkRecord, address: str) -> None:
+        """Raise InvalidArgument where a container on a network cannot be given that address."""
+        if not self._pools[record.id].contains(address):
+            raise InvalidArgument(
+                f"invalid config for network {record.name}: invalid endpoint settings:\n"
+                f"no configured subnet contains IP address {address}: it has {record.subnet}"
+            )
+
     def _pool(self, record: NetworkRecord) -> AddressPool:
         pool = self._pools.get(record.id)
+        if record.name != DEFAULT:
+            return self._pools[record.id]
         if pool is not None and (self._checked or pool.used):
             return pool
         self._checked = True
         if pool is not None and os.path.exists(f"/sys/class/net/{record.bridge}"):
             return pool
-        taken = host_networks(record.bridge)
+        others = [one for one in self.every() if one.subnet and one is not record]
+        taken = [*host_networks(record.bridge), *(ipaddress.IPv4Network(one.subnet) for one in others)]
         if pool is None or any(pool.network.overlaps(other) for other in taken):
-            pools = tuple(ipaddress.IPv4Network(text) for text in self._config.address_pools) or DEFAULT_POOLS
-            pool = AddressPool(str(choose(pools, taken, int(self._config.engine_id, 16) % len(pools))))
+            pool = AddressPool(str(choose(self._choices(), taken, self._start())))
             reached("network.subnet.record")
             self._records.save(replace(record, subnet=str(pool.network), gateway=pool.gateway))
             record.subnet, record.gateway = str(pool.network), pool.gateway
@@ -145,6 +285,10 @@ class Networks:
         return pool
 
 
-def refuse_change(what: str) -> Unsupported:
-    """The error for what user-defined networks will need."""
-    return Unsupported(f"{what} is not supported by knarr yet: containers use the networks bridge, host and none")
+def _pool_of(record: NetworkRecord) -> AddressPool:
+    return AddressPool(
+        record.subnet,
+        gateway=record.gateway,
+        address_range=record.address_range,
+        auxiliary=record.auxiliary.values(),
+    )

@@ -62,22 +62,33 @@ def mac_of(address: int) -> str:
 
 
 class AddressPool:
-    """The addresses of one subnet. The first is the gateway's.
+    """The addresses of one subnet, of which the gateway has one.
 
-    Handed out in turn, so that an address rests before it is used again.
+    Handed out in turn, so that an address rests before it is used again. Where a range is given, addresses are chosen
+    from it; a wanted one may be anywhere in the subnet.
     """
 
-    def __init__(self, subnet: str) -> None:
+    def __init__(
+        self, subnet: str, *, gateway: str = "", address_range: str = "", auxiliary: Iterable[str] = ()
+    ) -> None:
         self.network = IPv4Network(subnet)
-        self._first = int(self.network.network_address) + 2
-        self._last = int(self.network.broadcast_address) - 1
+        self._hosts = range(int(self.network.network_address) + 1, int(self.network.broadcast_address))
+        chosen = IPv4Network(address_range) if address_range else self.network
+        self._first = max(int(chosen.network_address), self._hosts.start)
+        self._last = min(int(chosen.broadcast_address), self._hosts.stop - 1)
+        self._reserved = {int(ipaddress.IPv4Address(address)) for address in auxiliary}
+        self.gateway = gateway or self._first_free()
+        """The bridge's own address."""
+        self._reserved.add(int(ipaddress.IPv4Address(self.gateway)))
         self._next = self._first
         self._taken: set[int] = set()
 
-    @property
-    def gateway(self) -> str:
-        """The bridge's own address."""
-        return str(ipaddress.IPv4Address(self._first - 1))
+    def _first_free(self) -> str:
+        free = (address for address in range(self._first, self._last + 1) if address not in self._reserved)
+        address = next(free, None)
+        if address is None:
+            raise InvalidArgument(f"no address is left for the gateway in {self.network}")
+        return str(ipaddress.IPv4Address(address))
 
     @property
     def prefix(self) -> int:
@@ -88,21 +99,23 @@ class AddressPool:
         """A free address, or the one that is wanted. Raises InvalidArgument, Conflict, Unavailable."""
         if wanted:
             return self._claim(wanted)
-        span = self._last - self._first + 1
-        if len(self._taken) >= span:
-            raise Unavailable(f"no address is left in {self.network}: {span} containers have one")
-        while self._next in self._taken:
-            self._next = self._first if self._next >= self._last else self._next + 1
-        address = self._next
-        self._taken.add(address)
-        self._next = self._first if address >= self._last else address + 1
-        return address
+        for _ in range(self._last - self._first + 1):
+            address = self._next
+            self._next = self._first if address >= self._last else address + 1
+            if address not in self._taken and address not in self._reserved:
+                self._taken.add(address)
+                return address
+        raise Unavailable(f"no address is left in {self.network}: {len(self._taken)} containers have one")
+
+    def contains(self, address: str) -> bool:
+        """Whether a container may be given that address: it is a host's of the subnet."""
+        return int(ipaddress.IPv4Address(address)) in self._hosts
 
     def _claim(self, wanted: str) -> int:
-        address = int(ipaddress.IPv4Address(wanted))
-        if not self._first <= address <= self._last:
+        if not self.contains(wanted):
             raise InvalidArgument(f"{wanted} is not an address for containers in {self.network}")
-        if address in self._taken:
+        address = int(ipaddress.IPv4Address(wanted))
+        if address in self._taken or address in self._reserved:
             raise Conflict(f"Address already in use: {wanted}")
         self._taken.add(address)
         return address

@@ -6,13 +6,15 @@
 mod answer;
 mod measure;
 mod name;
+mod network;
 mod parse;
 mod request;
 
 pub use answer::{Answer, Event, Failure, Listed, Status, packet};
 pub use measure::{Measure, Update};
 pub use name::{Id, Target};
-pub use parse::parse;
-pub use request::{
-    Attach, Exec, Hello, Logs, NetworkMode, NetworkRequest, Operation, Port, Request, Size, Start,
+pub use network::{
+    BridgeRequest, Connect, Disconnect, InterfaceRequest, Names, NetworkMode, NetworkRequest, Port,
 };
+pub use parse::parse;
+pub use request::{Attach, Exec, Hello, Logs, Operation, Request, Size, Start};

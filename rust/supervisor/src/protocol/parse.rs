@@ -160,6 +160,10 @@ fn operation(op: &str, fields: Map<String, Value>) -> Result<Operation, Failure>
         "update" => Operation::Update(read(op, fields)?),
         "logs" => Operation::Logs(Box::new(read(op, fields)?)),
         "describe" => Operation::Describe(read::<Named>(op, fields)?.container),
+        "connect" => Operation::Connect(read(op, fields)?),
+        "disconnect" => Operation::Disconnect(read(op, fields)?),
+        "names" => Operation::Names(read(op, fields)?),
+        "remove_network" => Operation::RemoveNetwork(read(op, fields)?),
         "forget" => {
             let Forgotten { container, exec } = read(op, fields)?;
             Operation::Forget(Target { container, exec })
@@ -218,7 +222,7 @@ fn read<T: for<'de> Deserialize<'de>>(op: &str, fields: Map<String, Value>) -> R
 mod tests {
     use knarr_runtime::RootfsSource;
 
-    use super::super::request::NetworkMode;
+    use super::super::network::NetworkMode;
     use super::*;
 
     fn refused(packet: &str) -> (u64, String) {
@@ -234,7 +238,8 @@ mod tests {
     #[test]
     fn a_start_is_read_whole() {
         let packet = r#"{"id": 7, "op": "start", "container": "c", "bundle": "/b", "rootfs": {"lower": ["/l"],
-            "tmpfs_size": 5}, "network": {"mode": "bridge", "bridge": "b0", "address": "10.0.0.2/8", "gateway": "10.0.0.1",
+            "tmpfs_size": 5}, "network": {"mode": "bridge", "interfaces": [{"name": "eth0", "bridge": {"name": "b0",
+            "address": "10.0.0.1/8"}, "address": "10.0.0.2/8", "network": "n"}], "way_out": "n",
             "ports": [{"protocol": "udp", "host_ip": "0.0.0.0", "host_port": 0, "container_port": 53}]},
             "size": [24, 80], "log": null}"#;
         let Request {
@@ -249,6 +254,8 @@ mod tests {
             RootfsSource::Throwaway { tmpfs_size: 5, .. }
         ));
         assert_eq!(start.network.mode, NetworkMode::Bridge);
+        let bridge = &start.network.interfaces[0].bridge;
+        assert!(bridge.masquerade && !bridge.internal && !bridge.isolated && !bridge.resolver);
         assert_eq!(start.network.ports[0].container_port, 53);
         assert_eq!(start.size, Some(Size(24, 80)));
         assert!(!start.terminal && !start.stdin && start.log.is_none());

@@ -1,6 +1,5 @@
 //! Requests.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use knarr_runtime::{Process, RootfsSource};
@@ -8,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::measure::{Measure, Update};
 use super::name::{Id, Target};
+use super::network::{Connect, Disconnect, Names, NetworkRequest, RemoveNetwork};
 use crate::logs::{FileOptions, LogOptions};
 
 /// A request: the number its answer carries, and what to do.
@@ -50,6 +50,14 @@ pub enum Operation {
     Logs(Box<Logs>),
     /// What the answer to its start has told, once more.
     Describe(Id),
+    /// Put a running container on a network.
+    Connect(Box<Connect>),
+    /// Take a running container off a network.
+    Disconnect(Disconnect),
+    /// What a running container is called on its networks.
+    Names(Names),
+    /// Remove the bridge of a network that nobody is on.
+    RemoveNetwork(RemoveNetwork),
 }
 
 /// Fields of `hello`.
@@ -197,64 +205,6 @@ impl RootfsRequest {
             Self::Path(Directory { path }) => RootfsSource::Path(path.clone()),
         }
     }
-}
-
-/// How a container is connected.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum NetworkMode {
-    /// A namespace with a loopback interface only.
-    None,
-    /// The host's namespace.
-    Host,
-    /// Another container's namespace.
-    Container,
-    /// A bridge of the engine.
-    Bridge,
-}
-
-/// A container's network. Which fields there are depends on the mode.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NetworkRequest {
-    /// Which kind.
-    pub mode: NetworkMode,
-    /// With `container`: which.
-    #[serde(default)]
-    pub container: Option<Id>,
-    /// With `bridge`: its name.
-    #[serde(default)]
-    pub bridge: Option<String>,
-    /// With `bridge`: the container's address with its prefix.
-    #[serde(default)]
-    pub address: Option<String>,
-    /// With `bridge`: the bridge's own address, without its prefix.
-    #[serde(default)]
-    pub gateway: Option<IpAddr>,
-    /// With `bridge`: the container's MAC address.
-    #[serde(default)]
-    pub mac: Option<String>,
-    /// With `bridge`: published ports.
-    #[serde(default)]
-    pub ports: Vec<Port>,
-}
-
-/// A published port.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(deny_unknown_fields)]
-#[allow(clippy::struct_field_names)] // the protocol's names
-pub struct Port {
-    /// `tcp` or `udp`.
-    pub protocol: String,
-    /// The host's address.
-    pub host_ip: IpAddr,
-    /// The host's port; 0 to let us choose.
-    pub host_port: u16,
-    /// The last of a range that begins there, of which the first free one is taken.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host_port_last: Option<u16>,
-    /// The container's port.
-    pub container_port: u16,
 }
 
 /// What a client wants of a process's streams.

@@ -18,8 +18,8 @@ use crate::procfs::Stat;
 use crate::protocol::Target;
 use crate::records::{Found, State};
 
-/// A process's descriptor, its streams, and what reserves its ports.
-type Pieces = (OwnedFd, Ends, Vec<OwnedFd>);
+/// A process's descriptor, its streams, and what is held of its network.
+type Pieces = (OwnedFd, Ends, Vec<(Part, OwnedFd)>);
 
 impl Supervisor {
     /// Take over. Fails only where the records cannot be read at all.
@@ -51,7 +51,8 @@ impl Supervisor {
             let runs = exit.is_none() && state.pid != 0;
             let pieces = if runs { pieces(state, deposit) } else { None };
             if target.exec.is_none() && pieces.is_some() {
-                survivors.links.extend(state.network.link.clone());
+                let attached = state.network.interfaces.iter();
+                survivors.links.extend(attached.map(|attached| attached.link.clone()));
                 survivors.owners.insert(target.container.to_string());
             }
             sorted.push((found, pieces));
@@ -92,7 +93,7 @@ impl Supervisor {
         if state.pid == 0 {
             return self.undo_start(&target);
         }
-        let Some((pidfd, ends, reservations)) = pieces else {
+        let Some((pidfd, ends, held)) = pieces else {
             let told = ended.get(&state.pid).copied();
             let zombie = || {
                 Stat::of(state.pid)
@@ -117,13 +118,6 @@ impl Supervisor {
                 "{target} runs, but what it writes is lost: nobody held its output"
             ));
         }
-        if let Some(container) = self
-            .containers
-            .get_mut(&target.container)
-            .filter(|_| target.exec.is_none())
-        {
-            container.reservations = reservations;
-        }
         let log = state
             .log
             .clone()
@@ -137,10 +131,8 @@ impl Supervisor {
                     })
                     .ok()
             });
-        if let Err(failure) = self.network.adopt(&target.container, &state.network) {
-            self.journal.say(format!(
-                "the network of {target} cannot be taken over: {failure}"
-            ));
+        if target.exec.is_none() {
+            self.adopt_network(&target, &state, held);
         }
         match self.supervise(&target, state.pid, &pidfd, false, ends, &state, log) {
             Ok(key) => {
@@ -152,6 +144,18 @@ impl Supervisor {
                 }
             }
             Err(failure) => self.journal.say(failure.message),
+        }
+    }
+
+    fn adopt_network(&mut self, target: &Target, state: &State, held: Vec<(Part, OwnedFd)>) {
+        let adopted = self.network.adopt(&target.container, &state.network, &held);
+        if let Err(failure) = adopted {
+            self.journal.say(format!(
+                "the network of {target} cannot be taken over: {failure}"
+            ));
+        }
+        if let Some(container) = self.containers.get_mut(&target.container) {
+            container.held = held;
         }
     }
 
@@ -176,7 +180,7 @@ impl Supervisor {
             cgroup_path: state.cgroup.clone(),
             seccomp: state.seccomp.clone(),
             network: state.network.clone(),
-            reservations: Vec::new(),
+            held: Vec::new(),
             execs: BTreeMap::new(),
         };
         self.containers.insert(target.container.clone(), container);
@@ -244,7 +248,7 @@ impl Supervisor {
 
 /// The descriptors of a process: deposited ones, or what can be had without; None where it has gone.
 fn pieces(state: &State, deposit: Option<Deposit>) -> Option<Pieces> {
-    let (mut pidfd, mut ends, mut ports) = (None, Ends::default(), Vec::new());
+    let (mut pidfd, mut ends, mut held) = (None, Ends::default(), Vec::new());
     for (part, descriptor) in deposit.map(|(_, parts)| parts).unwrap_or_default() {
         match part {
             Part::Pidfd => pidfd = Some(descriptor),
@@ -252,7 +256,7 @@ fn pieces(state: &State, deposit: Option<Deposit>) -> Option<Pieces> {
             Part::Stdout => ends.stdout = Some(descriptor),
             Part::Stderr => ends.stderr = Some(descriptor),
             Part::Terminal => ends.terminal = Some(descriptor),
-            Part::Port => ports.push(descriptor),
+            Part::Port | Part::Names | Part::NamesTcp => held.push((part, descriptor)),
         }
     }
     let pidfd = pidfd.or_else(|| {
@@ -261,5 +265,5 @@ fn pieces(state: &State, deposit: Option<Deposit>) -> Option<Pieces> {
         let stat = Stat::of(state.pid)?;
         (stat.ticks == state.ticks && !stat.is_zombie()).then_some(opened)
     })?;
-    Some((pidfd, ends, ports))
+    Some((pidfd, ends, held))
 }

@@ -215,7 +215,7 @@ impl Supervisor {
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };
-        let reservations = std::mem::take(&mut container.reservations);
+        let held = std::mem::take(&mut container.held);
         let record = std::mem::take(&mut container.network);
         let cgroup = container.cgroup.take();
         let (network, id) = (std::sync::Arc::clone(&self.network), id.clone());
@@ -237,7 +237,7 @@ impl Supervisor {
                 ));
             }
             // Not before: others may have the ports once they lead nowhere.
-            drop(reservations);
+            drop(held);
             Done::Teardown(id, complaints)
         });
     }

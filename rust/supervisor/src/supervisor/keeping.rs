@@ -105,7 +105,7 @@ impl Supervisor {
         pid: i32,
         pidfd: &OwnedFd,
         ends: &Ends,
-        ports: &[(Part, &OwnedFd)],
+        held: &[(Part, OwnedFd)],
     ) {
         let streams = [
             (Part::Stdin, &ends.stdin),
@@ -119,9 +119,15 @@ impl Supervisor {
         let all: Vec<(Part, BorrowedFd<'_>)> = [(Part::Pidfd, pidfd)]
             .into_iter()
             .chain(streams)
-            .chain(ports.iter().copied())
+            .chain(held.iter().map(|(part, fd)| (*part, fd)))
             .map(|(part, fd)| (part, fd.as_fd()))
             .collect();
+        self.deposit_parts(target, pid, &all);
+    }
+
+    /// Have the keeper hold more of a process.
+    pub(super) fn deposit_more(&mut self, target: &Target, pid: i32, held: &[(Part, OwnedFd)]) {
+        let all: Vec<_> = held.iter().map(|(part, fd)| (*part, fd.as_fd())).collect();
         self.deposit_parts(target, pid, &all);
     }
 
@@ -293,12 +299,9 @@ impl Supervisor {
             let Some(pid) = others.get(&target) else {
                 continue;
             };
-            for sockets in container
-                .reservations
-                .chunks(crate::wire::PACKET_DESCRIPTORS)
-            {
-                let descriptors: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-                let parts = vec![Part::Port; sockets.len()];
+            for some in container.held.chunks(crate::wire::PACKET_DESCRIPTORS) {
+                let (parts, descriptors): (Vec<Part>, Vec<BorrowedFd<'_>>) =
+                    some.iter().map(|(part, fd)| (*part, fd.as_fd())).unzip();
                 link.send(
                     &Message::Deposit {
                         target: target.clone(),

@@ -18,6 +18,7 @@ mod exit;
 mod input;
 mod keeping;
 mod measure;
+mod networks;
 mod output;
 mod reading;
 mod requests;
@@ -38,7 +39,7 @@ use knarr_sys::supervise::signals;
 use crate::exits::Exit;
 use crate::journal::Journal;
 use crate::keeper::REQUESTS;
-use crate::link::Link;
+use crate::link::{Link, Part};
 use crate::logs::{Reader, Step};
 use crate::network::{Network, NetworkRecord};
 use crate::options::Options;
@@ -72,8 +73,8 @@ struct Container {
     cgroup_path: String,
     seccomp: Option<PathBuf>,
     network: NetworkRecord,
-    /// Sockets that reserve its ports.
-    reservations: Vec<OwnedFd>,
+    /// Sockets of its network that outlive us: those that reserve its ports, and take its questions for names.
+    held: Vec<(Part, OwnedFd)>,
     execs: BTreeMap<Id, ExecPhase>,
 }
 

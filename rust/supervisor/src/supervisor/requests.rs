@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{Container, Done, ExecPhase, Phase, Supervisor};
 use crate::exits::Exit;
+use crate::network::Attached;
 use crate::protocol::{
     Answer, Event, Failure, Hello, Id, Listed, Operation, Request, Status, Target,
 };
@@ -53,6 +54,12 @@ impl Supervisor {
                 Ok(json!({}))
             }
             Operation::Describe(container) => self.describe(&container),
+            Operation::Connect(connect) => self.connect(&connect),
+            Operation::Disconnect(disconnect) => self.disconnect(&disconnect),
+            Operation::Names(names) => self.rename(&names),
+            Operation::RemoveNetwork(removed) => {
+                return self.remove_network(client, id, removed.bridge);
+            }
         };
         self.answer(client, id, &answer);
     }
@@ -146,7 +153,7 @@ impl Supervisor {
         Ok(json!({
             "pid": container.pid,
             "started_at": container.started_at,
-            "address": container.network.address,
+            "interfaces": container.network.interfaces.iter().map(interface).collect::<serde_json::Map<_, _>>(),
             "ports": container.network.ports,
         }))
     }
@@ -255,6 +262,16 @@ impl Supervisor {
             Done::Answer(client, request, result.map(|()| json!({})).map_err(failed))
         });
     }
+}
+
+/// An interface by its network: its name, and the container's address.
+fn interface(attached: &Attached) -> (String, serde_json::Value) {
+    let interface = &attached.interface;
+    let address = interface.address.split('/').next();
+    (
+        interface.network.clone(),
+        json!({"name": interface.name, "address": address}),
+    )
 }
 
 fn listed<'a>(id: &'a Id, container: &Container) -> Listed<'a> {

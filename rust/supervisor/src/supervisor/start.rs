@@ -45,7 +45,7 @@ struct Started {
     ends: Ends,
     log: Option<Log>,
     state: State,
-    reservations: Vec<OwnedFd>,
+    held: Vec<(Part, OwnedFd)>,
 }
 
 /// What a job needs besides the request.
@@ -113,7 +113,7 @@ impl Supervisor {
             cgroup_path: String::new(),
             seccomp: start.seccomp.clone(),
             network: NetworkRecord::default(),
-            reservations: Vec::new(),
+            held: Vec::new(),
             execs: std::collections::BTreeMap::new(),
         };
         self.containers.insert(id.clone(), container);
@@ -180,7 +180,7 @@ impl Supervisor {
             ends,
             log,
             mut state,
-            reservations,
+            held,
         } = started;
         let Launched {
             pid,
@@ -196,11 +196,7 @@ impl Supervisor {
         state.pid = pid;
         state.ticks = Stat::of(pid).map_or(0, |stat| stat.ticks);
         cgroup.path().clone_into(&mut state.cgroup);
-        let ports: Vec<(Part, &OwnedFd)> = reservations
-            .iter()
-            .map(|socket| (Part::Port, socket))
-            .collect();
-        self.deposit(&target, pid, &pidfd, &ends, &ports);
+        self.deposit(&target, pid, &pidfd, &ends, &held);
         if let Err(error) = self.records.write_state(&target, &state) {
             self.journal
                 .say(format!("{target} cannot be recorded: {error}"));
@@ -213,7 +209,7 @@ impl Supervisor {
             state.cgroup.clone_into(&mut container.cgroup_path);
             container.cgroup = Some(cgroup);
             container.network = state.network.clone();
-            container.reservations = reservations;
+            container.held = held;
         }
         let key = self.supervise(&target, pid, &pidfd, true, ends, &state, log)?;
         if let Some(container) = self.containers.get_mut(id) {
@@ -254,7 +250,7 @@ impl Job {
         let Connection {
             namespace,
             record,
-            reservations,
+            held,
         } = connection;
         let state = State {
             started_at: clock::now(),
@@ -281,7 +277,7 @@ impl Job {
                     ends,
                     log,
                     state,
-                    reservations,
+                    held,
                 })
             }
             Err(failure) => {

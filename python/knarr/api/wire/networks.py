@@ -1,0 +1,138 @@
+"""Networks as the API shows them and is asked for them (Engine API: Network)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
+from knarr.api.wire.containers import timestamp
+from knarr.engine.networks import creation
+from knarr.engine.networks.networks import DEFAULT
+from knarr.errors import InvalidArgument, Unsupported
+
+if TYPE_CHECKING:
+    from knarr.store.networks import NetworkRecord
+
+__all__ = ["create_request", "network"]
+
+
+class _IpamConfig(TypedDict, total=False):
+    Subnet: str
+    IPRange: str
+    Gateway: str
+    AuxiliaryAddresses: dict[str, str] | None
+    AuxAddress: dict[str, str] | None
+
+
+class _Ipam(TypedDict, total=False):
+    Driver: str
+    Config: list[_IpamConfig] | None
+    Options: dict[str, str] | None
+
+
+class _Create(TypedDict, total=False):
+    Name: str
+    CheckDuplicate: bool
+    Driver: str
+    Scope: str
+    Internal: bool
+    Attachable: bool
+    Ingress: bool
+    ConfigOnly: bool
+    ConfigFrom: dict[str, str] | None
+    IPAM: _Ipam | None
+    EnableIPv4: bool | None
+    EnableIPv6: bool | None
+    Options: dict[str, str] | None
+    Labels: dict[str, str] | None
+
+
+_CREATE: TypeAdapter[_Create] = TypeAdapter(_Create)
+_NOT_DONE = {
+    "Ingress": "a network for a swarm's published ports needs a swarm, which knarr has not",
+    "ConfigOnly": "networks that only hold a configuration are not supported by knarr",
+    "EnableIPv6": "IPv6 networks are not supported by knarr yet",
+}
+
+
+def create_request(body: dict[str, Any]) -> creation.Request:
+    """Decode NetworkCreate. Raises InvalidArgument, Unsupported, pydantic's ValidationError."""
+    given = {key: value for key, value in body.items() if value is not None}
+    for key in given.keys() - _Create.__annotations__.keys():
+        raise Unsupported(f"{key} is not a field of a network that knarr knows: leave it out")
+    asked = _CREATE.validate_python(given, strict=True)
+    for key, why in _NOT_DONE.items():
+        if asked.get(key):
+            raise Unsupported(f"{key}: {why}")
+    if (asked.get("ConfigFrom") or {}).get("Network"):
+        raise Unsupported(f"ConfigFrom: {_NOT_DONE['ConfigOnly']}")
+    if asked.get("EnableIPv4") is False:
+        raise InvalidArgument("IPv4 or IPv6 must be enabled")
+    if asked.get("Scope") not in (None, "", "local"):
+        raise Unsupported(f"Scope {asked['Scope']}: knarr has no swarm, every network is local")
+    if not asked.get("Name"):
+        raise InvalidArgument("network name is required")
+    ipam = asked.get("IPAM") or {}
+    if ipam.get("Driver") not in (None, "", "default"):
+        raise Unsupported(f"IPAM.Driver {ipam['Driver']} is not supported by knarr: leave it out")
+    for option in ipam.get("Options") or {}:
+        raise Unsupported(f"IPAM.Options.{option} is not supported by knarr: leave it out")
+    pools = [pool for pool in ipam.get("Config") or () if any(pool.values())]
+    if len(pools) > 1:
+        raise Unsupported("IPAM.Config: a network with several subnets is not supported by knarr: give one")
+    pool: _IpamConfig = pools[0] if pools else {}
+    return creation.Request(
+        name=asked["Name"],
+        driver=asked.get("Driver") or "bridge",
+        internal=asked.get("Internal", False),
+        attachable=asked.get("Attachable", False),
+        subnet=pool.get("Subnet", ""),
+        gateway=pool.get("Gateway", ""),
+        address_range=pool.get("IPRange", ""),
+        auxiliary=pool.get("AuxiliaryAddresses") or pool.get("AuxAddress") or {},
+        labels=asked.get("Labels") or {},
+        options=asked.get("Options") or {},
+    )
+
+
+def network(record: NetworkRecord) -> dict[str, Any]:
+    """One network, without who is on it."""
+    pools: list[dict[str, Any]] | None = None
+    if record.subnet:
+        pool: dict[str, Any] = {"Subnet": record.subnet}
+        if record.address_range:
+            pool["IPRange"] = record.address_range
+        pool["Gateway"] = record.gateway
+        if record.auxiliary:
+            pool["AuxiliaryAddresses"] = record.auxiliary
+        pools = [pool]
+    return {
+        "Name": record.name,
+        "Id": record.id,
+        "Created": timestamp(record.created_ns),
+        "Scope": "local",
+        "Driver": record.driver,
+        "EnableIPv4": True,
+        "EnableIPv6": False,
+        "IPAM": {"Driver": "default", "Options": None if record.name == DEFAULT else {}, "Config": pools},
+        "Internal": record.internal,
+        "Attachable": record.attachable,
+        "Ingress": False,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": False,
+        "Options": _default_options(record) if record.name == DEFAULT else record.options,
+        "Labels": record.labels,
+    }
+
+
+def _default_options(record: NetworkRecord) -> dict[str, str]:
+    return {
+        "com.docker.network.bridge.default_bridge": "true",
+        creation.ICC: "true",
+        creation.MASQUERADE: "true",
+        creation.HOST_BINDING: "0.0.0.0",  # noqa: S104  what it is
+        creation.BRIDGE_NAME: record.bridge,
+        creation.MTU: "1500",
+    }

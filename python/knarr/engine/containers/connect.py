@@ -1,0 +1,183 @@
+"""Joining networks and leaving them, whether the container runs or not.
+
+What is meant is stored before the supervisor is asked for it (`pending`), and asked for again by whoever finds it so:
+a daemon that ends between the two leaves nothing in between.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from knarr.engine.containers import endpoints, launch
+from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound, PermissionDenied
+
+if TYPE_CHECKING:
+    from knarr.engine.containers.container import Container, Context
+    from knarr.engine.containers.links import Links
+    from knarr.store.containers import ContainerRecord, Endpoint
+    from knarr.store.networks import NetworkRecord
+
+__all__ = ["connect", "disconnect", "finish", "rename"]
+
+log = logging.getLogger("knarr.containers")
+
+
+async def connect(
+    context: Context, links: Links, container: Container, network: NetworkRecord, settings: dict[str, Any]
+) -> None:
+    """Put a container on a network. InvalidArgument, PermissionDenied, Conflict; NotFound where the network goes."""
+    record = container.record
+    async with container.lock:
+        _may_change(container, network)
+        if network.name in record.state.networks:
+            raise PermissionDenied(f"endpoint with name {record.name} already exists in network {network.name}")
+        if network.driver != "bridge":
+            raise InvalidArgument(
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+            )
+        endpoint = endpoints.make(context.networks, network, settings)
+        if not record.state.running:
+            record.state.networks[network.name] = endpoint
+            context.states.store(record, at="container.connect.record")
+            return
+        context.networks.join(endpoint)
+        endpoints.add_interface(record, endpoint)
+        endpoint["pending"] = "connect"
+        record.state.networks[network.name] = endpoint
+        try:
+            context.states.store(record, at="container.connect.record")
+            await _ask_to_connect(context, record, endpoint)
+        except BaseException:
+            _drop(context, record, network.name)
+            raise
+        _done(context, links, record)
+        _announce(context, record, network, "connect")
+
+
+async def disconnect(context: Context, links: Links, container: Container, network: NetworkRecord) -> None:
+    """Take a container off a network. Raises as `connect`; NotFound where it is not on it."""
+    record = container.record
+    async with container.lock:
+        _may_change(container, network)
+        endpoint = record.state.networks.get(network.name)
+        if endpoint is None:
+            raise NotFound(f"container {record.id} is not connected to network {network.name}")
+        if not (record.state.running and endpoint["address"]):
+            _drop(context, record, network.name)
+            return
+        endpoint["pending"] = "disconnect"
+        context.states.store(record, at="container.disconnect.record")
+        try:
+            await _ask_to_disconnect(context, record, endpoint)
+        except KnarrError:
+            endpoint.pop("pending", None)
+            context.states.store(record, at="container.disconnect.record")
+            raise
+        _announce(context, record, network, "disconnect")
+        _drop(context, record, network.name)
+        _done(context, links, record)
+
+
+async def finish(context: Context, links: Links, record: ContainerRecord) -> None:
+    """Bring about what a daemon before this one had begun."""
+    for name, endpoint in list(record.state.networks.items()):
+        pending = endpoint.get("pending")
+        if pending is None:
+            continue
+        log.info("container %s: %s of network %s is finished", record.id[:12], pending, name)
+        try:
+            if pending == "connect":
+                await _ask_to_connect(context, record, endpoint)
+            else:
+                await _ask_to_disconnect(context, record, endpoint)
+        except KnarrError as error:
+            log.warning("container %s: %s of network %s failed: %s", record.id[:12], pending, name, error)
+            pending = "disconnect"
+        if pending == "disconnect":
+            _drop(context, record, name)
+        _done(context, links, record)
+
+
+async def rename(context: Context, record: ContainerRecord) -> None:
+    """Have a running container's new name be found on its networks."""
+    named = {
+        endpoint["network_id"]: endpoints.dns_names(record, endpoint)
+        for name, endpoint in endpoints.in_order(record)
+        if endpoints.is_user_defined(name)
+    }
+    if named and record.state.running:
+        try:
+            await context.supervisor.call("names", container=record.id, names=named)
+        except KnarrError as error:  # it has its new name, which is what was asked for
+            log.warning("container %s is not found by the name %s yet: %s", record.id[:12], record.name, error)
+
+
+def _may_change(container: Container, network: NetworkRecord) -> None:
+    record = container.record
+    mode = record.host["NetworkMode"]
+    if container.removing:
+        raise Conflict("container is marked for removal and cannot be connected or disconnected to the network")
+    if mode.startswith("container:"):
+        raise InvalidArgument(
+            "container sharing network namespace with another container or host "
+            "cannot be connected to any other network"
+        )
+    if mode == "host" or network.driver == "host":
+        raise InvalidArgument("container cannot be disconnected from host network or connected to host network")
+    if "none" in record.state.networks and network.name != "none":
+        raise InvalidArgument(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode: "
+            "disconnect it from none first"
+        )
+
+
+async def _ask_to_connect(context: Context, record: ContainerRecord, endpoint: Endpoint) -> None:
+    name = context.networks.by_id(endpoint["network_id"]).name
+    await context.supervisor.call(
+        "connect",
+        container=record.id,
+        interface=launch.interface(context, record, name, endpoint),
+        way_out=_way_out(record, leaving=None),
+        dns=launch.dns(context, record),
+    )
+
+
+async def _ask_to_disconnect(context: Context, record: ContainerRecord, endpoint: Endpoint) -> None:
+    await context.supervisor.call(
+        "disconnect",
+        container=record.id,
+        network=endpoint["network_id"],
+        way_out=_way_out(record, leaving=endpoint),
+    )
+
+
+def _way_out(record: ContainerRecord, leaving: Endpoint | None) -> str | None:
+    """The network that has the default route when one endpoint has gone."""
+    address = leaving["address"] if leaving else ""
+    try:
+        if leaving:
+            leaving["address"] = ""
+        found = endpoints.gateway(record)
+    finally:
+        if leaving:
+            leaving["address"] = address
+    return found["network_id"] if found else None
+
+
+def _drop(context: Context, record: ContainerRecord, name: str) -> None:
+    endpoint = record.state.networks.pop(name)
+    context.networks.leave(endpoint)
+    context.states.store(record, at="container.disconnect.done")
+
+
+def _done(context: Context, links: Links, record: ContainerRecord) -> None:
+    for endpoint in record.state.networks.values():
+        endpoint.pop("pending", None)
+    context.states.store(record, at="container.connect.done")
+    launch.write_hosts(context, record, links)
+
+
+def _announce(context: Context, record: ContainerRecord, network: NetworkRecord, action: str) -> None:
+    attributes = {"container": record.id, "name": network.name, "type": network.driver}
+    context.events.emit("network", action, network.id, attributes)

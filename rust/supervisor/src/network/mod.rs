@@ -1,0 +1,400 @@
+//! Connects containers, by way of the net crate, and lets them find one another by name, by way of the dns crate.
+//!
+//! [`Network`] is shared by the worker threads. Its lock is held for netlink's questions and answers only; the
+//! host's sockets are opened when a bridge is first needed, so an engine without bridges leaves nftables alone.
+//!
+//! What a container has is in two places: a [`NetworkRecord`] in its `state.json`, from which a successor can withdraw
+//! everything, and descriptors that the keeper has copies of: its ports stay reserved as long as these are open, and
+//! what it asks for names waits in their sockets for a successor.
+
+mod live;
+mod record;
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use knarr_dns::{Server, Sockets, Upstreams};
+use knarr_net::{
+    Bridge, BridgeLink, EngineId, Host, LinkName, Live, Pool, PoolSize, Resolver, Sandbox,
+};
+use knarr_runtime::Kind;
+
+use crate::journal::Journal;
+use crate::link::Part;
+use crate::protocol::{BridgeRequest, Failure, Id, NetworkMode, NetworkRequest, Port};
+pub use record::{Attached, NetworkRecord};
+
+/// How many network namespaces of a kind are kept ready.
+const READY: usize = 4;
+
+/// A container's network at its start.
+#[derive(Debug)]
+pub struct Connection {
+    /// The namespace to join; None for the host's.
+    pub namespace: Option<OwnedFd>,
+    /// What to withdraw at the end.
+    pub record: NetworkRecord,
+    /// What reserves its ports, and takes its questions for names.
+    pub held: Vec<(Part, OwnedFd)>,
+}
+
+/// What must not be swept.
+#[derive(Debug, Default)]
+pub struct Survivors {
+    /// Containers with published ports.
+    pub owners: BTreeSet<String>,
+    /// Host sides of veth pairs.
+    pub links: Vec<String>,
+}
+
+/// One engine's networks.
+#[derive(Debug)]
+pub struct Network {
+    engine: EngineId,
+    pool: Pool,
+    host: Mutex<Option<Host>>,
+    names: Server,
+    journal: Journal,
+    /// What the sweep leaves that comes with opening `host`; None once it has been.
+    spared: Mutex<Survivors>,
+}
+
+impl From<knarr_net::Error> for Failure {
+    fn from(error: knarr_net::Error) -> Self {
+        let kind = match error.kind() {
+            "NotFound" => Kind::NotFound,
+            "Conflict" => Kind::Conflict,
+            "InvalidArgument" => Kind::InvalidArgument,
+            "PermissionDenied" => Kind::PermissionDenied,
+            "Unavailable" => Kind::Unavailable,
+            "Corrupt" => Kind::Corrupt,
+            "Unsupported" => Kind::Unsupported,
+            _ => Kind::Internal,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl Network {
+    /// The networks of an engine, none of which exists yet.
+    pub fn new(engine: &str, journal: Journal) -> Result<Arc<Self>, Failure> {
+        let engine = EngineId::parse(engine)?;
+        let pool = Pool::start(
+            &engine,
+            PoolSize {
+                bare: READY,
+                linked: READY,
+            },
+        )?;
+        let complaints = journal.clone();
+        let names = Server::start(move |complaint| complaints.say(complaint))
+            .map_err(|error| unavailable(&error))?;
+        Ok(Arc::new(Self {
+            engine,
+            pool,
+            host: Mutex::new(None),
+            names,
+            journal,
+            spared: Mutex::default(),
+        }))
+    }
+
+    /// Make a container's network. `other` is the namespace of the container whose network is shared.
+    pub fn connect(
+        &self,
+        id: &Id,
+        request: &NetworkRequest,
+        other: Option<OwnedFd>,
+    ) -> Result<Connection, Failure> {
+        let plain = |namespace| Connection {
+            namespace,
+            record: NetworkRecord::default(),
+            held: Vec::new(),
+        };
+        let bridged = !request.interfaces.is_empty()
+            || !request.ports.is_empty()
+            || !request.dns.is_empty()
+            || request.way_out.is_some();
+        if request.mode != NetworkMode::Bridge && bridged {
+            return Err(invalid(id, "only a bridge has interfaces and ports"));
+        }
+        match request.mode {
+            NetworkMode::Host => Ok(plain(None)),
+            NetworkMode::None => Ok(plain(Some(self.pool.take_bare()?.into_namespace()))),
+            NetworkMode::Container => match other {
+                Some(namespace) => Ok(plain(Some(namespace))),
+                None => Err(invalid(id, "the mode `container` needs a `container`")),
+            },
+            NetworkMode::Bridge => self.bridged(id, request),
+        }
+    }
+
+    fn bridged(&self, id: &Id, request: &NetworkRequest) -> Result<Connection, Failure> {
+        let wanted = request
+            .ports
+            .iter()
+            .map(Port::publish)
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut record = NetworkRecord {
+            way_out: request.way_out.clone(),
+            dns: request.dns.clone(),
+            ..NetworkRecord::default()
+        };
+        let mut sandbox = self.sandbox(id, request, &mut record)?;
+        let mut held = Vec::new();
+        let resolver = if record.has_resolver() {
+            let resolver = match sandbox.take_resolver() {
+                Some(resolver) => resolver,
+                None => knarr_net::resolver(sandbox.namespace())?,
+            };
+            held = parts(&resolver)?;
+            Some(resolver)
+        } else {
+            None
+        };
+        if !wanted.is_empty() {
+            let Some(address) = record.published()? else {
+                return Err(invalid(id, "ports need a network with a way out"));
+            };
+            let published =
+                self.opened(&mut self.host())?
+                    .publish(id.as_str(), address, &wanted)?;
+            record.ports = published.iter().map(|done| (&done.port).into()).collect();
+            held.extend(
+                published
+                    .into_iter()
+                    .map(|done| (Part::Port, done.reservation)),
+            );
+        }
+        if let Err(failure) = self.answer_names(id, &record, resolver) {
+            // The container's own failure is the one to tell; a successor's sweep takes what stays.
+            let _ = self.disconnect(id, &record);
+            return Err(failure);
+        }
+        Ok(Connection {
+            namespace: Some(sandbox.into_namespace()),
+            record,
+            held,
+        })
+    }
+
+    /// A namespace with all interfaces.
+    fn sandbox(
+        &self,
+        id: &Id,
+        request: &NetworkRequest,
+        record: &mut NetworkRecord,
+    ) -> Result<Sandbox, Failure> {
+        let way_out = request.way_out.as_deref();
+        let Some((first, others)) = request.interfaces.split_first() else {
+            return Err(invalid(id, "the mode `bridge` needs `interfaces`"));
+        };
+        if first.name != "eth0" {
+            return Err(invalid(id, "the first interface is eth0"));
+        }
+        let link = self.ensure(&first.bridge)?;
+        let mut sandbox = self.pool.take_linked(&link)?;
+        sandbox.configure(&first.interface(way_out)?)?;
+        let link = sandbox.link().map(ToString::to_string).unwrap_or_default();
+        record.interfaces.push(Attached {
+            interface: first.clone(),
+            link,
+        });
+        for interface in others {
+            let bridge = self.ensure(&interface.bridge)?;
+            let link = self.pool.plug(
+                sandbox.namespace(),
+                &bridge,
+                &interface.link_name()?,
+                &interface.interface(way_out)?,
+            )?;
+            record.interfaces.push(Attached {
+                interface: interface.clone(),
+                link: link.to_string(),
+            });
+        }
+        Ok(sandbox)
+    }
+
+    /// Have it found by its names, and its own questions answered.
+    fn answer_names(
+        &self,
+        id: &Id,
+        record: &NetworkRecord,
+        resolver: Option<Resolver>,
+    ) -> Result<(), Failure> {
+        let memberships = record.memberships()?;
+        if !memberships.is_empty() {
+            self.names.set(id.as_str(), memberships);
+        }
+        let Some(Resolver { udp, tcp }) = resolver else {
+            return Ok(());
+        };
+        let upstreams = if record.dns.is_empty() {
+            Upstreams::Host
+        } else {
+            Upstreams::Given(record.dns.clone())
+        };
+        self.names
+            .serve(id.as_str(), Sockets { udp, tcp }, upstreams)
+            .map_err(|error| unavailable(&error))
+    }
+
+    /// Withdraw what is on the host. The namespace and its veth pairs go with the last process.
+    pub fn disconnect(&self, id: &Id, record: &NetworkRecord) -> Result<(), Failure> {
+        if record.has_resolver() {
+            self.names.forget(id.as_str());
+        }
+        if record.ports.is_empty() {
+            return Ok(());
+        }
+        Ok(self.opened(&mut self.host())?.unpublish(id.as_str())?)
+    }
+
+    /// Take over what a predecessor has made, whose descriptors are still held.
+    pub fn adopt(
+        &self,
+        id: &Id,
+        record: &NetworkRecord,
+        held: &[(Part, OwnedFd)],
+    ) -> Result<(), Failure> {
+        for attached in &record.interfaces {
+            self.ensure(&attached.interface.bridge)?;
+        }
+        self.publish_again(id, record)?;
+        self.answer_names(id, record, resolver(held)?)
+    }
+
+    /// Publish a container's ports, which are reserved, to the address that it has now.
+    fn publish_again(&self, id: &Id, record: &NetworkRecord) -> Result<(), Failure> {
+        let Some(address) = record.published()?.filter(|_| !record.ports.is_empty()) else {
+            return Ok(());
+        };
+        let ports = record
+            .ports
+            .iter()
+            .map(Port::publish)
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut host = self.host();
+        Ok(self
+            .opened(&mut host)?
+            .adopt(id.as_str(), address, &ports)?)
+    }
+
+    /// What predecessors have left of other containers is removed when the host's sockets are opened.
+    pub fn spare(&self, survivors: Survivors) {
+        *self.spared.lock().unwrap_or_else(PoisonError::into_inner) = survivors;
+    }
+
+    /// Remove the bridge of a network that nobody is on.
+    pub fn remove(&self, bridge: &str) -> Result<(), Failure> {
+        let name = LinkName::parse(bridge)?;
+        self.pool.forget(&name);
+        let mut host = self.host();
+        if host.is_none() && !exists(&name) {
+            return Ok(());
+        }
+        Ok(self.opened(&mut host)?.remove(&name)?)
+    }
+
+    /// Remove everything from the host. Nothing may run any more.
+    pub fn destroy(&self) -> Result<(), Failure> {
+        let mut host = self.host();
+        if host.is_none() && !Host::has_left_anything(&self.engine)? {
+            return Ok(());
+        }
+        self.pool.forget_all();
+        self.opened(&mut host)?;
+        match host.take() {
+            Some(host) => Ok(host.destroy()?),
+            None => Ok(()),
+        }
+    }
+
+    /// Have the bridge, and say what stands in its containers' way.
+    fn ensure(&self, request: &BridgeRequest) -> Result<BridgeLink, Failure> {
+        let bridge: Bridge = request.bridge()?;
+        let mut host = self.host();
+        let host = self.opened(&mut host)?;
+        let ensured = host.ensure(&bridge);
+        for warning in host.take_warnings() {
+            self.journal.say(warning);
+        }
+        Ok(ensured?)
+    }
+
+    fn host(&self) -> MutexGuard<'_, Option<Host>> {
+        self.host.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn opened<'a>(&self, host: &'a mut Option<Host>) -> Result<&'a mut Host, Failure> {
+        if host.is_none() {
+            let mut opened = Host::open(&self.engine)?;
+            let spared = self.spared.lock().unwrap_or_else(PoisonError::into_inner);
+            let links = spared
+                .links
+                .iter()
+                .map(|link| LinkName::parse(link))
+                .collect::<Result<_, _>>()?;
+            opened.sweep(&Live {
+                owners: spared.owners.clone(),
+                links,
+            })?;
+            *host = Some(opened);
+        }
+        host.as_mut()
+            .ok_or_else(|| Failure::new(Kind::Internal, "the host's network is not open"))
+    }
+}
+
+/// Copies of a resolver's sockets, for the keeper.
+fn parts(resolver: &Resolver) -> Result<Vec<(Part, OwnedFd)>, Failure> {
+    [
+        (Part::Names, &resolver.udp),
+        (Part::NamesTcp, &resolver.tcp),
+    ]
+    .into_iter()
+    .map(|(part, socket)| {
+        let copy = socket.try_clone().map_err(|error| unavailable(&error))?;
+        Ok((part, copy))
+    })
+    .collect()
+}
+
+/// The resolver's sockets among what is held.
+fn resolver(held: &[(Part, OwnedFd)]) -> Result<Option<Resolver>, Failure> {
+    let copy = |wanted: Part| -> Result<Option<OwnedFd>, Failure> {
+        let found = held.iter().find(|(part, _)| *part == wanted);
+        found
+            .map(|(_, socket)| socket.try_clone().map_err(|error| unavailable(&error)))
+            .transpose()
+    };
+    Ok(copy(Part::Names)?
+        .zip(copy(Part::NamesTcp)?)
+        .map(|(udp, tcp)| Resolver { udp, tcp }))
+}
+
+fn exists(name: &LinkName) -> bool {
+    Path::new("/sys/class/net").join(name.as_str()).exists()
+}
+
+fn unavailable(error: &std::io::Error) -> Failure {
+    Failure::new(
+        Kind::Unavailable,
+        format!("the engine's answers for names: {error}"),
+    )
+}
+
+fn invalid(id: &Id, what: &str) -> Failure {
+    Failure::new(
+        Kind::InvalidArgument,
+        format!("start: the network of container {id}: {what}"),
+    )
+}
+
+/// The network namespace of a process.
+pub fn namespace_of(pid: i32) -> std::io::Result<OwnedFd> {
+    std::fs::File::open(format!("/proc/{pid}/ns/net")).map(OwnedFd::from)
+}

@@ -1,0 +1,162 @@
+//! Networks: a container's at its start, and what changes while it runs.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::name::Id;
+
+/// How a container is connected.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// A namespace with a loopback interface only.
+    None,
+    /// The host's namespace.
+    Host,
+    /// Another container's namespace.
+    Container,
+    /// Bridges of the engine.
+    Bridge,
+}
+
+/// A container's network. Which fields there are depends on the mode.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkRequest {
+    /// Which kind.
+    pub mode: NetworkMode,
+    /// With `container`: which.
+    #[serde(default)]
+    pub container: Option<Id>,
+    /// With `bridge`: the container's interfaces; the first is eth0.
+    #[serde(default)]
+    pub interfaces: Vec<InterfaceRequest>,
+    /// With `bridge`: the network whose bridge is the default route, and whose address is published.
+    #[serde(default)]
+    pub way_out: Option<String>,
+    /// With `bridge`: published ports.
+    #[serde(default)]
+    pub ports: Vec<Port>,
+    /// With `bridge`: servers that names beyond the networks are asked of; none for the host's.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
+}
+
+/// A network's bridge.
+#[allow(clippy::struct_excessive_bools)] // each is a fact of its own, as on the wire
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct BridgeRequest {
+    /// The interface's name.
+    pub name: String,
+    /// Its own address with the network's prefix.
+    pub address: String,
+    /// Bytes; None for that of the host's way out.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+    /// Whether there is no way out of it.
+    #[serde(default)]
+    pub internal: bool,
+    /// Whether its containers cannot reach one another.
+    #[serde(default)]
+    pub isolated: bool,
+    /// Whether its containers go out with the host's address.
+    #[serde(default = "yes")]
+    pub masquerade: bool,
+    /// Whether the engine answers its containers' questions for names.
+    #[serde(default)]
+    pub resolver: bool,
+}
+
+/// A container's place in one network.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct InterfaceRequest {
+    /// Its name inside: eth0, eth1 ...
+    pub name: String,
+    /// Where its other end is.
+    pub bridge: BridgeRequest,
+    /// The container's address with its prefix.
+    pub address: String,
+    /// The container's MAC address.
+    #[serde(default)]
+    pub mac: Option<String>,
+    /// The network's ID.
+    #[serde(default)]
+    pub network: String,
+    /// The network's name.
+    #[serde(default)]
+    pub network_name: String,
+    /// What the container is called there; the first is its own name.
+    #[serde(default)]
+    pub names: Vec<String>,
+}
+
+/// A published port.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(clippy::struct_field_names)] // the protocol's names
+pub struct Port {
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// The host's address.
+    pub host_ip: IpAddr,
+    /// The host's port; 0 to let us choose.
+    pub host_port: u16,
+    /// The last of a range that begins there, of which the first free one is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_port_last: Option<u16>,
+    /// The container's port.
+    pub container_port: u16,
+}
+
+/// Fields of `connect`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connect {
+    /// Which container.
+    pub container: Id,
+    /// What it gets. One that it has already changes nothing.
+    pub interface: InterfaceRequest,
+    /// The network that has its default route from now on.
+    pub way_out: Option<String>,
+    /// As at its start, for a container that has had no network with names before.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
+}
+
+/// Fields of `disconnect`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disconnect {
+    /// Which container.
+    pub container: Id,
+    /// The network's ID. One that it is not on changes nothing.
+    pub network: String,
+    /// The network that has its default route from now on.
+    pub way_out: Option<String>,
+}
+
+/// Fields of `names`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Names {
+    /// Which container.
+    pub container: Id,
+    /// What it is called, by the network's ID.
+    pub names: BTreeMap<String, Vec<String>>,
+}
+
+/// Fields of `remove_network`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveNetwork {
+    /// The interface's name.
+    pub bridge: String,
+}
+
+const fn yes() -> bool {
+    true
+}

@@ -1,0 +1,67 @@
+//! Networks of containers that run, as they change.
+
+use std::os::fd::OwnedFd;
+
+use serde_json::json;
+
+use super::{Done, Supervisor};
+use crate::link::Part;
+use crate::network::NetworkRecord;
+use crate::protocol::{Answer, Connect, Disconnect, Failure, Id, Names, Target};
+
+impl Supervisor {
+    pub(super) fn connect(&mut self, request: &Connect) -> Answer {
+        let (pid, record) = self.network_of(&request.container)?;
+        let (record, held) = self.network.plug(pid, &record, request)?;
+        self.rewired(&request.container, record, held);
+        Ok(json!({}))
+    }
+
+    pub(super) fn disconnect(&mut self, request: &Disconnect) -> Answer {
+        let (pid, record) = self.network_of(&request.container)?;
+        let record = self.network.unplug(pid, &record, request)?;
+        self.rewired(&request.container, record, Vec::new());
+        Ok(json!({}))
+    }
+
+    pub(super) fn rename(&mut self, request: &Names) -> Answer {
+        let (_, record) = self.network_of(&request.container)?;
+        let record = self.network.rename(&record, request)?;
+        self.rewired(&request.container, record, Vec::new());
+        Ok(json!({}))
+    }
+
+    /// Remove a bridge, on a worker: the kernel waits for those that look at it.
+    pub(super) fn remove_network(&mut self, client: u32, request: u64, bridge: String) {
+        let network = std::sync::Arc::clone(&self.network);
+        self.under_way += 1;
+        self.helpers.submit(move || {
+            let answer = network.remove(&bridge).map(|()| json!({}));
+            Done::Answer(client, request, answer)
+        });
+    }
+
+    /// The process of a running container, and its network.
+    fn network_of(&self, id: &Id) -> Result<(i32, NetworkRecord), Failure> {
+        let target = Target::container(id.clone());
+        self.running(&target)?;
+        let container = self.containers.get(id);
+        let container = container.ok_or_else(|| Failure::missing(&target))?;
+        Ok((container.pid, container.network.clone()))
+    }
+
+    /// Remember a container's network as it is now, for us and for a successor.
+    fn rewired(&mut self, id: &Id, record: NetworkRecord, held: Vec<(Part, OwnedFd)>) {
+        let target = Target::container(id.clone());
+        if let Err(error) = self.records.write_network(&target, &record) {
+            self.journal
+                .say(format!("the network of {target} cannot be recorded: {error}"));
+        }
+        let pid = self.containers.get(id).map_or(0, |container| container.pid);
+        self.deposit_more(&target, pid, &held);
+        if let Some(container) = self.containers.get_mut(id) {
+            container.network = record;
+            container.held.extend(held);
+        }
+    }
+}
