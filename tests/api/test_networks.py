@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -389,6 +390,12 @@ def test_events_of_a_network(api):
 # --- crashes
 
 
+def supervisor_of(engine):
+    """The process of the supervisor, which is the keeper's child."""
+    pids = engine.supervisor_pids()
+    return next(pid for pid in pids if int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) in pids)
+
+
 def test_names_and_packets_outlive_daemon_and_supervisor(own):
     api = Api(own)
     network(api, "kept")
@@ -404,7 +411,7 @@ def test_names_and_packets_outlive_daemon_and_supervisor(own):
     assert found()
     own.kill()
     assert found()
-    os.kill(int(subprocess.check_output(["pgrep", "-f", f"knarr-supervise.*{own.root}"]).split()[-1]), signal.SIGKILL)
+    os.kill(supervisor_of(own), signal.SIGKILL)
     wait_until(found, what="the answers")
     own.start()
     api = Api(own)
