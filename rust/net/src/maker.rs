@@ -89,7 +89,7 @@ impl Maker {
                 peer: &self.peer,
                 mtu: bridge.mtu,
             };
-            match join(&mut self.route, &veth, ipv6) {
+            match join(&mut self.route, &veth, bridge.isolated, ipv6) {
                 Err(error) if error.errno() == Some(EEXIST) && attempts < NAME_ATTEMPTS => {
                     attempts += 1;
                 }
@@ -100,12 +100,12 @@ impl Maker {
     }
 }
 
-fn join(route: &mut Socket, veth: &Veth<'_>, ipv6: bool) -> Result<()> {
+fn join(route: &mut Socket, veth: &Veth<'_>, isolated: bool, ipv6: bool) -> Result<()> {
     let mut batch = Batch::new();
     route::create_veth(&mut batch, veth);
     route.run(batch)?;
     let mut batch = Batch::new();
-    route::set_hairpin(&mut batch, veth.host);
+    route::set_port(&mut batch, veth.host, isolated);
     if ipv6 {
         route::no_own_ipv6(&mut batch, By::Name(veth.host));
     }

@@ -83,7 +83,8 @@ impl Pool {
         ready.map_or_else(|| self.make(None), Ok)
     }
 
-    /// A sandbox with `eth0` on that bridge. Those on an earlier bridge of the name are let go.
+    /// A sandbox with `eth0` on that bridge. Those on an earlier bridge of the name, or on one with other properties,
+    /// are let go.
     pub fn take_linked(&self, bridge: &BridgeLink) -> Result<Sandbox> {
         let mut stale = None;
         let ready = {

@@ -29,6 +29,7 @@ const INFO_SLAVE_KIND: u16 = 4;
 const INFO_SLAVE_DATA: u16 = 5;
 const VETH_INFO_PEER: u16 = 1;
 const BRPORT_HAIRPIN: u16 = 4;
+const BRPORT_ISOLATED: u16 = 33;
 const INET_CONF: u16 = 1;
 const DEVCONF_ARP_NOTIFY: u16 = 22;
 const DEVCONF_ROUTE_LOCALNET: u16 = 26;
@@ -130,8 +131,9 @@ pub(crate) fn create_bridge(batch: &mut Batch, name: &LinkName, mac: Option<Mac>
     );
 }
 
-/// Let a bridge's port send a frame back to where it came from.
-pub(crate) fn set_hairpin(batch: &mut Batch, port: &LinkName) {
+/// Let a bridge's port send a frame back to where it came from. An isolated port sends and gets frames only from and
+/// to the host and ports that are not isolated.
+pub(crate) fn set_port(batch: &mut Batch, port: &LinkName, isolated: bool) {
     batch.request(
         format!("set up the bridge port {port}"),
         NEW_LINK,
@@ -140,7 +142,12 @@ pub(crate) fn set_hairpin(batch: &mut Batch, port: &LinkName) {
             header(body, By::Name(port), false);
             body.nest(IFLA_LINKINFO, |body| {
                 body.text(INFO_SLAVE_KIND, "bridge");
-                body.nest(INFO_SLAVE_DATA, |body| body.u8(BRPORT_HAIRPIN, 1));
+                body.nest(INFO_SLAVE_DATA, |body| {
+                    body.u8(BRPORT_HAIRPIN, 1);
+                    if isolated {
+                        body.u8(BRPORT_ISOLATED, 1);
+                    }
+                });
             });
         },
     );
