@@ -14,6 +14,7 @@ const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
 const GET_ADDRESS: u16 = 22;
 const NEW_ROUTE: u16 = 24;
+const DELETE_ROUTE: u16 = 25;
 const GET_ROUTE: u16 = 26;
 
 const IFLA_ADDRESS: u16 = 1;
@@ -48,6 +49,8 @@ const IFF_UP: u32 = 1;
 const TABLE_MAIN: u8 = 254;
 const PROTOCOL_STATIC: u8 = 4;
 const TYPE_UNICAST: u8 = 1;
+const SCOPE_ANY: u8 = 255;
+const ESRCH: i32 = 3;
 const ENODEV: i32 = 19;
 
 /// The index that `lo` has in every namespace.
@@ -227,7 +230,8 @@ pub(crate) fn add_address(batch: &mut Batch, index: u32, address: Cidr) {
     );
 }
 
-pub(crate) fn add_default_route(batch: &mut Batch, index: u32, gateway: IpAddr) {
+/// Through that link, or through the one whose network the gateway is in. One that is there is replaced.
+pub(crate) fn add_default_route(batch: &mut Batch, index: Option<u32>, gateway: IpAddr) {
     batch.request(
         format!("add the default route through {gateway}"),
         NEW_ROUTE,
@@ -248,9 +252,23 @@ pub(crate) fn add_default_route(batch: &mut Batch, index: u32, gateway: IpAddr) 
                 0,
             ]);
             put_address(body, RTA_GATEWAY, gateway);
-            body.u32(RTA_OIF, index);
+            if let Some(index) = index {
+                body.u32(RTA_OIF, index);
+            }
         },
     );
+}
+
+/// Remove the IPv4 default route, whoever has made it; none is no error.
+pub(crate) fn delete_default_route(socket: &mut Socket) -> Result<()> {
+    let mut batch = Batch::new();
+    batch.request("remove the default route", DELETE_ROUTE, 0, |body| {
+        body.header(&[AF_INET, 0, 0, 0, TABLE_MAIN, 0, SCOPE_ANY, 0, 0, 0, 0, 0]);
+    });
+    match socket.run(batch) {
+        Err(error) if error.errno() == Some(ESRCH) => Ok(()),
+        other => other,
+    }
 }
 
 /// Delete a link; one that has gone meanwhile is no error.

@@ -5,7 +5,7 @@ mod world;
 use std::os::fd::AsFd;
 
 use knarr_net::{Bridge, Host, LinkName, Pool, PoolSize, Protocol, Sandbox};
-use world::{Server, World, ask, ask_in_vain, engine, interface, on, port, run};
+use world::{Server, World, ask, ask_in_vain, engine, interface, on, port, run, until};
 
 /// Where a neighbour serves.
 const OUTSIDE: &str = "192.0.2.2:7777";
@@ -28,11 +28,11 @@ impl Engine {
     /// A network and its containers, 10.<net>.0.2, .3, ...
     fn network<const N: usize>(&mut self, net: u8, bridge: &Bridge) -> [Sandbox; N] {
         let link = self.host.ensure(bridge).unwrap();
-        let mut last = 2;
+        let mut number = 2;
         [(); N].map(|()| {
             let mut sandbox = self.pool.take_linked(&link).unwrap();
-            sandbox.configure(&interface(net, last)).unwrap();
-            last += 1;
+            sandbox.configure(&interface(net, number)).unwrap();
+            number += 1;
             sandbox
         })
     }
@@ -300,7 +300,15 @@ fn a_network_made_anew_is_what_it_is_said_to_be() {
         let mut first = world.on_host(Engine::open);
         let [shut, beside]: [Sandbox; 2] = world.on_host(|| first.network(70, &closed));
         on(shut.namespace(), || assert_eq!(ask_in_vain(OUTSIDE), None));
+        let old = [&shut, &beside].map(|sandbox| sandbox.link().unwrap().to_string());
         drop((shut, beside));
+        // Until they have gone, they answer to the addresses that the next ones get.
+        world.on_host(|| {
+            until(|| {
+                let links = run("ip -o link");
+                !old.iter().any(|old| links.contains(old))
+            });
+        });
         let mut next = if same {
             first
         } else {

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use knarr_net::{
     Bridge, EngineId, Host, Interface, Mac, Pool, PoolSize, Protocol, Publish, Published, Sandbox,
@@ -116,6 +116,19 @@ pub fn run(command: &str) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command}: {errors}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Wait for what the kernel or another thread does in its own time.
+pub fn until(done: impl Fn() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(
+            Instant::now() < limit,
+            "it does not happen: {}",
+            run("ip -o link")
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 pub fn engine(id: &str) -> EngineId {
