@@ -13,11 +13,7 @@ const COUNT: u16 = 300;
 fn main() -> Result<(), Box<dyn Error>> {
     knarr_sys::net::unshare_network()?;
     let engine = EngineId::parse("00f19e5e")?;
-    let bridge = Bridge {
-        name: engine.bridge(),
-        gateway: "10.88.0.1/16".parse()?,
-        mtu: None,
-    };
+    let bridge = Bridge::new(engine.bridge(), "10.88.0.1/16".parse()?);
     let mut host = Host::open(&engine)?;
     let first = Instant::now();
     let link = host.ensure(&bridge)?;

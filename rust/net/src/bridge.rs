@@ -4,6 +4,8 @@ use crate::address::Cidr;
 use crate::names::LinkName;
 
 /// A bridge on the host: the first hop of its containers.
+///
+/// Containers of different bridges do not reach one another directly, only on published ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bridge {
     /// The link's name.
@@ -12,6 +14,29 @@ pub struct Bridge {
     pub gateway: Cidr,
     /// Its and its containers' MTU; None for that of the host's default route, at most 1500.
     pub mtu: Option<u32>,
+    /// Nothing is forwarded between its containers and any other interface of the host, neither out nor in, published
+    /// ports included. Among themselves, and with the host itself, they talk.
+    pub internal: bool,
+    /// Containers appear to other hosts under the host's address. Without it they keep their own, to which the other
+    /// hosts need a route.
+    pub masquerade: bool,
+    /// Its containers do not reach one another, except on published ports: Docker's `enable_icc=false`.
+    pub isolated: bool,
+}
+
+impl Bridge {
+    /// A network as most are: open to the world and within, hidden behind the host's address.
+    #[must_use]
+    pub fn new(name: LinkName, gateway: Cidr) -> Self {
+        Self {
+            name,
+            gateway,
+            mtu: None,
+            internal: false,
+            masquerade: true,
+            isolated: false,
+        }
+    }
 }
 
 /// A bridge that exists, as `Host::ensure` found or made it.
@@ -20,6 +45,8 @@ pub struct BridgeLink {
     pub(crate) name: LinkName,
     pub(crate) index: u32,
     pub(crate) mtu: u32,
+    /// Its ports do not reach one another.
+    pub(crate) isolated: bool,
 }
 
 impl BridgeLink {

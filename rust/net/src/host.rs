@@ -118,7 +118,9 @@ impl Host {
         self.bridges
             .insert(bridge.name.clone(), (bridge.clone(), link.clone()));
         self.admit();
-        self.look_around(&bridge.name);
+        if !bridge.internal {
+            self.look_around(&bridge.name);
+        }
         Ok(link)
     }
 
@@ -220,7 +222,7 @@ impl Host {
         nft::delete_bridge(&mut transaction, bridge);
         nft::delete_subnets(&mut transaction, &subnets);
         match transaction.commit(&mut self.netfilter) {
-            Err(error) if nft::is_missing(&error) => {} // it was not there, or only half: the next ensure repairs
+            Err(error) if nft::is_missing(&error) => {} // there is no table
             other => other?,
         }
         match route::link(&mut self.route, By::Name(bridge))? {
@@ -232,13 +234,14 @@ impl Host {
         }
     }
 
-    /// Remove everything of this engine: bridges that it has ensured, its default bridge, veth
+    /// Remove everything of this engine: bridges that it has ensured, or a predecessor of it, its default bridge, veth
     /// pairs, table. For good.
     pub fn destroy(mut self) -> Result<()> {
         for name in self.veths()? {
             route::delete_link(&mut self.route, &name)?;
         }
         let mut names: BTreeSet<LinkName> = self.bridges.keys().cloned().collect();
+        names.extend(nft::bridges(&mut self.netfilter, &self.engine)?);
         names.insert(self.engine.bridge());
         for name in &names {
             self.remove(name)?;
@@ -359,6 +362,7 @@ impl Host {
             name: name.clone(),
             index: link.index,
             mtu: link.mtu,
+            isolated: bridge.isolated,
         })
     }
 
@@ -413,7 +417,7 @@ impl Host {
         let others = self.bridges.values().map(|(known, _)| known);
         let others = others.filter(|known| bridge.is_none_or(|bridge| bridge.name != known.name));
         for bridge in others.chain(bridge) {
-            nft::add_bridge(&mut transaction, &bridge.name, bridge.gateway);
+            nft::add_bridge(&mut transaction, bridge);
         }
         nft::add_forwards(&mut transaction, self.forwards.values().flatten());
         transaction.commit(&mut self.netfilter)

@@ -22,6 +22,7 @@ mod pool;
 mod ports;
 mod route;
 mod sandbox;
+mod visit;
 
 pub use address::{Cidr, Mac};
 pub use bridge::{Bridge, BridgeLink};
@@ -31,3 +32,4 @@ pub use names::{EngineId, LinkName};
 pub use pool::{Pool, PoolSize};
 pub use ports::{Protocol, Publish, Published};
 pub use sandbox::{Interface, Sandbox};
+pub use visit::set_default_route;

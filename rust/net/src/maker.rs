@@ -1,6 +1,6 @@
 //! Making sandboxes, one after another, from one thread.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 use crate::names::{EngineId, LinkName};
 use crate::netlink::{Batch, Socket};
 use crate::route::{self, By, Veth};
-use crate::sandbox::{Sandbox, current_namespace, new_namespace};
+use crate::sandbox::{Interface, Sandbox, bring_up, configure, current_namespace, new_namespace};
+use crate::visit::enter;
 
 /// IPv6 needs this of a link; below it the kernel has no IPv6 on the link at all.
 const IPV6_MTU_MIN: u32 = 1280;
@@ -78,38 +79,84 @@ impl Maker {
     /// With `eth0`, whose other side is a port of that bridge.
     fn linked(&mut self, bridge: &BridgeLink) -> Result<Sandbox> {
         let (namespace, inside) = new_namespace(self.home.as_fd())?;
-        let ipv6 = self.ipv6 && bridge.mtu >= IPV6_MTU_MIN;
+        let peer = self.peer.clone();
+        let host = self.pair(namespace.as_fd(), bridge, &peer)?;
+        let ipv6 = self.ipv6_on(bridge);
+        set_up_port(&mut self.route, &host, bridge, ipv6)?;
+        Sandbox::linked(namespace, inside, host, &peer, ipv6)
+    }
+
+    /// One more link of a namespace that is in use, ready to be used, or none at all. The thread goes to that
+    /// namespace, and must do nothing else.
+    pub(crate) fn plug(
+        mut self,
+        namespace: BorrowedFd<'_>,
+        bridge: &BridgeLink,
+        name: &LinkName,
+        interface: &Interface,
+    ) -> Result<LinkName> {
+        enter(namespace)?;
+        let mut inside = Socket::open(NetlinkFamily::Route)?;
+        // The kernel says the same of a name that is taken here as of one on the host.
+        if route::link(&mut inside, By::Name(name))?.is_some() {
+            return Err(Error::Occupied {
+                link: name.to_string(),
+                wanted: "free for one more network of the container",
+            });
+        }
+        let host = self.pair(namespace, bridge, name)?;
+        let ipv6 = self.ipv6_on(bridge);
+        let done = set_up_port(&mut self.route, &host, bridge, ipv6)
+            .and_then(|()| bring_up(&mut inside, name, ipv6))
+            .and_then(|link| configure(&mut inside, link, interface));
+        if let Err(error) = done {
+            // Why it was to be deleted is what the caller should know; a sweep deletes what stays.
+            let _ = route::delete_link(&mut self.route, &host);
+            return Err(error);
+        }
+        Ok(host)
+    }
+
+    /// A veth pair with a new name: one end a port of the bridge, the other in the namespace.
+    fn pair(
+        &mut self,
+        namespace: BorrowedFd<'_>,
+        bridge: &BridgeLink,
+        peer: &LinkName,
+    ) -> Result<LinkName> {
         let mut attempts = 0;
-        let host = loop {
+        loop {
             let host = self.engine.veth(self.numbers.next());
+            let mut batch = Batch::new();
             let veth = Veth {
                 host: &host,
                 bridge_index: bridge.index,
-                namespace: namespace.as_fd(),
-                peer: &self.peer,
+                namespace,
+                peer,
                 mtu: bridge.mtu,
             };
-            match join(&mut self.route, &veth, ipv6) {
+            route::create_veth(&mut batch, &veth);
+            match self.route.run(batch) {
                 Err(error) if error.errno() == Some(EEXIST) && attempts < NAME_ATTEMPTS => {
                     attempts += 1;
                 }
-                other => break other.map(|()| host)?,
+                other => return other.map(|()| host),
             }
-        };
-        Sandbox::linked(namespace, inside, host, &self.peer, ipv6)
+        }
+    }
+
+    fn ipv6_on(&self, bridge: &BridgeLink) -> bool {
+        self.ipv6 && bridge.mtu >= IPV6_MTU_MIN
     }
 }
 
-fn join(route: &mut Socket, veth: &Veth<'_>, ipv6: bool) -> Result<()> {
+fn set_up_port(route: &mut Socket, port: &LinkName, bridge: &BridgeLink, ipv6: bool) -> Result<()> {
     let mut batch = Batch::new();
-    route::create_veth(&mut batch, veth);
-    route.run(batch)?;
-    let mut batch = Batch::new();
-    route::set_hairpin(&mut batch, veth.host);
+    route::set_port(&mut batch, port, bridge.isolated);
     if ipv6 {
-        route::no_own_ipv6(&mut batch, By::Name(veth.host));
+        route::no_own_ipv6(&mut batch, By::Name(port));
     }
-    route::set_up(&mut batch, By::Name(veth.host));
+    route::set_up(&mut batch, By::Name(port));
     route.run(batch)
 }
 

@@ -4,15 +4,21 @@
 //! to take out, never while a sandbox is made. A thread that fails ends, and the next take starts another.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+
+use knarr_sys::net::NetlinkFamily;
 
 use crate::bridge::BridgeLink;
 use crate::error::{Error, Result};
 use crate::maker::{Maker, Numbers};
 use crate::names::{EngineId, LinkName};
-use crate::sandbox::Sandbox;
+use crate::netlink::Socket;
+use crate::route;
+use crate::sandbox::{Interface, Sandbox};
+use crate::visit::aside;
 
 /// How long nobody must have taken anything before a shelf that is not low is filled up.
 const QUIET: Duration = Duration::from_millis(5);
@@ -83,7 +89,8 @@ impl Pool {
         ready.map_or_else(|| self.make(None), Ok)
     }
 
-    /// A sandbox with `eth0` on that bridge. Those on an earlier bridge of the name are let go.
+    /// A sandbox with `eth0` on that bridge. Those on an earlier bridge of the name, or on one with other properties,
+    /// are let go.
     pub fn take_linked(&self, bridge: &BridgeLink) -> Result<Sandbox> {
         let mut stale = None;
         let ready = {
@@ -137,19 +144,39 @@ impl Pool {
             .collect()
     }
 
+    /// One more link of a namespace that exists, a running container's or a fresh sandbox's: a port of the bridge on
+    /// the host, and inside a link of that name with its address, and the default route if it has a gateway. All or
+    /// nothing. The result is the host's side, which a sweep must leave.
+    pub fn plug(
+        &self,
+        namespace: BorrowedFd<'_>,
+        bridge: &BridgeLink,
+        name: &LinkName,
+        interface: &Interface,
+    ) -> Result<LinkName> {
+        aside(|| {
+            let maker = Maker::open(&self.engine, self.numbers.clone())?;
+            maker.plug(namespace, bridge, name, interface)
+        })
+    }
+
+    /// Delete a link that was plugged, or a sandbox's own, both its sides and the routes through it. One that has gone is
+    /// fine.
+    pub fn unplug(&self, link: &LinkName) -> Result<()> {
+        if !link.as_str().starts_with(&self.engine.veth_prefix()) {
+            return Err(Error::Invalid {
+                what: "host's side of a container's link",
+                value: link.to_string(),
+                expected: "one of this engine's",
+            });
+        }
+        route::delete_link(&mut Socket::open(NetlinkFamily::Route)?, link)
+    }
+
     /// On a thread of its own: making a sandbox visits another namespace, and a caller that could
     /// not return from there would be lost.
     fn make(&self, wanted: Option<&BridgeLink>) -> Result<Sandbox> {
-        thread::scope(|scope| {
-            let make = || Maker::open(&self.engine, self.numbers.clone())?.make(wanted);
-            let thread = thread::Builder::new()
-                .name("knarr-net".to_owned())
-                .spawn_scoped(scope, make);
-            let thread = thread.map_err(|cause| Error::system("start a thread", cause))?;
-            thread
-                .join()
-                .map_err(|_| Error::malformed("make a network namespace"))?
-        })
+        aside(|| Maker::open(&self.engine, self.numbers.clone())?.make(wanted))
     }
 
     /// Wake the thread, or start it where there is none.

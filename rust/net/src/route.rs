@@ -14,6 +14,7 @@ const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
 const GET_ADDRESS: u16 = 22;
 const NEW_ROUTE: u16 = 24;
+const DELETE_ROUTE: u16 = 25;
 const GET_ROUTE: u16 = 26;
 
 const IFLA_ADDRESS: u16 = 1;
@@ -29,6 +30,7 @@ const INFO_SLAVE_KIND: u16 = 4;
 const INFO_SLAVE_DATA: u16 = 5;
 const VETH_INFO_PEER: u16 = 1;
 const BRPORT_HAIRPIN: u16 = 4;
+const BRPORT_ISOLATED: u16 = 33;
 const INET_CONF: u16 = 1;
 const DEVCONF_ARP_NOTIFY: u16 = 22;
 const DEVCONF_ROUTE_LOCALNET: u16 = 26;
@@ -47,6 +49,8 @@ const IFF_UP: u32 = 1;
 const TABLE_MAIN: u8 = 254;
 const PROTOCOL_STATIC: u8 = 4;
 const TYPE_UNICAST: u8 = 1;
+const SCOPE_ANY: u8 = 255;
+const ESRCH: i32 = 3;
 const ENODEV: i32 = 19;
 
 /// The index that `lo` has in every namespace.
@@ -130,8 +134,9 @@ pub(crate) fn create_bridge(batch: &mut Batch, name: &LinkName, mac: Option<Mac>
     );
 }
 
-/// Let a bridge's port send a frame back to where it came from.
-pub(crate) fn set_hairpin(batch: &mut Batch, port: &LinkName) {
+/// Let a bridge's port send a frame back to where it came from. An isolated port sends and gets frames only from and
+/// to the host and ports that are not isolated.
+pub(crate) fn set_port(batch: &mut Batch, port: &LinkName, isolated: bool) {
     batch.request(
         format!("set up the bridge port {port}"),
         NEW_LINK,
@@ -140,7 +145,12 @@ pub(crate) fn set_hairpin(batch: &mut Batch, port: &LinkName) {
             header(body, By::Name(port), false);
             body.nest(IFLA_LINKINFO, |body| {
                 body.text(INFO_SLAVE_KIND, "bridge");
-                body.nest(INFO_SLAVE_DATA, |body| body.u8(BRPORT_HAIRPIN, 1));
+                body.nest(INFO_SLAVE_DATA, |body| {
+                    body.u8(BRPORT_HAIRPIN, 1);
+                    if isolated {
+                        body.u8(BRPORT_ISOLATED, 1);
+                    }
+                });
             });
         },
     );
@@ -220,7 +230,8 @@ pub(crate) fn add_address(batch: &mut Batch, index: u32, address: Cidr) {
     );
 }
 
-pub(crate) fn add_default_route(batch: &mut Batch, index: u32, gateway: IpAddr) {
+/// Through that link, or through the one whose network the gateway is in. One that is there is replaced.
+pub(crate) fn add_default_route(batch: &mut Batch, index: Option<u32>, gateway: IpAddr) {
     batch.request(
         format!("add the default route through {gateway}"),
         NEW_ROUTE,
@@ -241,9 +252,23 @@ pub(crate) fn add_default_route(batch: &mut Batch, index: u32, gateway: IpAddr) 
                 0,
             ]);
             put_address(body, RTA_GATEWAY, gateway);
-            body.u32(RTA_OIF, index);
+            if let Some(index) = index {
+                body.u32(RTA_OIF, index);
+            }
         },
     );
+}
+
+/// Remove the IPv4 default route, whoever has made it; none is no error.
+pub(crate) fn delete_default_route(socket: &mut Socket) -> Result<()> {
+    let mut batch = Batch::new();
+    batch.request("remove the default route", DELETE_ROUTE, 0, |body| {
+        body.header(&[AF_INET, 0, 0, 0, TABLE_MAIN, 0, SCOPE_ANY, 0, 0, 0, 0, 0]);
+    });
+    match socket.run(batch) {
+        Err(error) if error.errno() == Some(ESRCH) => Ok(()),
+        other => other,
+    }
 }
 
 /// Delete a link; one that has gone meanwhile is no error.

@@ -19,12 +19,12 @@ const SYSCTLS: [(&str, &str); 2] = [
     ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
 ];
 
-/// What a container's `eth0` is given.
+/// What a container's link is given.
 #[derive(Clone, Copy, Debug)]
 pub struct Interface {
     /// Its address and prefix.
     pub address: Cidr,
-    /// The next hop of its default route.
+    /// The next hop of its default route; None for no such route through this link.
     pub gateway: Option<IpAddr>,
     /// Its MAC address; None to keep the kernel's random one.
     pub mac: Option<Mac>,
@@ -107,21 +107,12 @@ impl Sandbox {
         peer: &LinkName,
         ipv6: bool,
     ) -> Result<Self> {
-        let missing = || Error::malformed(format!("look up {peer} in a new network namespace"));
-        let link = route::link(&mut inside, By::Name(peer))?.ok_or_else(missing)?;
-        let mut batch = Batch::new();
-        if ipv6 {
-            route::no_own_ipv6(&mut batch, By::Index(link.index));
-        }
-        route::announce_addresses(&mut batch, link.index);
-        route::set_up(&mut batch, By::Index(link.index));
-        inside.run(batch)?;
-        let mac = Mac::new(link.mac.ok_or_else(missing)?)?;
+        let (index, mac) = bring_up(&mut inside, peer, ipv6)?;
         Ok(Self {
             namespace,
             link: Some(Link {
                 host,
-                index: link.index,
+                index,
                 mac,
                 inside: Some(inside),
             }),
@@ -147,10 +138,6 @@ impl Sandbox {
     }
 
     /// Give `eth0` its address, default route and MAC address. Once only.
-    ///
-    /// A MAC address of its own is announced to the bridge, so that nobody sends to whoever had the address before.
-    /// One that goes with the address is what everybody remembers already, and every port of the bridge would be
-    /// asked to hear it: a start would cost the more, the more containers there are.
     pub fn configure(&mut self, interface: &Interface) -> Result<()> {
         let unlinked = || Error::Invalid {
             what: "sandbox",
@@ -159,20 +146,48 @@ impl Sandbox {
         };
         let link = self.link.as_mut().ok_or_else(unlinked)?;
         let mut inside = link.inside.take().ok_or_else(unlinked)?;
-        let mut batch = Batch::new();
-        let mac = interface.mac.unwrap_or(link.mac);
-        let usual = matches!(interface.address.address(), IpAddr::V4(address) if mac == Mac::of_ipv4(address));
-        if usual {
-            route::set_mac(&mut batch, link.index, mac);
-        }
-        route::add_address(&mut batch, link.index, interface.address);
-        if let Some(gateway) = interface.gateway {
-            route::add_default_route(&mut batch, link.index, gateway);
-        }
-        if !usual {
-            // Last, and even if it is the one that it has: this is what makes the kernel announce it.
-            route::set_mac(&mut batch, link.index, mac);
-        }
-        inside.run(batch)
+        configure(&mut inside, (link.index, link.mac), interface)
     }
+}
+
+/// Bring a container's link up, without an address yet: its index and its MAC address.
+pub(crate) fn bring_up(inside: &mut Socket, name: &LinkName, ipv6: bool) -> Result<(u32, Mac)> {
+    let missing = || Error::malformed(format!("look up {name} in a container's network namespace"));
+    let link = route::link(inside, By::Name(name))?.ok_or_else(missing)?;
+    let mut batch = Batch::new();
+    if ipv6 {
+        route::no_own_ipv6(&mut batch, By::Index(link.index));
+    }
+    route::announce_addresses(&mut batch, link.index);
+    route::set_up(&mut batch, By::Index(link.index));
+    inside.run(batch)?;
+    Ok((link.index, Mac::new(link.mac.ok_or_else(missing)?)?))
+}
+
+/// Give a container's link that is up its address, default route and MAC address.
+///
+/// A MAC address of its own is announced to the bridge, so that nobody sends to whoever had the address before.
+/// One that goes with the address is what everybody remembers already, and every port of the bridge would be
+/// asked to hear it: a start would cost the more, the more containers there are.
+pub(crate) fn configure(
+    inside: &mut Socket,
+    (index, own): (u32, Mac),
+    interface: &Interface,
+) -> Result<()> {
+    let mut batch = Batch::new();
+    let mac = interface.mac.unwrap_or(own);
+    let usual =
+        matches!(interface.address.address(), IpAddr::V4(address) if mac == Mac::of_ipv4(address));
+    if usual {
+        route::set_mac(&mut batch, index, mac);
+    }
+    route::add_address(&mut batch, index, interface.address);
+    if let Some(gateway) = interface.gateway {
+        route::add_default_route(&mut batch, Some(index), gateway);
+    }
+    if !usual {
+        // Last, and even if it is the one that it has: this is what makes the kernel announce it.
+        route::set_mac(&mut batch, index, mac);
+    }
+    inside.run(batch)
 }

@@ -8,23 +8,12 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use knarr_net::{Error, Host, Live, Pool, PoolSize, Protocol, Publish, Swept};
-use world::{Engine, Server, World, ask, ask_in_vain, bridge, engine, interface, on, port, run};
+use world::{
+    Engine, Server, World, ask, ask_in_vain, bridge, engine, interface, on, port, run, until,
+};
 
 fn container() -> IpAddr {
     "10.88.0.2".parse().unwrap()
-}
-
-/// Wait for what the kernel or another thread does in its own time.
-fn until(done: impl Fn() -> bool) {
-    let limit = Instant::now() + Duration::from_secs(20);
-    while !done() {
-        assert!(
-            Instant::now() < limit,
-            "it does not happen: {}",
-            run("ip -o link")
-        );
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 #[test]
@@ -505,7 +494,7 @@ fn the_table_is_the_one_that_is_documented() {
         words.filter(|line| line.contains('@')).collect()
     };
     assert_eq!(rules(&listed), rules(&documented));
-    assert_eq!(rules(&listed).len(), 13, "{listed}");
+    assert_eq!(rules(&listed).len(), 15, "{listed}");
 }
 
 #[test]

@@ -2,13 +2,14 @@
 
 use std::net::Ipv4Addr;
 
-use super::ruleset::{BRIDGES, FORWARDS, FORWARDS_ANY, PATHS, SUBNETS};
+use super::ruleset::{BRIDGES, FORWARDS, FORWARDS_ANY, INTERNAL, PATHS, ROUTED, SUBNETS};
 use super::{
     DELETE_ELEMENT, FAMILY_INET, GET_ELEMENT, NEW_ELEMENT, NFTA_DATA_VALUE, NFTA_LIST_ELEM,
     Transaction,
 };
 use super::{is_missing, message, put_value};
 use crate::address::Cidr;
+use crate::bridge::Bridge;
 use crate::error::Result;
 use crate::names::{EngineId, LinkName};
 use crate::netlink::{Body, CREATE, Socket, attributes};
@@ -152,13 +153,36 @@ pub(crate) fn forwards(socket: &mut Socket, engine: &EngineId) -> Result<Vec<For
     Ok(found)
 }
 
-pub(crate) fn add_bridge(transaction: &mut Transaction, name: &LinkName, network: Cidr) {
-    change_bridge(transaction, name, Some(network), NEW_ELEMENT, CREATE);
+/// All that is said of a bridge, and nothing that was said of an earlier one of its name but its networks.
+pub(crate) fn add_bridge(transaction: &mut Transaction, bridge: &Bridge) {
+    let member = |set: &str| match set {
+        PATHS => !bridge.isolated,
+        INTERNAL => bridge.internal,
+        ROUTED => !bridge.masquerade,
+        _ => true,
+    };
+    put_bridge(transaction, &bridge.name, member);
+    change_subnet(
+        transaction,
+        bridge.gateway,
+        bridge.name.as_str(),
+        NEW_ELEMENT,
+        CREATE,
+    );
 }
 
-/// Its elements must exist. Without a network, only the link's.
+/// Whatever is said of it, if anything is, but its networks.
 pub(crate) fn delete_bridge(transaction: &mut Transaction, name: &LinkName) {
-    change_bridge(transaction, name, None, DELETE_ELEMENT, 0);
+    put_bridge(transaction, name, |_| false);
+}
+
+/// The bridges that the kernel's table knows; none where there is no table.
+pub(crate) fn bridges(socket: &mut Socket, engine: &EngineId) -> Result<Vec<LinkName>> {
+    let name = |element: &Element| LinkName::parse(&crate::netlink::text(&element.key)?).ok();
+    Ok(elements(socket, engine, BRIDGES)?
+        .iter()
+        .filter_map(name)
+        .collect())
 }
 
 /// Take networks out of the set of subnets; they must be in it.
@@ -186,25 +210,20 @@ pub(crate) fn subnets_of(
         .collect())
 }
 
-fn change_bridge(
-    transaction: &mut Transaction,
-    name: &LinkName,
-    network: Option<Cidr>,
-    kind: u16,
-    flags: u16,
-) {
+/// Have a bridge in those sets, and in no other. An element is added before it is deleted, as to delete what is not
+/// there fails the transaction, and to add what is there does not.
+fn put_bridge(transaction: &mut Transaction, name: &LinkName, member: impl Fn(&str) -> bool) {
     let doing = format!("set up NAT for the bridge {name}");
-    let mut key = name.as_str().as_bytes().to_vec();
-    key.resize(16, 0);
-    change(transaction, doing.clone(), kind, flags, BRIDGES, |list| {
-        list.nest(NFTA_LIST_ELEM, |body| put_value(body, ELEMENT_KEY, &key));
-    });
-    let path = [&key[..], &key[..]].concat();
-    change(transaction, doing, kind, flags, PATHS, |list| {
-        list.nest(NFTA_LIST_ELEM, |body| put_value(body, ELEMENT_KEY, &path));
-    });
-    if let Some(network) = network {
-        change_subnet(transaction, network, name.as_str(), kind, flags);
+    let mut link = name.as_str().as_bytes().to_vec();
+    link.resize(16, 0);
+    for set in [BRIDGES, PATHS, INTERNAL, ROUTED] {
+        let key = link.repeat(if set == PATHS { 2 } else { 1 });
+        let changes = [(NEW_ELEMENT, CREATE), (DELETE_ELEMENT, 0)];
+        for (kind, flags) in changes.into_iter().take(if member(set) { 1 } else { 2 }) {
+            change(transaction, doing.clone(), kind, flags, set, |list| {
+                list.nest(NFTA_LIST_ELEM, |body| put_value(body, ELEMENT_KEY, &key));
+            });
+        }
     }
 }
 

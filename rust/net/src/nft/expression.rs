@@ -55,6 +55,11 @@ impl Rule<'_, '_> {
         self.meta(META_IIFNAME, R0).lookup(set, R0, false, None)
     }
 
+    /// `iifname != @set`
+    pub(super) fn input_not_in(&mut self, set: &str) -> &mut Self {
+        self.meta(META_IIFNAME, R0).lookup(set, R0, true, None)
+    }
+
     /// `oifname @set`
     pub(super) fn output_in(&mut self, set: &str) -> &mut Self {
         self.meta(META_OIFNAME, R0).lookup(set, R0, false, None)
@@ -79,9 +84,12 @@ impl Rule<'_, '_> {
 
     /// `iifname . oifname @set`
     pub(super) fn path_in(&mut self, set: &str) -> &mut Self {
-        self.meta(META_IIFNAME, R0)
-            .meta(META_OIFNAME, R4)
-            .lookup(set, R0, false, None)
+        self.path().lookup(set, R0, false, None)
+    }
+
+    /// `iifname . oifname != @set`
+    pub(super) fn path_not_in(&mut self, set: &str) -> &mut Self {
+        self.path().lookup(set, R0, true, None)
     }
 
     /// `meta nfproto ipv4`
@@ -166,6 +174,10 @@ impl Rule<'_, '_> {
 
     pub(super) fn drop(&mut self) -> Complete {
         self.verdict(DROP)
+    }
+
+    fn path(&mut self) -> &mut Self {
+        self.meta(META_IIFNAME, R0).meta(META_OIFNAME, R4)
     }
 
     fn meta(&mut self, key: u32, to: u32) -> &mut Self {

@@ -17,8 +17,8 @@ use crate::names::EngineId;
 use crate::netlink::{Batch, Body, Socket};
 
 pub(crate) use elements::{
-    Forward, add_bridge, add_forwards, delete_bridge, delete_forwards, delete_subnets, forwards,
-    subnets_of,
+    Forward, add_bridge, add_forwards, bridges, delete_bridge, delete_forwards, delete_subnets,
+    forwards, subnets_of,
 };
 pub(crate) use foreign::{Handles, admit, dismiss, generation, obstacles};
 pub(crate) use ruleset::write_ruleset;

@@ -3,7 +3,9 @@
 //! ```text
 //! table inet knarr-<engine> {
 //!   set bridges { type ifname; }                    # the engine's bridges
-//!   set paths   { type ifname . ifname; }           # from which bridge to which: to itself
+//!   set paths   { type ifname . ifname; }           # from which bridge to which: to itself, if to any
+//!   set internal { type ifname; }                   # bridges that nothing leaves, and nothing enters
+//!   set routed  { type ifname; }                    # bridges whose containers keep their own addresses outside
 //!   set subnets { type ipv4_addr; flags interval; } # theirs
 //!   map forwards     { type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service; }
 //!   map forwards-any { type inet_proto . inet_service : ipv4_addr . inet_service; }
@@ -25,12 +27,14 @@
 //!   }
 //!   chain postrouting {
 //!     type nat hook postrouting priority srcnat
-//!     iifname @bridges oifname != @bridges masquerade                  # to the world
+//!     iifname @bridges iifname != @routed oifname != @bridges masquerade  # to the world
 //!     ip saddr 127.0.0.0/8 oifname @bridges masquerade                 # from the host's loopback
 //!     ip saddr @subnets oifname @bridges ct status dnat masquerade     # hairpin: the answer must come back here
 //!   }
 //!   chain forward {
 //!     type filter hook forward priority filter
+//!     iifname @internal iifname . oifname != @paths drop               # first: whatever the flow is
+//!     oifname @internal iifname . oifname != @paths drop
 //!     oifname @bridges ct state established,related accept
 //!     iifname . oifname @paths accept
 //!     oifname @bridges ct status dnat accept
@@ -39,6 +43,11 @@
 //! }
 //! ```
 //!
+//! So a packet from one bridge to another is dropped, but for published ports. An isolated bridge has no path even to
+//! itself: frames between its ports are the bridge's to drop (`IFLA_BRPORT_ISOLATED`), but who sends them to the host,
+//! for it to route them back, comes by here.
+//!
+//! `internal` and `routed` hold the exceptions: a table that an earlier version wrote means the same without them.
 //! The source address of outside clients is kept. An `accept` here ends this table's chain only:
 //! `foreign` has what is done about tables that drop forwarded packets.
 
@@ -48,6 +57,8 @@ use crate::netlink::{APPEND, CREATE};
 
 pub(super) const BRIDGES: &str = "bridges";
 pub(super) const PATHS: &str = "paths";
+pub(super) const INTERNAL: &str = "internal";
+pub(super) const ROUTED: &str = "routed";
 pub(super) const SUBNETS: &str = "subnets";
 pub(super) const FORWARDS: &str = "forwards";
 pub(super) const FORWARDS_ANY: &str = "forwards-any";
@@ -97,7 +108,7 @@ struct Set {
 
 const ENDPOINT: Option<(u32, u32)> = Some((TYPE_IPV4 << 6 | TYPE_PORT, 8));
 
-const SETS: [Set; 5] = [
+const SETS: [Set; 7] = [
     Set {
         name: BRIDGES,
         flags: 0,
@@ -108,6 +119,18 @@ const SETS: [Set; 5] = [
         name: PATHS,
         flags: 0,
         key: (TYPE_IFNAME << 6 | TYPE_IFNAME, 32),
+        data: None,
+    },
+    Set {
+        name: INTERNAL,
+        flags: 0,
+        key: (TYPE_IFNAME, 16),
+        data: None,
+    },
+    Set {
+        name: ROUTED,
+        flags: 0,
+        key: (TYPE_IFNAME, 16),
         data: None,
     },
     Set {
@@ -188,7 +211,12 @@ const CHAINS: [Chain; 5] = [
         hook: HOOK_POSTROUTING,
         priority: PRIORITY_SRCNAT,
         rules: &[
-            |rule| rule.input_in(BRIDGES).output_not_in(BRIDGES).masquerade(),
+            |rule| {
+                rule.input_in(BRIDGES)
+                    .input_not_in(ROUTED)
+                    .output_not_in(BRIDGES)
+                    .masquerade()
+            },
             |rule| {
                 rule.ipv4()
                     .source_loopback()
@@ -210,6 +238,8 @@ const CHAINS: [Chain; 5] = [
         hook: HOOK_FORWARD,
         priority: PRIORITY_FILTER,
         rules: &[
+            |rule| rule.input_in(INTERNAL).path_not_in(PATHS).drop(),
+            |rule| rule.output_in(INTERNAL).path_not_in(PATHS).drop(),
             |rule| {
                 rule.output_in(BRIDGES)
                     .state(STATE_ESTABLISHED | STATE_RELATED)

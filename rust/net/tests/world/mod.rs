@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use knarr_net::{
     Bridge, EngineId, Host, Interface, Mac, Pool, PoolSize, Protocol, Publish, Published, Sandbox,
@@ -118,17 +118,26 @@ pub fn run(command: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Wait for what the kernel or another thread does in its own time.
+pub fn until(done: impl Fn() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(
+            Instant::now() < limit,
+            "it does not happen: {}",
+            run("ip -o link")
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
 pub fn engine(id: &str) -> EngineId {
     EngineId::parse(id).unwrap()
 }
 
 /// An engine's default bridge, 10.<net>.0.1/16.
 pub fn bridge(engine: &EngineId, net: u8) -> Bridge {
-    Bridge {
-        name: engine.bridge(),
-        gateway: format!("10.{net}.0.1/16").parse().unwrap(),
-        mtu: None,
-    }
+    Bridge::new(engine.bridge(), format!("10.{net}.0.1/16").parse().unwrap())
 }
 
 /// The `eth0` of the container 10.<net>.0.<number>.
@@ -162,9 +171,14 @@ pub struct Engine {
 
 impl Engine {
     pub fn start(id: &str, net: u8, containers: u8) -> Self {
+        Self::with(id, &bridge(&engine(id), net), net, containers)
+    }
+
+    /// The same, on a bridge of that description.
+    pub fn with(id: &str, bridge: &Bridge, net: u8, containers: u8) -> Self {
         let engine = engine(id);
         let mut host = Host::open(&engine).unwrap();
-        let link = host.ensure(&bridge(&engine, net)).unwrap();
+        let link = host.ensure(bridge).unwrap();
         let pool = Pool::start(&engine, PoolSize { bare: 0, linked: 1 }).unwrap();
         let containers = (0..containers).map(|number| {
             let mut sandbox = pool.take_linked(&link).unwrap();
