@@ -199,6 +199,7 @@ class FaultyEngine(Engine):
                 "ports": len(published),
                 "limits": self.limits(found),
                 "volumes": sum(1 for mount in found["Mounts"] if mount["Type"] == "volume"),
+                "networks": sorted(network["Networks"]),
                 "put": (self.data_root / "containers" / listed["Id"] / "upper/put").exists(),
             }
         images: dict[str, list] = {}  # by ID; what is made here, with another ID each time, by its comment
@@ -211,8 +212,9 @@ class FaultyEngine(Engine):
             name = volume["Name"]
             content = sorted(path.name for path in Path(volume["Mountpoint"]).rglob("*"))
             volumes.setdefault("anonymous" if re.fullmatch(r"[0-9a-f]{64}", name) else name, []).append(content)
+        networks = sorted(found["Name"] for found in api.ok("GET", "/networks"))
         api.connection.close()
-        return {"containers": containers, "images": images, "volumes": volumes}
+        return {"containers": containers, "images": images, "volumes": volumes, "networks": networks}
 
     def limits(self, found: dict) -> list[int]:
         """What a container's record says of its limit of processes, and what its control group says."""

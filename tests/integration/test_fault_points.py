@@ -83,6 +83,10 @@ def volume(engine):
         file.write("content")
 
 
+def network(engine):
+    assert engine.ask("POST", "/networks/create", {"Name": "net"})[0] == 201
+
+
 BRIDGED = {"NetworkMode": "bridge", "PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1"}]}}
 POLICY = {"NetworkMode": "none", "RestartPolicy": {"Name": "unless-stopped"}}
 ALWAYS = {"NetworkMode": "none", "RestartPolicy": {"Name": "always"}}
@@ -285,6 +289,22 @@ OPERATIONS = {
         container(),
         request("POST", "/containers/made/rename?name=other"),
         {"container.rename.record": unchanged, "container.rename.answer": done},
+    ),
+    "network create": Operation(
+        nothing, request("POST", "/networks/create", {"Name": "net"}), {"network.create.record": unchanged}
+    ),
+    "network rm": Operation(network, request("DELETE", "/networks/net"), {"network.remove.record": unchanged}),
+    "network connect": Operation(
+        lambda engine: (network(engine), container(start=True, HostConfig={"NetworkMode": "bridge"})(engine)),
+        request("POST", "/networks/net/connect", {"Container": "made"}),
+        {"container.connect.record": unchanged, "container.connect.done": done},
+        {"container.connect.record", "container.connect.done"},
+    ),
+    "network disconnect": Operation(
+        lambda engine: (network(engine), container(start=True, HostConfig={"NetworkMode": "net"})(engine)),
+        request("POST", "/networks/net/disconnect", {"Container": "made"}),
+        {"container.disconnect.record": unchanged, "container.disconnect.done": done},
+        {"container.disconnect.record", "container.disconnect.done"},
     ),
     "exec": Operation(
         container(start=True),

@@ -234,6 +234,15 @@ impl Host {
         }
     }
 
+    /// Whether a predecessor may have left anything that `destroy` removes.
+    pub fn has_left_anything(engine: &EngineId) -> Result<bool> {
+        let mut route = Socket::open(NetlinkFamily::Route)?;
+        if route::link(&mut route, By::Name(&engine.bridge()))?.is_some() {
+            return Ok(true);
+        }
+        nft::table_exists(&mut Socket::open(NetlinkFamily::Netfilter)?, engine)
+    }
+
     /// Remove everything of this engine: bridges that it has ensured, or a predecessor of it, its default bridge, veth
     /// pairs, table. For good.
     pub fn destroy(mut self) -> Result<()> {

@@ -122,6 +122,12 @@ impl Pool {
         drop(stale);
     }
 
+    /// Keep no more sandboxes on any bridge.
+    pub fn forget_all(&self) {
+        let stale = std::mem::take(&mut self.shared.lock().linked);
+        drop(stale);
+    }
+
     /// How many sandboxes are ready: bare, and on that bridge.
     #[must_use]
     pub fn ready(&self, bridge: Option<&LinkName>) -> usize {

@@ -13,10 +13,14 @@ from knarr.engine.containers import endpoints, launch
 from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound, PermissionDenied
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from knarr.engine.containers.container import Container, Context
     from knarr.engine.containers.links import Links
     from knarr.store.containers import ContainerRecord, Endpoint
     from knarr.store.networks import NetworkRecord
+
+    Ask = Callable[..., Awaitable[dict[str, Any]]]
 
 __all__ = ["connect", "disconnect", "finish", "rename"]
 
@@ -47,7 +51,7 @@ async def connect(
         record.state.networks[network.name] = endpoint
         try:
             context.states.store(record, at="container.connect.record")
-            await _ask_to_connect(context, record, endpoint)
+            await _connect(context, context.supervisor.call, record, endpoint)
         except BaseException:
             _drop(context, record, network.name)
             raise
@@ -69,7 +73,7 @@ async def disconnect(context: Context, links: Links, container: Container, netwo
         endpoint["pending"] = "disconnect"
         context.states.store(record, at="container.disconnect.record")
         try:
-            await _ask_to_disconnect(context, record, endpoint)
+            await _disconnect(context.supervisor.call, record, endpoint)
         except KnarrError:
             endpoint.pop("pending", None)
             context.states.store(record, at="container.disconnect.record")
@@ -80,7 +84,7 @@ async def disconnect(context: Context, links: Links, container: Container, netwo
 
 
 async def finish(context: Context, links: Links, record: ContainerRecord) -> None:
-    """Bring about what a daemon before this one had begun."""
+    """Bring about what a daemon before this one had begun: while the connection to the supervisor is being made."""
     for name, endpoint in list(record.state.networks.items()):
         pending = endpoint.get("pending")
         if pending is None:
@@ -88,9 +92,9 @@ async def finish(context: Context, links: Links, record: ContainerRecord) -> Non
         log.info("container %s: %s of network %s is finished", record.id[:12], pending, name)
         try:
             if pending == "connect":
-                await _ask_to_connect(context, record, endpoint)
+                await _connect(context, context.supervisor.ask, record, endpoint)
             else:
-                await _ask_to_disconnect(context, record, endpoint)
+                await _disconnect(context.supervisor.ask, record, endpoint)
         except KnarrError as error:
             log.warning("container %s: %s of network %s failed: %s", record.id[:12], pending, name, error)
             pending = "disconnect"
@@ -132,9 +136,9 @@ def _may_change(container: Container, network: NetworkRecord) -> None:
         )
 
 
-async def _ask_to_connect(context: Context, record: ContainerRecord, endpoint: Endpoint) -> None:
+async def _connect(context: Context, ask: Ask, record: ContainerRecord, endpoint: Endpoint) -> None:
     name = context.networks.by_id(endpoint["network_id"]).name
-    await context.supervisor.call(
+    await ask(
         "connect",
         container=record.id,
         interface=launch.interface(context, record, name, endpoint),
@@ -143,8 +147,8 @@ async def _ask_to_connect(context: Context, record: ContainerRecord, endpoint: E
     )
 
 
-async def _ask_to_disconnect(context: Context, record: ContainerRecord, endpoint: Endpoint) -> None:
-    await context.supervisor.call(
+async def _disconnect(ask: Ask, record: ContainerRecord, endpoint: Endpoint) -> None:
+    await ask(
         "disconnect",
         container=record.id,
         network=endpoint["network_id"],

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use knarr_runtime::{Process, RootfsSource};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::measure::{Measure, Update};
 use super::name::{Id, Target};
