@@ -363,6 +363,7 @@ impl Host {
             index: link.index,
             mtu: link.mtu,
             isolated: bridge.isolated,
+            resolver: bridge.resolver,
         })
     }
 
