@@ -5,7 +5,8 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use knarr_net::{
-    Bridge, EngineId, Host, Interface, Mac, Pool, PoolSize, Protocol, Publish, Published, Sandbox,
+    Bridge, EngineId, Host, Interface, LinkName, Mac, Pool, PoolSize, Protocol, Publish, Published,
+    Sandbox, resolver, set_default_route,
 };
 
 const COUNT: u16 = 300;
@@ -66,6 +67,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     })?;
     settle()?;
 
+    user_defined(&engine, &mut host)?;
+
     for size in [4, 8, 16] {
         for rate in [50, 80, 120] {
             bursts(&engine, &link, size, rate)?;
@@ -109,6 +112,61 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     host.destroy()?;
+    Ok(())
+}
+
+/// What user-defined networks have besides: resolvers, and containers that join and leave.
+fn user_defined(engine: &EngineId, host: &mut Host) -> Result<(), Box<dyn Error>> {
+    let pool = Pool::start(engine, PoolSize { bare: 0, linked: 0 })?;
+    let mut network = Bridge::new(LinkName::parse("kf-network")?, "10.89.0.1/16".parse()?);
+    for (resolver, with) in [(false, "without"), (true, "with"), (false, "without")] {
+        network.resolver = resolver;
+        let link = host.ensure(&network)?;
+        let mut made = Vec::new();
+        report(&format!("make a linked sandbox {with} a resolver"), |_| {
+            pool.take_linked(&link).map(|sandbox| made.push(sandbox))
+        })?;
+        report("drop it", |_| {
+            made.pop();
+            Ok(())
+        })?;
+        settle()?;
+    }
+    let link = host.ensure(&network)?;
+    let container = pool.take_bare()?;
+    let (namespace, name) = (container.namespace(), LinkName::parse("eth0")?);
+    let (mut plugs, mut routes, mut unplugs) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..COUNT {
+        let interface = Interface {
+            address: "10.89.0.2/16".parse()?,
+            gateway: None,
+            mac: None,
+        };
+        let begun = Instant::now();
+        let plugged = pool.plug(namespace, &link, &name, &interface)?;
+        plugs.push(begun.elapsed());
+        let begun = Instant::now();
+        set_default_route(namespace, Some(network.gateway.address()))?;
+        routes.push(begun.elapsed());
+        let begun = Instant::now();
+        pool.unplug(&plugged)?;
+        unplugs.push(begun.elapsed());
+    }
+    line("plug a link into a namespace in use", &mut plugs);
+    line("set its default route", &mut routes);
+    line("unplug it", &mut unplugs);
+    let mut bare = Vec::new();
+    for _ in 0..COUNT {
+        bare.push(pool.take_bare()?);
+    }
+    for what in ["give a namespace in use a resolver", "replace it"] {
+        let mut next = bare.iter();
+        report(what, |_| {
+            next.next()
+                .map_or(Ok(()), |sandbox| resolver(sandbox.namespace()).map(drop))
+        })?;
+    }
+    host.remove(&network.name)?;
     Ok(())
 }
 

@@ -7,6 +7,10 @@ use crate::names::LinkName;
 ///
 /// Containers of different bridges do not reach one another directly, only on published ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are Docker's options of a network, and any goes with any"
+)]
 pub struct Bridge {
     /// The link's name.
     pub name: LinkName,
@@ -22,10 +26,13 @@ pub struct Bridge {
     pub masquerade: bool,
     /// Its containers do not reach one another, except on published ports: Docker's `enable_icc=false`.
     pub isolated: bool,
+    /// Sandboxes for it are made with a [`Resolver`](crate::Resolver).
+    pub resolver: bool,
 }
 
 impl Bridge {
-    /// A network as most are: open to the world and within, hidden behind the host's address.
+    /// A network as most are: open to the world and within, hidden behind the host's address, without a
+    /// resolver.
     #[must_use]
     pub fn new(name: LinkName, gateway: Cidr) -> Self {
         Self {
@@ -35,6 +42,7 @@ impl Bridge {
             internal: false,
             masquerade: true,
             isolated: false,
+            resolver: false,
         }
     }
 }
@@ -47,6 +55,8 @@ pub struct BridgeLink {
     pub(crate) mtu: u32,
     /// Its ports do not reach one another.
     pub(crate) isolated: bool,
+    /// Sandboxes are made with a resolver.
+    pub(crate) resolver: bool,
 }
 
 impl BridgeLink {

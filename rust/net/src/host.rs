@@ -372,6 +372,7 @@ impl Host {
             index: link.index,
             mtu: link.mtu,
             isolated: bridge.isolated,
+            resolver: bridge.resolver,
         })
     }
 

@@ -73,17 +73,17 @@ impl Maker {
     }
 
     fn bare(&mut self) -> Result<Sandbox> {
-        new_namespace(self.home.as_fd()).map(|(namespace, _)| Sandbox::bare(namespace))
+        new_namespace(self.home.as_fd(), false).map(|fresh| Sandbox::bare(fresh.namespace))
     }
 
     /// With `eth0`, whose other side is a port of that bridge.
     fn linked(&mut self, bridge: &BridgeLink) -> Result<Sandbox> {
-        let (namespace, inside) = new_namespace(self.home.as_fd())?;
+        let fresh = new_namespace(self.home.as_fd(), bridge.resolver)?;
         let peer = self.peer.clone();
-        let host = self.pair(namespace.as_fd(), bridge, &peer)?;
+        let host = self.pair(fresh.namespace.as_fd(), bridge, &peer)?;
         let ipv6 = self.ipv6_on(bridge);
         set_up_port(&mut self.route, &host, bridge, ipv6)?;
-        Sandbox::linked(namespace, inside, host, &peer, ipv6)
+        Sandbox::linked(fresh, host, &peer, ipv6)
     }
 
     /// One more link of a namespace that is in use, ready to be used, or none at all. The thread goes to that

@@ -11,6 +11,7 @@ use crate::address::{Cidr, Mac};
 use crate::error::{Error, Result};
 use crate::names::LinkName;
 use crate::netlink::{Batch, Socket};
+use crate::resolver::{self, Resolver};
 use crate::route::{self, By};
 
 /// What Docker gives every container a namespace of its own with: low ports and ping for everyone.
@@ -37,6 +38,7 @@ pub struct Interface {
 #[derive(Debug)]
 pub struct Sandbox {
     namespace: OwnedFd,
+    resolver: Option<Resolver>,
     link: Option<Link>,
 }
 
@@ -53,11 +55,19 @@ struct Link {
     inside: Option<Socket>,
 }
 
-/// A new namespace with `lo` up. The calling thread visits it and returns to `home`; if it cannot
+/// A new namespace, and what has been opened in it.
+#[derive(Debug)]
+pub(crate) struct Fresh {
+    pub(crate) namespace: OwnedFd,
+    route: Socket,
+    resolver: Option<Resolver>,
+}
+
+/// A new namespace with `lo` up, and a resolver if it is to have one. The calling thread visits it and returns to `home`; if it cannot
 /// return, that is the error, and the thread must not do anything else.
-pub(crate) fn new_namespace(home: BorrowedFd<'_>) -> Result<(OwnedFd, Socket)> {
+pub(crate) fn new_namespace(home: BorrowedFd<'_>, resolver: bool) -> Result<Fresh> {
     unshare_network().map_err(|cause| Error::system("create a network namespace", cause))?;
-    let made = furnish();
+    let made = furnish(resolver);
     enter_network(home)
         .map_err(|cause| Error::system("return to the host's network namespace", cause))?;
     made
@@ -71,7 +81,7 @@ pub(crate) fn current_namespace() -> Result<OwnedFd> {
         .map_err(|cause| Error::system(format!("open {path}"), cause))
 }
 
-fn furnish() -> Result<(OwnedFd, Socket)> {
+fn furnish(resolver: bool) -> Result<Fresh> {
     let namespace = current_namespace()?;
     let mut route = Socket::open(NetlinkFamily::Route)?;
     let mut batch = Batch::new();
@@ -88,33 +98,43 @@ fn furnish() -> Result<(OwnedFd, Socket)> {
             other => other.map_err(|cause| Error::system(format!("write {path}"), cause))?,
         }
     }
-    Ok((namespace, route))
+    let resolver = if resolver {
+        Some(resolver::open()?)
+    } else {
+        None
+    };
+    Ok(Fresh {
+        namespace,
+        route,
+        resolver,
+    })
 }
 
 impl Sandbox {
     pub(crate) fn bare(namespace: OwnedFd) -> Self {
         Self {
             namespace,
+            resolver: None,
             link: None,
         }
     }
 
     /// With an `eth0` that another socket has put there: bring it up, without an address yet.
     pub(crate) fn linked(
-        namespace: OwnedFd,
-        mut inside: Socket,
+        mut fresh: Fresh,
         host: LinkName,
         peer: &LinkName,
         ipv6: bool,
     ) -> Result<Self> {
-        let (index, mac) = bring_up(&mut inside, peer, ipv6)?;
+        let (index, mac) = bring_up(&mut fresh.route, peer, ipv6)?;
         Ok(Self {
-            namespace,
+            namespace: fresh.namespace,
+            resolver: fresh.resolver,
             link: Some(Link {
                 host,
                 index,
                 mac,
-                inside: Some(inside),
+                inside: Some(fresh.route),
             }),
         })
     }
@@ -123,6 +143,12 @@ impl Sandbox {
     #[must_use]
     pub fn namespace(&self) -> BorrowedFd<'_> {
         self.namespace.as_fd()
+    }
+
+    /// The sockets of its resolver, where the bridge it is on has one. Once only. With what is not taken, the resolver
+    /// ends.
+    pub fn take_resolver(&mut self) -> Option<Resolver> {
+        self.resolver.take()
     }
 
     /// Give up everything but the namespace.

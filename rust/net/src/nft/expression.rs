@@ -2,9 +2,12 @@
 //!
 //! [`Rule`] reads like the rule in nft's own language: each method is one condition or one action.
 
+use std::net::Ipv4Addr;
+
 use super::{NFTA_LIST_ELEM, put_value};
 use crate::names::LinkName;
 use crate::netlink::Body;
+use crate::ports::Protocol;
 
 const EXPRESSION_NAME: u16 = 1;
 const EXPRESSION_DATA: u16 = 2;
@@ -32,12 +35,37 @@ const NAT_DESTINATION: u32 = 1;
 const FIB_ADDRESS_TYPE: u32 = 3;
 const FIB_BY_DESTINATION: u32 = 2;
 const RTN_LOCAL: u32 = 2;
+const CHECKSUM_INTERNET: u32 = 1;
 const DROP: u32 = 0;
 pub(super) const ACCEPT: u32 = 1;
 
 /// Where the addresses are in an IPv4 header.
 const IPV4_SOURCE: u32 = 12;
 const IPV4_DESTINATION: u32 = 16;
+
+/// One of the two ends of a packet's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Source,
+    Destination,
+}
+
+impl End {
+    fn address(self) -> u32 {
+        match self {
+            Self::Source => IPV4_SOURCE,
+            Self::Destination => IPV4_DESTINATION,
+        }
+    }
+
+    /// Where its port is in the header of every transport.
+    fn port(self) -> u32 {
+        match self {
+            Self::Source => 0,
+            Self::Destination => 2,
+        }
+    }
+}
 
 /// What a rule ends with: it has an action.
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +148,43 @@ impl Rule<'_, '_> {
     pub(super) fn source_in(&mut self, set: &str) -> &mut Self {
         self.payload(BASE_NETWORK, IPV4_SOURCE, 4, R0)
             .lookup(set, R0, false, None)
+    }
+
+    /// `ip saddr <address>` or `ip daddr <address>`, in a table of family ip
+    pub(super) fn address_is(&mut self, end: End, address: Ipv4Addr) -> &mut Self {
+        self.payload(BASE_NETWORK, end.address(), 4, R0)
+            .compare(R0, EQUAL, &address.octets())
+    }
+
+    /// `meta l4proto <protocol>`
+    pub(super) fn protocol_is(&mut self, protocol: Protocol) -> &mut Self {
+        self.meta(META_L4PROTO, R0)
+            .compare(R0, EQUAL, &[protocol.number()])
+    }
+
+    /// `th sport <port>` or `th dport <port>`
+    pub(super) fn port_is(&mut self, end: End, port: u16) -> &mut Self {
+        self.payload(BASE_TRANSPORT, end.port(), 2, R0)
+            .compare(R0, EQUAL, &port.to_be_bytes())
+    }
+
+    /// `udp sport set <port>` and its kin, after `protocol_is`: the packet itself is changed, and its checksum.
+    pub(super) fn set_port(&mut self, end: End, protocol: Protocol, port: u16) -> Complete {
+        self.expression("immediate", |body| {
+            body.u32_be(1, R0);
+            put_value(body, 2, &port.to_be_bytes());
+        });
+        self.expression("payload", |body| {
+            body.u32_be(5, R0);
+            body.u32_be(2, BASE_TRANSPORT);
+            body.u32_be(3, end.port());
+            body.u32_be(4, 2);
+            if let Some(offset) = checksum_offset(protocol) {
+                body.u32_be(6, CHECKSUM_INTERNET);
+                body.u32_be(7, offset);
+            }
+        });
+        Complete
     }
 
     /// `fib daddr type local`
@@ -259,6 +324,15 @@ impl Rule<'_, '_> {
             body.nest(EXPRESSION_DATA, data);
         });
         self
+    }
+}
+
+/// Where the Internet checksum is in a transport's header; None for SCTP, which has another.
+fn checksum_offset(protocol: Protocol) -> Option<u32> {
+    match protocol {
+        Protocol::Udp => Some(6),
+        Protocol::Tcp => Some(16),
+        Protocol::Sctp => None,
     }
 }
 

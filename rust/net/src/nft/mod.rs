@@ -2,11 +2,12 @@
 //!
 //! Rules are written once; what comes and goes are set elements, so the cost of publishing a port does
 //! not depend on how many there are. [`ruleset`] says what the table holds, [`foreign`] what other tables have to do
-//! with us.
+//! with us. [`resolver`] is about another table, in a container's own namespace.
 
 mod elements;
 mod expression;
 mod foreign;
+mod resolver;
 mod rule;
 mod ruleset;
 
@@ -14,13 +15,14 @@ use std::borrow::Cow;
 
 use crate::error::{Error, Result};
 use crate::names::EngineId;
-use crate::netlink::{Batch, Body, Socket};
+use crate::netlink::{Batch, Body, CREATE, Socket};
 
 pub(crate) use elements::{
     Forward, add_bridge, add_forwards, bridges, delete_bridge, delete_forwards, delete_subnets,
     forwards, subnets_of,
 };
 pub(crate) use foreign::{Handles, admit, dismiss, generation, obstacles};
+pub(crate) use resolver::redirect_resolver;
 pub(crate) use ruleset::write_ruleset;
 
 const SUBSYSTEM: u16 = 10;
@@ -103,8 +105,14 @@ impl Transaction {
         });
     }
 
+    /// Do nothing where it exists, unless it is to be exclusive.
+    fn create_table(&mut self, flags: u16) {
+        let doing = format!("create the nftables table {}", self.table);
+        self.change(doing, NEW_TABLE, CREATE | flags, |_| {});
+    }
+
     pub(crate) fn delete_table(&mut self) {
-        let doing = format!("delete the nftables table inet {}", self.table);
+        let doing = format!("delete the nftables table {}", self.table);
         self.change(doing, DELETE_TABLE, 0, |_| {});
     }
 

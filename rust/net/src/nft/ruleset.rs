@@ -52,7 +52,7 @@
 //! `foreign` has what is done about tables that drop forwarded packets.
 
 use super::expression::{Complete, Rule};
-use super::{DELETE_RULE, NEW_CHAIN, NEW_RULE, NEW_SET, NEW_TABLE, RULE_CHAIN, Transaction};
+use super::{DELETE_RULE, NEW_CHAIN, NEW_RULE, NEW_SET, RULE_CHAIN, Transaction};
 use crate::netlink::{APPEND, CREATE};
 
 pub(super) const BRIDGES: &str = "bridges";
@@ -88,9 +88,9 @@ const TYPE_IFNAME: u32 = 41;
 
 const HOOK_PREROUTING: u32 = 0;
 pub(super) const HOOK_FORWARD: u32 = 2;
-const HOOK_OUTPUT: u32 = 3;
+pub(super) const HOOK_OUTPUT: u32 = 3;
 const HOOK_POSTROUTING: u32 = 4;
-const PRIORITY_RAW: i32 = -300;
+pub(super) const PRIORITY_RAW: i32 = -300;
 const PRIORITY_DSTNAT: i32 = -100;
 const PRIORITY_FILTER: i32 = 0;
 const PRIORITY_SRCNAT: i32 = 100;
@@ -153,20 +153,27 @@ const SETS: [Set; 7] = [
     },
 ];
 
+/// Where packets come by a chain.
+pub(super) struct Hook {
+    pub(super) kind: &'static str,
+    pub(super) number: u32,
+    pub(super) priority: i32,
+}
+
 struct Chain {
     name: &'static str,
-    kind: &'static str,
-    hook: u32,
-    priority: i32,
+    hook: Hook,
     rules: &'static [fn(&mut Rule<'_, '_>) -> Complete],
 }
 
 const CHAINS: [Chain; 5] = [
     Chain {
         name: "guard",
-        kind: "filter",
-        hook: HOOK_PREROUTING,
-        priority: PRIORITY_RAW,
+        hook: Hook {
+            kind: "filter",
+            number: HOOK_PREROUTING,
+            priority: PRIORITY_RAW,
+        },
         rules: &[
             |rule| rule.input_in(BRIDGES).ipv4().destination_loopback().drop(),
             |rule| rule.input_in(BRIDGES).ipv4().source_loopback().drop(),
@@ -174,9 +181,11 @@ const CHAINS: [Chain; 5] = [
     },
     Chain {
         name: "prerouting",
-        kind: "nat",
-        hook: HOOK_PREROUTING,
-        priority: PRIORITY_DSTNAT,
+        hook: Hook {
+            kind: "nat",
+            number: HOOK_PREROUTING,
+            priority: PRIORITY_DSTNAT,
+        },
         rules: &[
             |rule| {
                 rule.ipv4()
@@ -193,9 +202,11 @@ const CHAINS: [Chain; 5] = [
     },
     Chain {
         name: "output",
-        kind: "nat",
-        hook: HOOK_OUTPUT,
-        priority: PRIORITY_DSTNAT,
+        hook: Hook {
+            kind: "nat",
+            number: HOOK_OUTPUT,
+            priority: PRIORITY_DSTNAT,
+        },
         rules: &[
             |rule| rule.ipv4().forward_by_address(FORWARDS),
             |rule| {
@@ -207,9 +218,11 @@ const CHAINS: [Chain; 5] = [
     },
     Chain {
         name: "postrouting",
-        kind: "nat",
-        hook: HOOK_POSTROUTING,
-        priority: PRIORITY_SRCNAT,
+        hook: Hook {
+            kind: "nat",
+            number: HOOK_POSTROUTING,
+            priority: PRIORITY_SRCNAT,
+        },
         rules: &[
             |rule| {
                 rule.input_in(BRIDGES)
@@ -234,9 +247,11 @@ const CHAINS: [Chain; 5] = [
     },
     Chain {
         name: "forward",
-        kind: "filter",
-        hook: HOOK_FORWARD,
-        priority: PRIORITY_FILTER,
+        hook: Hook {
+            kind: "filter",
+            number: HOOK_FORWARD,
+            priority: PRIORITY_FILTER,
+        },
         rules: &[
             |rule| rule.input_in(INTERNAL).path_not_in(PATHS).drop(),
             |rule| rule.output_in(INTERNAL).path_not_in(PATHS).drop(),
@@ -255,7 +270,7 @@ const CHAINS: [Chain; 5] = [
 /// Create the table, its sets and chains where they are missing, and write all rules anew. Set
 /// elements stay as they are.
 pub(crate) fn write_ruleset(transaction: &mut Transaction) {
-    transaction.change("create the nftables table", NEW_TABLE, CREATE, |_| {});
+    transaction.create_table(0);
     for (id, set) in (1..).zip(&SETS) {
         transaction.change(
             format!("create the nftables set {}", set.name),
@@ -275,19 +290,7 @@ pub(crate) fn write_ruleset(transaction: &mut Transaction) {
         );
     }
     for chain in &CHAINS {
-        transaction.change(
-            format!("create the nftables chain {}", chain.name),
-            NEW_CHAIN,
-            CREATE,
-            |body| {
-                body.text(CHAIN_NAME, chain.name);
-                body.nest(CHAIN_HOOK, |body| {
-                    body.u32_be(HOOK_NUMBER, chain.hook);
-                    body.i32_be(HOOK_PRIORITY, chain.priority);
-                });
-                body.text(CHAIN_TYPE, chain.kind);
-            },
-        );
+        create_chain(transaction, chain.name, &chain.hook);
         transaction.change(
             format!("flush the nftables chain {}", chain.name),
             DELETE_RULE,
@@ -297,13 +300,35 @@ pub(crate) fn write_ruleset(transaction: &mut Transaction) {
             },
         );
         for (number, write) in (1..).zip(chain.rules) {
-            let doing = format!("add rule {number} of the nftables chain {}", chain.name);
-            transaction.change(doing, NEW_RULE, CREATE | APPEND, |body| {
-                body.text(RULE_CHAIN, chain.name);
-                body.nest(RULE_EXPRESSIONS, |list| {
-                    let Complete = write(&mut Rule { list });
-                });
-            });
+            add_rule(transaction, chain.name, number, write);
         }
     }
+}
+
+pub(super) fn create_chain(transaction: &mut Transaction, name: &str, hook: &Hook) {
+    let doing = format!("create the nftables chain {name}");
+    transaction.change(doing, NEW_CHAIN, CREATE, |body| {
+        body.text(CHAIN_NAME, name);
+        body.nest(CHAIN_HOOK, |body| {
+            body.u32_be(HOOK_NUMBER, hook.number);
+            body.i32_be(HOOK_PRIORITY, hook.priority);
+        });
+        body.text(CHAIN_TYPE, hook.kind);
+    });
+}
+
+/// Add a rule at the chain's end. The number is for the words of its error.
+pub(super) fn add_rule(
+    transaction: &mut Transaction,
+    chain: &str,
+    number: u32,
+    write: impl FnOnce(&mut Rule<'_, '_>) -> Complete,
+) {
+    let doing = format!("add rule {number} of the nftables chain {chain}");
+    transaction.change(doing, NEW_RULE, CREATE | APPEND, |body| {
+        body.text(RULE_CHAIN, chain);
+        body.nest(RULE_EXPRESSIONS, |list| {
+            let Complete = write(&mut Rule { list });
+        });
+    });
 }
