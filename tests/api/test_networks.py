@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -47,6 +48,10 @@ def subnet(text, **more):
     return {"Config": [{"Subnet": text, **more}]}
 
 
+def filtered(path, **filters):
+    return f"{path}?filters={quote(json.dumps(filters))}"
+
+
 def run(api, name, *networks, command=FOREVER, host=None, **endpoint):
     """Start a container on networks: names, or (name, EndpointSettings); its ID."""
     settings = dict(one if isinstance(one, tuple) else (one, dict(endpoint)) for one in networks)
@@ -84,7 +89,9 @@ def test_a_network_from_its_creation_to_its_removal(api):
     made = network(
         api,
         "backend",
-        IPAM=subnet("10.91.0.0/24", Gateway="10.91.0.254", IPRange="10.91.0.64/26", AuxiliaryAddresses={"nas": "10.91.0.65"}),
+        IPAM=subnet(
+            "10.91.0.0/24", Gateway="10.91.0.254", IPRange="10.91.0.64/26", AuxiliaryAddresses={"nas": "10.91.0.65"}
+        ),
         Labels={"of": "test"},
         Options={"com.docker.network.driver.mtu": "1400"},
     )
@@ -150,11 +157,11 @@ def test_what_cannot_be_made_is_refused_by_name(api, body, status, words):
     network(api, "taken", IPAM=subnet("10.90.0.0/24"))
     found, answer = api.call("POST", "/networks/create", body)
     assert (found, words in answer["message"]) == (status, True), answer
-    assert [item["Name"] for item in api.ok("GET", "/networks?filters=" + json.dumps({"type": ["custom"]}))] == ["taken"]
+    assert [item["Name"] for item in api.ok("GET", filtered("/networks", type=["custom"]))] == ["taken"]
 
 
 def test_a_subnet_that_the_host_has_a_route_to_is_not_taken(api):
-    subprocess.run(["ip", "link", "add", "knarrtest0", "type", "dummy"], check=True)
+    subprocess.run(["ip", "link", "add", "knarrtest0", "type", "bridge"], check=True)
     try:
         subprocess.run(["ip", "addr", "add", "10.94.7.1/24", "dev", "knarrtest0"], check=True)
         subprocess.run(["ip", "link", "set", "knarrtest0", "up"], check=True)
@@ -176,7 +183,7 @@ def test_filters_and_prune(api):
     container = run(api, "user", "two")
 
     def names(**filters):
-        return sorted(item["Name"] for item in api.ok("GET", "/networks?filters=" + json.dumps(filters)))
+        return sorted(item["Name"] for item in api.ok("GET", filtered("/networks", **filters)))
 
     assert names(type=["custom"]) == ["one", "two"]
     assert names(type=["builtin"]) == ["bridge", "host", "none"]
@@ -184,7 +191,7 @@ def test_filters_and_prune(api):
     assert names(dangling=["true"]) == ["one"]
     assert names(name=["wo"]) == ["two"]
     assert names(driver=["null"]) == ["none"]
-    pruned = api.ok("POST", "/networks/prune?filters=" + json.dumps({"label!": ["stage=a"]}))
+    pruned = api.ok("POST", filtered("/networks/prune", **{"label!": ["stage=a"]}))
     assert pruned == {"NetworksDeleted": None}
     assert api.ok("POST", "/networks/prune") == {"NetworksDeleted": ["one"]}
     api.ok("DELETE", f"/containers/{container}?force=1")
@@ -206,7 +213,7 @@ def test_a_container_whose_network_has_gone_says_so(api):
 def test_addresses_that_are_asked_for(api):
     network(api, "fixed", IPAM=subnet("10.91.1.0/24"))
     mac = "02:42:00:00:00:99"
-    container = run(api, "a", "fixed", IPAMConfig={"IPv4Address": "10.91.1.77"}, MacAddress=mac)
+    container = run(api, "fixed-one", "fixed", IPAMConfig={"IPv4Address": "10.91.1.77"}, MacAddress=mac)
     there = endpoint(api, container, "fixed")
     assert (there["IPAddress"], there["MacAddress"]) == ("10.91.1.77", mac)
     assert there["IPAMConfig"] == {"IPv4Address": "10.91.1.77"}
@@ -364,7 +371,9 @@ def test_published_ports_follow_the_way_out(api, shared_engine):
     port = api.ok("GET", f"/containers/{container}/json")["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"]
 
     def fetched():
-        done = subprocess.run(["busybox", "nc", "-w", "2", "127.0.0.1", port], input=b"", capture_output=True, check=False)
+        done = subprocess.run(
+            ["busybox", "nc", "-w", "2", "127.0.0.1", port], input=b"", capture_output=True, check=False
+        )
         return done.stdout == b"served\n"
 
     wait_until(fetched, what="the server")
@@ -377,11 +386,11 @@ def test_published_ports_follow_the_way_out(api, shared_engine):
 def test_events_of_a_network(api):
     since = time.time()
     made = network(api, "told")
-    container = run(api, "x", "told")
+    container = run(api, "told-of", "told")
     api.ok("DELETE", f"/containers/{container}?force=1")
     api.ok("DELETE", "/networks/told")
-    filters = json.dumps({"type": ["network"], "network": [made]})
-    api.connection.request("GET", f"/events?since={since:.9f}&until={time.time():.9f}&filters={filters}".replace(" ", ""))
+    path = filtered("/events", type=["network"], network=[made])
+    api.connection.request("GET", f"{path}&since={since:.9f}&until={time.time():.9f}")
     told = [json.loads(line) for line in api.connection.getresponse().read().splitlines()]
     assert [event["Action"] for event in told] == ["create", "connect", "disconnect", "destroy"]
     assert told[1]["Actor"]["Attributes"] == {"container": container, "name": "told", "type": "bridge"}

@@ -52,7 +52,9 @@ impl Supervisor {
             let pieces = if runs { pieces(state, deposit) } else { None };
             if target.exec.is_none() && pieces.is_some() {
                 let attached = state.network.interfaces.iter();
-                survivors.links.extend(attached.map(|attached| attached.link.clone()));
+                survivors
+                    .links
+                    .extend(attached.map(|attached| attached.link.clone()));
                 survivors.owners.insert(target.container.to_string());
             }
             sorted.push((found, pieces));

@@ -54,8 +54,9 @@ impl Supervisor {
     fn rewired(&mut self, id: &Id, record: NetworkRecord, held: Vec<(Part, OwnedFd)>) {
         let target = Target::container(id.clone());
         if let Err(error) = self.records.write_network(&target, &record) {
-            self.journal
-                .say(format!("the network of {target} cannot be recorded: {error}"));
+            self.journal.say(format!(
+                "the network of {target} cannot be recorded: {error}"
+            ));
         }
         let pid = self.containers.get(id).map_or(0, |container| container.pid);
         self.deposit_more(&target, pid, &held);
