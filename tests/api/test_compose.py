@@ -1,12 +1,15 @@
-"""Docker Compose drives knarr: a project of one service on the default bridge, from up to down."""
+"""Docker Compose drives knarr: projects from up to down."""
 
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import urllib.request
 
 import pytest
+
+from tests.conftest import wait_until
 
 PROJECT = """\
 name: tour
@@ -105,3 +108,75 @@ def test_up_in_the_foreground_gives_output_and_exit_code(compose):
     result = compose("up", "--no-color", "--exit-code-from", "job", check=False)
     assert result.returncode == 4
     assert "job-1  | done" in result.stdout
+
+
+NETWORKED = """\
+name: net
+services:
+  web:
+    image: busybox
+    command: ["sh", "-c", "exec nc -ll -p 8000 -e sh -c 'echo $$(hostname); nc db 5000 </dev/null; cat /run/secrets/word'"]
+    networks: [front, back]
+    secrets: [word]
+    depends_on: {db: {condition: service_healthy}}
+    expose: [8000]
+    stop_grace_period: 0s
+  entry:
+    image: busybox
+    command: ["nc", "-ll", "-p", "80", "-e", "nc", "web", "8000"]
+    networks: [front]
+    ports: ["127.0.0.1:0:80"]
+    depends_on: [web]
+    stop_grace_period: 0s
+  db:
+    image: busybox
+    command: ["sh", "-c", "echo kept >>/data/file; touch /tmp/ready; exec nc -ll -p 5000 -e wc -l /data/file"]
+    networks: {back: {aliases: [database], ipv4_address: 10.97.0.50}}
+    volumes: ["data:/data"]
+    healthcheck: {test: ["CMD", "test", "-e", "/tmp/ready"], interval: 1s, start_interval: 100ms, start_period: 10s}
+    stop_grace_period: 0s
+networks:
+  front: {}
+  back:
+    internal: true
+    ipam: {config: [{subnet: 10.97.0.0/24}]}
+volumes:
+  data: {}
+secrets:
+  word: {file: ./word}
+"""
+
+
+def answer_of(address):
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.settimeout(10)
+        return b"".join(iter(lambda: connection.recv(1000), b"")).decode().split("\n")
+
+
+def test_a_project_of_several_networks(compose):
+    (compose.directory / "compose.yaml").write_text(NETWORKED)
+    (compose.directory / "word").write_text("secret\n")
+    compose("up", "-d", "--wait")
+    networks = compose.engine.run("network", "ls", "--format", "{{.Name}}", "--filter", "type=custom").stdout.split()
+    assert sorted(networks) == ["net_back", "net_front"]
+    address = compose("port", "entry", "80").stdout.strip()
+    wait_until(lambda: answer_of(address)[1:3] == ["1 /data/file", "secret"], what="the way through all services")
+    # The database has no way out, and nothing on the front network finds it.
+    assert "default" not in compose("exec", "-T", "db", "ip", "route").stdout
+    assert compose("exec", "-T", "entry", "nslookup", "-type=a", "database", "127.0.0.11", check=False).returncode != 0
+    found = compose("exec", "-T", "web", "nslookup", "-type=a", "database", "127.0.0.11").stdout
+    assert "Address: 10.97.0.50" in found
+
+    compose("up", "-d", "--wait", "--scale", "web=4")
+    web = compose("ps", "-q", "web").stdout.split()
+    assert len(web) == 4
+    seen = {answer_of(address)[0] for _ in range(40)}
+    assert seen == {container[:12] for container in web}
+    compose("up", "-d", "--wait", "--scale", "web=1")
+    assert {answer_of(address)[0] for _ in range(10)} <= {container[:12] for container in web}
+    compose("restart", "db")
+    wait_until(lambda: answer_of(address)[1:2] == ["2 /data/file"], what="the database, with its data")
+    compose("down", "-v")
+    assert compose.engine.run("network", "ls", "-q", "--filter", "type=custom").stdout == ""
+    assert compose.engine.run("ps", "-aq").stdout == ""
