@@ -24,7 +24,8 @@ pub struct Bridge {
     /// Containers appear to other hosts under the host's address. Without it they keep their own, to which the other
     /// hosts need a route.
     pub masquerade: bool,
-    /// Its containers do not reach one another, except on published ports: Docker's `enable_icc=false`.
+    /// Its containers do not reach one another, except on published ports: Docker's `enable_icc=false`. A change concerns
+    /// links that are made after it.
     pub isolated: bool,
     /// Sandboxes for it are made with a [`Resolver`](crate::Resolver).
     pub resolver: bool,

@@ -1,7 +1,9 @@
 //! Bridges, veth pairs, addresses and nftables over netlink.
 //!
 //! - [`Host`] is the host's side of one engine: bridges, NAT, published ports.
-//! - [`Pool`] hands out [`Sandbox`]es: network namespaces made ahead of need.
+//! - [`Pool`] hands out [`Sandbox`]es: network namespaces made ahead of need. It also plugs more links into those that are
+//!   in use.
+//! - [`Resolver`] is where a container of a user-defined network asks for names.
 //!
 //! Everything global is named after the [`EngineId`], so engines never touch one another. Every
 //! change is idempotent: whatever a killed process left half done, the next `ensure` repairs and the

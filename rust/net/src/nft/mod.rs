@@ -105,10 +105,10 @@ impl Transaction {
         });
     }
 
-    /// Do nothing where it exists, unless it is to be exclusive.
-    fn create_table(&mut self, flags: u16) {
+    /// Or do nothing where it exists.
+    fn create_table(&mut self) {
         let doing = format!("create the nftables table {}", self.table);
-        self.change(doing, NEW_TABLE, CREATE | flags, |_| {});
+        self.change(doing, NEW_TABLE, CREATE, |_| {});
     }
 
     pub(crate) fn delete_table(&mut self) {

@@ -26,9 +26,9 @@ use std::net::Ipv4Addr;
 
 use super::expression::End;
 use super::ruleset::{HOOK_OUTPUT, Hook, PRIORITY_RAW, add_rule, create_chain};
-use super::{FAMILY_IPV4, Transaction, is_occupied};
+use super::{FAMILY_IPV4, Transaction};
 use crate::error::Result;
-use crate::netlink::{EXCLUSIVE, Socket};
+use crate::netlink::Socket;
 use crate::ports::Protocol;
 
 const TABLE: &str = "knarr-dns";
@@ -36,30 +36,15 @@ const PORT: u16 = 53;
 /// After what filters (0) and what labels (50).
 const PRIORITY_LATE: i32 = 200;
 
-/// Have the sockets on these ports of an address answer for port 53, in the namespace of the netlink socket. Whatever
-/// did so before is replaced, which takes the kernel a hundred times as long.
+/// Have the sockets on these ports of an address answer for port 53, in the namespace of the netlink socket. Those that
+/// did so before do no longer.
 pub(crate) fn redirect_resolver(
     socket: &mut Socket,
     address: Ipv4Addr,
     ports: [(Protocol, u16); 2],
 ) -> Result<()> {
-    let transaction = || Transaction::begin(FAMILY_IPV4, TABLE.to_owned(), None);
-    let mut first = transaction();
-    first.create_table(EXCLUSIVE);
-    write(&mut first, address, ports);
-    match first.commit(socket) {
-        Err(error) if is_occupied(&error) => {}
-        done => return done,
-    }
-    let mut next = transaction();
-    next.create_table(0);
-    next.delete_table();
-    next.create_table(0);
-    write(&mut next, address, ports);
-    next.commit(socket)
-}
-
-fn write(transaction: &mut Transaction, address: Ipv4Addr, ports: [(Protocol, u16); 2]) {
+    let mut transaction = Transaction::begin(FAMILY_IPV4, TABLE.to_owned(), None);
+    transaction.create_table();
     let chains = [
         ("questions", PRIORITY_LATE, End::Destination),
         ("answers", PRIORITY_RAW, End::Source),
@@ -70,13 +55,13 @@ fn write(transaction: &mut Transaction, address: Ipv4Addr, ports: [(Protocol, u1
             number: HOOK_OUTPUT,
             priority,
         };
-        create_chain(transaction, name, &hook);
+        create_chain(&mut transaction, name, &hook);
         for (number, (protocol, port)) in (1..).zip(ports) {
             let (from, to) = match end {
                 End::Destination => (PORT, port),
                 End::Source => (port, PORT),
             };
-            add_rule(transaction, name, number, |rule| {
+            add_rule(&mut transaction, name, number, |rule| {
                 rule.address_is(end, address)
                     .protocol_is(protocol)
                     .port_is(end, from)
@@ -84,4 +69,5 @@ fn write(transaction: &mut Transaction, address: Ipv4Addr, ports: [(Protocol, u1
             });
         }
     }
+    transaction.commit(socket)
 }

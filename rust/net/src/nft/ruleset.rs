@@ -270,7 +270,7 @@ const CHAINS: [Chain; 5] = [
 /// Create the table, its sets and chains where they are missing, and write all rules anew. Set
 /// elements stay as they are.
 pub(crate) fn write_ruleset(transaction: &mut Transaction) {
-    transaction.create_table(0);
+    transaction.create_table();
     for (id, set) in (1..).zip(&SETS) {
         transaction.change(
             format!("create the nftables set {}", set.name),
@@ -291,20 +291,13 @@ pub(crate) fn write_ruleset(transaction: &mut Transaction) {
     }
     for chain in &CHAINS {
         create_chain(transaction, chain.name, &chain.hook);
-        transaction.change(
-            format!("flush the nftables chain {}", chain.name),
-            DELETE_RULE,
-            0,
-            |body| {
-                body.text(RULE_CHAIN, chain.name);
-            },
-        );
         for (number, write) in (1..).zip(chain.rules) {
             add_rule(transaction, chain.name, number, write);
         }
     }
 }
 
+/// Without a rule, whether it exists or not.
 pub(super) fn create_chain(transaction: &mut Transaction, name: &str, hook: &Hook) {
     let doing = format!("create the nftables chain {name}");
     transaction.change(doing, NEW_CHAIN, CREATE, |body| {
@@ -315,6 +308,8 @@ pub(super) fn create_chain(transaction: &mut Transaction, name: &str, hook: &Hoo
         });
         body.text(CHAIN_TYPE, hook.kind);
     });
+    let doing = format!("flush the nftables chain {name}");
+    transaction.change(doing, DELETE_RULE, 0, |body| body.text(RULE_CHAIN, name));
 }
 
 /// Add a rule at the chain's end. The number is for the words of its error.
