@@ -280,7 +280,8 @@ def test_attach_sends_the_log_first_and_nothing_twice(api):
 
 
 def test_attach_to_a_log_while_it_is_written(api):
-    container = api.create("sh", "-c", NUMBERS.format(20000), options={"max-size": "10m", "max-file": "3"})
+    script = NUMBERS.format(20000) + "; read go"  # not to end before all are attached
+    container = api.create("sh", "-c", script, options={"max-size": "10m", "max-file": "3"}, OpenStdin=True)
     api.ok("POST", f"/containers/{container}/start")
     found = []
     for _ in range(5):
@@ -288,6 +289,7 @@ def test_attach_to_a_log_while_it_is_written(api):
         thread = threading.Thread(target=lambda sock=sock, rest=rest: found.append(read_all(sock, rest)))
         thread.start()
         threading.Event().wait(0.02)
+    attach(api, container, "stream=1&stdin=1", b"go\n")
     api.ok("POST", f"/containers/{container}/wait")
     wait_until(lambda: len(found) == 5, what="the end of every client")
     for data in found:

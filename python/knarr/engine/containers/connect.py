@@ -33,7 +33,7 @@ async def connect(
     """Put a container on a network. InvalidArgument, PermissionDenied, Conflict; NotFound where the network goes."""
     record = container.record
     async with container.lock:
-        _may_change(container, network)
+        _may_change(container, network, "connect container to")
         if network.name in record.state.networks:
             raise PermissionDenied(f"endpoint with name {record.name} already exists in network {network.name}")
         if network.driver != "bridge":
@@ -63,7 +63,7 @@ async def disconnect(context: Context, links: Links, container: Container, netwo
     """Take a container off a network. Raises as `connect`; NotFound where it is not on it."""
     record = container.record
     async with container.lock:
-        _may_change(container, network)
+        _may_change(container, network, "disconnect container from")
         endpoint = record.state.networks.get(network.name)
         if endpoint is None:
             raise NotFound(f"container {record.id} is not connected to network {network.name}")
@@ -117,7 +117,7 @@ async def rename(context: Context, record: ContainerRecord) -> None:
             log.warning("container %s is not found by the name %s yet: %s", record.id[:12], record.name, error)
 
 
-def _may_change(container: Container, network: NetworkRecord) -> None:
+def _may_change(container: Container, network: NetworkRecord, doing: str) -> None:
     record = container.record
     mode = record.host["NetworkMode"]
     if container.removing:
@@ -128,7 +128,7 @@ def _may_change(container: Container, network: NetworkRecord) -> None:
             "cannot be connected to any other network"
         )
     if mode == "host" or network.driver == "host":
-        raise InvalidArgument("container cannot be disconnected from host network or connected to host network")
+        raise InvalidArgument(f"cannot {doing} host network - container must be created in host network mode")
     if "none" in record.state.networks and network.name != "none":
         raise InvalidArgument(
             "container cannot be connected to multiple networks with one of the networks in private (none) mode: "

@@ -89,11 +89,7 @@ class Lifecycle:
         state = record.state
         context.states.settle(record)
         try:
-            for endpoint in state.networks.values():
-                endpoint.pop("interface", None)
-                context.networks.join(endpoint)
-            for _, endpoint in endpoints.in_order(record):
-                endpoints.add_interface(record, endpoint)
+            self._join_networks(record)
             reached("container.start.bundle")
             await launch.bundle(context, record, self._find, self._links)
             fields = await launch.start_fields(context, record, self._find)
@@ -111,6 +107,16 @@ class Lifecycle:
             launch.write_hosts(context, linking, self._links)
         context.announce(container, "start")
         reached("container.start.answer")
+
+    def _join_networks(self, record: ContainerRecord) -> None:
+        for endpoint in record.state.networks.values():
+            endpoint.pop("interface", None)
+            try:
+                self._context.networks.join(endpoint)
+            except KnarrError as error:
+                raise type(error)(f"failed to set up container networking: {error}") from error
+        for _, endpoint in endpoints.in_order(record):
+            endpoints.add_interface(record, endpoint)
 
     async def _ask_to_start(self, container_id: str, fields: dict[str, Any]) -> dict[str, Any]:
         supervisor = self._context.supervisor

@@ -50,10 +50,7 @@ def check(asked: Request) -> None:
     if asked.driver in ("macvlan", "ipvlan", "overlay"):
         raise Unsupported(f"the network driver {asked.driver} is not supported by knarr yet: bridge is")
     if asked.driver != "bridge":
-        raise NotFound(
-            f'could not find plugin {asked.driver} in v1 plugin registry: plugin "{asked.driver}" not found '
-            "(the network driver that knarr has is bridge)"
-        )
+        raise NotFound(f'plugin "{asked.driver}" not found (the network driver that knarr has is bridge)')
     _check_options(asked.options)
     _check_addresses(asked)
 
