@@ -86,7 +86,6 @@ class Lifecycle:
         context, record = self._context, container.record
         if container.writes:
             await asyncio.wait(container.writes)
-        state = record.state
         context.states.settle(record)
         try:
             self._join_networks(record)
