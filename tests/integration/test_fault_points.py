@@ -568,6 +568,7 @@ def reset(engine):
     for one in api.ok("GET", "/images/json"):
         if one["RepoTags"] != ["busybox:latest"]:
             engine.ask("DELETE", f"/images/{one['Id']}?force=1")
+    api.ok("POST", "/networks/prune")
     api.connection.close()
 
 
@@ -730,6 +731,7 @@ def test_killed_while_it_gives_up_a_restart(place):
         engine.dies("container.resume.record")
     engine.start()
     expected = {"status": "exited", "exit": 5, "address": True, "ports": 0, "volumes": 0, "limits": [0], "put": False}
+    expected["networks"] = ["none"]
     engine.settled(engine.visible() | {"containers": {"/made": expected}}, "the end")
     engine.restart()
     engine.settled(engine.visible() | {"containers": {"/made": expected}}, "the end, once more")

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
+use rustix::process::{Resource, getrlimit};
 
-use crate::framed::Framed;
+use crate::framed::{Framed, is_temporary};
 use crate::message::{
     self, Outcome, Parsed, Question, Record, TYPE_A, TYPE_AAAA, TYPE_ANY, TYPE_PTR,
 };
@@ -32,7 +33,7 @@ const TICK: Duration = Duration::from_millis(100);
 const TURN: usize = 32;
 /// Questions of one client, and of all, that are passed on and not answered yet.
 const PENDING_OF_ONE: usize = 256;
-const PENDING: usize = 4096;
+const PENDING: usize = 1024;
 /// Connections of one client.
 const CONNECTIONS: usize = 32;
 /// The longest message.
@@ -99,6 +100,10 @@ pub(crate) struct Answers {
     sources: HashMap<u64, Source>,
     connections: HashMap<u64, Connection>,
     pending: HashMap<u64, Pending>,
+    /// Clients whose listening sockets are left alone for a moment.
+    resting: Vec<String>,
+    /// How many questions may be passed on at a time: each has a descriptor.
+    most: usize,
     last_key: u64,
     /// Counts answers with several addresses: each begins with another.
     turn: usize,
@@ -107,6 +112,8 @@ pub(crate) struct Answers {
 
 impl Answers {
     pub(crate) fn new(shared: Arc<Shared>, host: HostFile, port: u16) -> io::Result<Self> {
+        let files = getrlimit(Resource::Nofile).current;
+        let files = files.and_then(|files| usize::try_from(files).ok());
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let data = epoll::EventData::new_u64(WAKE);
         epoll::add(&poll, &shared.wake, data, epoll::EventFlags::IN)?;
@@ -119,6 +126,8 @@ impl Answers {
             sources: HashMap::new(),
             connections: HashMap::new(),
             pending: HashMap::new(),
+            resting: Vec::new(),
+            most: files.map_or(PENDING, |files| PENDING.min(files / 4)),
             last_key: WAKE,
             turn: 0,
             buffer: vec![0; MESSAGE],
@@ -133,7 +142,9 @@ impl Answers {
                 tv_sec: 0,
                 tv_nsec: i64::from(TICK.subsec_nanos()),
             };
-            let busy = !self.pending.is_empty() || !self.connections.is_empty();
+            let busy = !self.pending.is_empty()
+                || !self.connections.is_empty()
+                || !self.resting.is_empty();
             events.clear();
             match epoll::wait(
                 &self.poll,
@@ -253,9 +264,11 @@ impl Answers {
         let Some(client) = self.clients.get(name) else {
             return;
         };
-        // Whoever has gone again, or whatever the host is short of: the next event tries the next.
-        let Ok((stream, _)) = client.tcp.accept() else {
-            return;
+        let stream = match client.tcp.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if is_temporary(&error) => return,
+            // The host is short of something, or whoever came has gone: not to be told of at once again.
+            Err(_) => return self.rest(name),
         };
         if client.connections >= CONNECTIONS || stream.set_nonblocking(true).is_err() {
             return;
@@ -273,6 +286,24 @@ impl Answers {
         if let Some(client) = self.clients.get_mut(name) {
             client.connections += 1;
         }
+    }
+
+    /// Leave a client's listening socket alone until the next tick.
+    fn rest(&mut self, name: &str) {
+        if let Some(client) = self.clients.get(name) {
+            self.resting.push(name.to_owned());
+            self.listen(client, epoll::EventFlags::empty());
+        }
+    }
+
+    fn listen(&self, client: &Client, flags: epoll::EventFlags) {
+        // It is in the set, so this cannot fail but for want of memory: then it is told of too often.
+        let _ = epoll::modify(
+            &self.poll,
+            &client.tcp,
+            epoll::EventData::new_u64(client.keys[1]),
+            flags,
+        );
     }
 
     fn connection(&mut self, key: u64) {
@@ -391,6 +422,11 @@ impl Answers {
     // --- time
 
     fn expire(&mut self) {
+        for name in std::mem::take(&mut self.resting) {
+            if let Some(client) = self.clients.get(&name) {
+                self.listen(client, epoll::EventFlags::IN);
+            }
+        }
         let now = Instant::now();
         let late = self.pending.iter().filter(|(_, one)| one.deadline <= now);
         for key in late.map(|(key, _)| *key).collect::<Vec<_>>() {

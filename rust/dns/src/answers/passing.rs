@@ -8,7 +8,7 @@ use rustix::event::epoll;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::{Answers, Asker, PATIENCE, PENDING, PENDING_OF_ONE, Source};
+use super::{Answers, Asker, PATIENCE, PENDING_OF_ONE, Source};
 use crate::framed::{Framed, is_temporary};
 use crate::message::{self, Outcome, Question};
 use crate::upstream::Upstreams;
@@ -59,7 +59,7 @@ impl Answers {
         };
         let mut id = [0; 2];
         let random = getrandom(&mut id, GetRandomFlags::empty());
-        let full = client.pending >= PENDING_OF_ONE || self.pending.len() >= PENDING;
+        let full = client.pending >= PENDING_OF_ONE || self.pending.len() >= self.most;
         if full || servers.is_empty() || random.is_err() {
             return self.reply(name, &asker, &question.outcome(Outcome::Failed));
         }
