@@ -398,6 +398,24 @@ def test_events_of_a_network(api):
     assert told[1]["Actor"]["Attributes"] == {"container": container, "name": "told", "type": "bridge"}
 
 
+def test_ports_of_an_internal_network_are_discarded_with_a_word(api):
+    network(api, "inside", Internal=True)
+    host = {"NetworkMode": "inside", "PortBindings": {"80/tcp": [{}]}}
+    made = api.ok("POST", "/containers/create", {"Image": "busybox", "Cmd": ["true"], "HostConfig": host})
+    assert any("Published ports are discarded" in warning for warning in made["Warnings"])
+    api.ok("POST", f"/containers/{made['Id']}/start")
+
+
+def test_with_a_network_that_is_shared_come_its_names(api, shared_engine):
+    network(api, "apple")
+    first = run(api, "first", "apple", host={"ExtraHosts": ["far:10.1.2.3"]})
+    guest = api.create(*FOREVER, name="guest", HostConfig={"NetworkMode": f"container:{first}"})
+    api.ok("POST", f"/containers/{guest}/start")
+    assert looked_up(shared_engine, guest, "first") == [endpoint(api, first, "apple")["IPAddress"]]
+    for file in ("hosts", "resolv.conf", "hostname"):
+        assert says(shared_engine, guest, f"cat /etc/{file}") == says(shared_engine, first, f"cat /etc/{file}")
+
+
 # --- crashes
 
 

@@ -1,6 +1,9 @@
-"""Real programs: apt-get, a Python web server and PostgreSQL, in a Debian root file system with the network."""
+"""Real programs: apt-get, a Python web server, PostgreSQL and a Compose project, in a Debian root file system."""
 
 import contextlib
+import importlib.util
+import json
+import os
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -11,6 +14,8 @@ from tests.conftest import ARCHITECTURE, free_port, new_engine, oci_archive, wai
 
 APT = Path("/etc/apt")
 PORT = free_port()
+# The package's own launcher loses exit codes: this is the program that it launches.
+COMPOSE = os.path.join(importlib.util.find_spec("compose").submodule_search_locations[0], "docker-compose")
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +105,99 @@ def test_a_python_web_server_is_published(served):
     assert (
         wait_until(lambda: page("127.0.0.1"), 10, 0.1, "the published port on loopback") == b"served by a container\n"
     )
+
+
+PROJECT = """\
+name: shop
+services:
+  db:
+    image: debian:full
+    command: ["sh", "-ec", "pg_dropcluster 15 main || true; chown postgres /data; su postgres -c 'test -e /data/PG_VERSION || /usr/lib/postgresql/15/bin/initdb -A trust -D /data >/dev/null'; echo host all all all trust >>/data/pg_hba.conf; exec su postgres -c \\"exec /usr/lib/postgresql/15/bin/postgres -D /data -h '*'\\""]
+    volumes: ["data:/data"]
+    networks: [back]
+    healthcheck: {test: ["CMD", "pg_isready", "-h", "127.0.0.1"], interval: 1s, start_interval: 200ms, start_period: 60s}
+    stop_signal: SIGINT
+  cache:
+    image: debian:full
+    command: ["python3", "-m", "http.server", "6000", "-d", "/etc"]
+    networks: [back]
+    stop_grace_period: 0s
+  web:
+    image: debian:full
+    command: ["python3", "-c", "$PROGRAM"]
+    networks: [front, back]
+    secrets: [word]
+    depends_on: {db: {condition: service_healthy}, cache: {condition: service_started}}
+    ports: ["127.0.0.1:0:8000"]
+    stop_grace_period: 0s
+networks: {front: {}, back: {internal: true}}
+volumes: {data: {}}
+secrets: {word: {file: ./word}}
+"""
+# Each page is a row in the database; it names the replica, and shows what the cache and the secret say.
+WEB = """\
+import http.server, socket, subprocess, urllib.request
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        sql = 'create table if not exists seen (n int); insert into seen values (1); select count(*) from seen'
+        rows = subprocess.run(['psql', '-h', 'db', '-U', 'postgres', '-qAtc', sql], capture_output=True, text=True)
+        cached = urllib.request.urlopen('http://cache:6000/debian_version').status
+        word = open('/run/secrets/word').read().strip()
+        page = ' '.join([socket.gethostname(), rows.stdout.strip() or rows.stderr, str(cached), word]).encode()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(page)
+http.server.ThreadingHTTPServer(('', 8000), Handler).serve_forever()
+"""
+
+
+@pytest.mark.timeout(900)
+def test_a_compose_project_of_web_database_and_cache(served, tmp_path):
+    """Docker Compose, unmodified: health-checked dependencies, networks, a volume, a secret, scaled to four."""
+    served.run("exec", "full", "sh", "-c", "pkill postgres || true")
+    served.run("commit", "full", "debian:full", timeout=300)
+    program = json.dumps(WEB)[1:-1].replace("$", "$$")
+    (tmp_path / "compose.yaml").write_text(PROJECT.replace("$PROGRAM", program))
+    (tmp_path / "word").write_text("secret\n")
+
+    def compose(*arguments):
+        command = [COMPOSE, *arguments]
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=served.env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, (
+            f"{arguments}: {done.stdout}{done.stderr}{served.run('logs', 'shop-db-1', check=False)}"
+        )
+        return done.stdout
+
+    def page(replica):
+        address = compose("port", "web", "8000", "--index", str(replica)).strip()
+        with urllib.request.urlopen(f"http://{address}/", timeout=30) as answer:
+            return answer.read().decode().split()
+
+    try:
+        compose("up", "-d", "--wait")
+        wait_until(
+            lambda: page(1)[1:] == ["1", "200", "secret"] or page(1)[2:] == ["200", "secret"], 30, 0.2, "the page"
+        )
+        compose("up", "-d", "--wait", "--scale", "web=4")
+        pages = [page(replica) for replica in range(1, 5)]
+        assert len({found[0] for found in pages}) == 4
+        counts = [int(found[1]) for found in pages]
+        assert counts == sorted(set(counts))
+        assert "psql" in compose("exec", "-T", "web", "which", "psql")
+        assert "database system is ready" in compose("logs", "db")
+        compose("down")
+        compose("up", "-d", "--wait")
+        assert int(page(1)[1]) > counts[-1]  # the volume was kept
+    finally:
+        compose("down", "-v")
+    assert served.run("network", "ls", "-q", "--filter", "type=custom").stdout == ""
+    assert "shop_data" not in served.run("volume", "ls", "-q").stdout

@@ -22,6 +22,8 @@ use crate::visit::aside;
 
 /// How long nobody must have taken anything before a shelf that is not low is filled up.
 const QUIET: Duration = Duration::from_millis(5);
+/// Of how many bridges sandboxes are kept.
+const SHELVES: usize = 8;
 
 /// How many ready sandboxes of a kind to keep.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +36,8 @@ pub struct PoolSize {
 
 /// Sandboxes made by a thread of the pool's own, bounded, and refilled after each take.
 ///
-/// A kind of sandbox begins to be kept when the first of it is taken.
+/// A kind of sandbox begins to be kept when the first of it is taken. Of many bridges only those that were asked for
+/// last have any: a host of a hundred networks does not keep four hundred namespaces ready.
 #[derive(Debug)]
 pub struct Pool {
     engine: EngineId,
@@ -54,12 +57,16 @@ struct Shared {
 struct Stock {
     bare: Option<VecDeque<Sandbox>>,
     linked: BTreeMap<LinkName, Shelf>,
+    /// Takes from shelves so far.
+    takes: u64,
     stopping: bool,
 }
 
 #[derive(Debug)]
 struct Shelf {
     bridge: BridgeLink,
+    /// The count of takes when the last was from here.
+    last: u64,
     ready: VecDeque<Sandbox>,
 }
 
@@ -92,25 +99,7 @@ impl Pool {
     /// A sandbox with `eth0` on that bridge. Those on an earlier bridge of the name, or on one with other properties,
     /// are let go.
     pub fn take_linked(&self, bridge: &BridgeLink) -> Result<Sandbox> {
-        let mut stale = None;
-        let ready = {
-            let mut stock = self.shared.lock();
-            if stock
-                .linked
-                .get(&bridge.name)
-                .is_none_or(|shelf| shelf.bridge != *bridge)
-            {
-                let empty = Shelf {
-                    bridge: bridge.clone(),
-                    ready: VecDeque::new(),
-                };
-                stale = stock.linked.insert(bridge.name.clone(), empty);
-            }
-            stock
-                .linked
-                .get_mut(&bridge.name)
-                .and_then(|shelf| shelf.ready.pop_front())
-        };
+        let (ready, stale) = self.shared.lock().take(bridge);
         drop(stale);
         self.refill()?;
         ready.map_or_else(|| self.make(Some(bridge)), Ok)
@@ -282,6 +271,31 @@ impl Shared {
 }
 
 impl Stock {
+    /// A ready sandbox of a bridge, and a shelf that has to go.
+    fn take(&mut self, bridge: &BridgeLink) -> (Option<Sandbox>, Option<Shelf>) {
+        self.takes += 1;
+        let mut stale = None;
+        let known = self.linked.get(&bridge.name);
+        if known.is_none_or(|shelf| shelf.bridge != *bridge) {
+            let empty = Shelf {
+                bridge: bridge.clone(),
+                last: self.takes,
+                ready: VecDeque::new(),
+            };
+            stale = self.linked.insert(bridge.name.clone(), empty);
+            if self.linked.len() > SHELVES {
+                let oldest = self.linked.values().min_by_key(|shelf| shelf.last);
+                let oldest = oldest.map(|shelf| shelf.bridge.name.clone());
+                stale = oldest.and_then(|name| self.linked.remove(&name));
+            }
+        }
+        let Some(shelf) = self.linked.get_mut(&bridge.name) else {
+            return (None, stale);
+        };
+        shelf.last = self.takes;
+        (shelf.ready.pop_front(), stale)
+    }
+
     /// The shelf that is furthest from full, if one is not full, and whether it is below half.
     fn emptiest(&self, size: PoolSize) -> Option<(Wanted, bool)> {
         let bare = self.bare.iter().map(|ready| (None, ready.len(), size.bare));

@@ -389,3 +389,22 @@ fn destroy_removes_a_predecessors_networks_and_nobody_elses() {
         Host::open(&engine("0000aaaa")).unwrap().destroy().unwrap();
     });
 }
+
+#[test]
+fn of_many_bridges_only_those_asked_for_last_have_ready_sandboxes() {
+    let world = World::new(false);
+    world.on_host(|| {
+        let mut knarr = Engine::open();
+        for net in 70..80 {
+            let [sandbox] = knarr.network(net, &network(net));
+            drop(sandbox);
+        }
+        until(|| (72..80).all(|net| knarr.pool.ready(Some(&name(net))) == 1));
+        assert_eq!(knarr.pool.ready(Some(&name(70))), 0);
+        assert_eq!(knarr.pool.ready(Some(&name(71))), 0);
+        let [again] = knarr.network(70, &network(70));
+        drop(again);
+        until(|| knarr.pool.ready(Some(&name(70))) == 1);
+        assert_eq!(knarr.pool.ready(Some(&name(72))), 0);
+    });
+}

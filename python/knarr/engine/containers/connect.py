@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from knarr.engine.containers import endpoints, launch
+from knarr.engine.supervisor import SupervisorLost
 from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound, PermissionDenied
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ async def connect(
         record.state.networks[network.name] = endpoint
         try:
             context.states.store(record, at="container.connect.record")
-            await _connect(context, context.supervisor.call, record, endpoint)
+            await _connect(context, _insistent(context), record, endpoint)
         except BaseException:
             _drop(context, record, network.name)
             raise
@@ -73,7 +74,7 @@ async def disconnect(context: Context, links: Links, container: Container, netwo
         endpoint["pending"] = "disconnect"
         context.states.store(record, at="container.disconnect.record")
         try:
-            await _disconnect(context.supervisor.call, record, endpoint)
+            await _disconnect(_insistent(context), record, endpoint)
         except KnarrError:
             endpoint.pop("pending", None)
             context.states.store(record, at="container.disconnect.record")
@@ -134,6 +135,19 @@ def _may_change(container: Container, network: NetworkRecord, doing: str) -> Non
             "container cannot be connected to multiple networks with one of the networks in private (none) mode: "
             "disconnect it from none first"
         )
+
+
+def _insistent(context: Context) -> Ask:
+    """Asks once more where the supervisor dies over it: what is done already is found done."""
+
+    async def ask(op: str, **fields: Any) -> dict[str, Any]:
+        try:
+            return await context.supervisor.call(op, **fields)
+        except SupervisorLost:
+            await context.supervisor.ready()
+            return await context.supervisor.call(op, **fields)
+
+    return ask
 
 
 async def _connect(context: Context, ask: Ask, record: ContainerRecord, endpoint: Endpoint) -> None:

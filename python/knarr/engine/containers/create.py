@@ -100,6 +100,8 @@ class Creation:
                 if image and not asked.platform:
                     warnings += _foreign(image.platform)
                 record.state.networks = self._endpoints(record, asked.networks)
+                if record.host["PortBindings"] and not endpoints.may_publish(self._context.networks, record):
+                    warnings.append("Published ports are discarded: all networks of the container are internal")
                 self._share(host)
                 self._links.resolve(record)
                 if host["Links"]:

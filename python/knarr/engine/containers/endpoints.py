@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from knarr.store.containers import ContainerRecord, Endpoint
     from knarr.store.networks import NetworkRecord
 
-__all__ = ["add_interface", "dns_names", "gateway", "in_order", "is_user_defined", "make"]
+__all__ = ["add_interface", "dns_names", "gateway", "in_order", "is_user_defined", "make", "may_publish"]
 
 
 def make(networks: Networks, network: NetworkRecord, settings: dict[str, Any], mac: str = "") -> Endpoint:
@@ -105,6 +105,12 @@ def gateway(record: ContainerRecord) -> Endpoint | None:
     if not found:
         return None
     return min(found, key=lambda item: (-item[1].get("gw_priority", 0), item[0]))[1]
+
+
+def may_publish(networks: Networks, record: ContainerRecord) -> bool:
+    """Whether ports can be published: not where all networks are internal."""
+    found = [networks.by_id(endpoint["network_id"]) for endpoint in record.state.networks.values()]
+    return not found or not all(network.internal for network in found)
 
 
 def dns_names(record: ContainerRecord, endpoint: Endpoint) -> list[str]:

@@ -48,11 +48,12 @@ async def bundle(context: Context, record: ContainerRecord, find: Callable[[str]
         spec = await asyncio.to_thread(compose, record, around)
     else:
         spec = compose(record, around)
+    at_home = _at_home(record, find)
     files = {
         "config.json": json.dumps(spec, separators=(",", ":")),
         "hostname": record.config["Hostname"] + "\n",
-        "hosts": _hosts(context, record, links),
-        "resolv.conf": _resolv_conf(context, record),
+        "hosts": _hosts(context, at_home, links, running=at_home is not record),
+        "resolv.conf": _resolv_conf(context, at_home),
     }
     os.makedirs(directory, 0o700, exist_ok=True)
     netfiles.write(directory, files)
@@ -73,6 +74,17 @@ def _host_gateway(context: Context, record: ContainerRecord) -> str:
     """The host's address as the container reaches it."""
     endpoint = endpoints.gateway(record)
     return endpoint["gateway"] if endpoint else context.networks.gateway()
+
+
+def _at_home(record: ContainerRecord, find: Callable[[str], Container]) -> ContainerRecord:
+    """The container whose network it is: with a network that is shared come its names."""
+    mode = record.host["NetworkMode"]
+    if not mode.startswith("container:"):
+        return record
+    try:
+        return _at_home(find(mode[10:]).record, find)
+    except NotFound as error:
+        raise Conflict(f"cannot join network namespace: {error}") from error
 
 
 def _resolv_conf(context: Context, record: ContainerRecord) -> str:

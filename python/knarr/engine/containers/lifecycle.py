@@ -110,6 +110,7 @@ class Lifecycle:
     def _join_networks(self, record: ContainerRecord) -> None:
         for endpoint in record.state.networks.values():
             endpoint.pop("interface", None)
+            endpoint.pop("pending", None)
             try:
                 self._context.networks.join(endpoint)
             except KnarrError as error:
