@@ -1,4 +1,4 @@
-"""`python -m benches [api|rate|runtime|cli|requests|memory|list|crowd|copy|pull|streams ...]`: the figures."""
+"""`python -m benches [api|rate|runtime|cli|requests|memory|list|crowd|networks|copy|pull|streams ...]`: the figures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import platform
 import sys
 from typing import TYPE_CHECKING
 
-from benches import copies, crowds, listing, memory, pulls, starts, streams
+from benches import copies, crowds, listing, memory, networks, pulls, starts, streams
 from benches.measure import HEAD, line
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ SECTIONS = {
     "memory": memory.rows,
     "list": listing.rows,
     "crowd": crowds.rows,
+    "networks": networks.rows,
     "copy": copies.rows,
     "pull": pulls.rows,
     "streams": streams.rows,
