@@ -442,7 +442,10 @@ def test_names_and_packets_outlive_daemon_and_supervisor(own):
     assert found()
     os.kill(supervisor_of(own), signal.SIGKILL)
     wait_until(found, what="the answers")
+    for process in own.supervisor_pids():  # the keeper, which holds the sockets, as well
+        os.kill(process, signal.SIGKILL)
     own.start()
+    wait_until(found, what="the answers of the next")
     api = Api(own)
     third = run(api, "third", "kept")
     assert endpoint(api, third, "kept")["IPAddress"] not in addresses

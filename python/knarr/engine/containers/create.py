@@ -206,6 +206,7 @@ class Creation:
             return {}
         networks = self._context.networks
         home = self._named(networks.get, mode)
+        record.host["NetworkMode"] = home.name  # which an ID may have stood for
         given = {self._named(networks.get, name).name: settings for name, settings in asked.items()}
         # The default is for those that name no network; one that a user made is joined whatever else is named.
         if not given or (home.name not in given and endpoints.is_user_defined(home.name)):

@@ -11,7 +11,7 @@ mod live;
 mod record;
 
 use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -253,18 +253,28 @@ impl Network {
         Ok(self.opened(&mut self.host())?.unpublish(id.as_str())?)
     }
 
-    /// Take over what a predecessor has made, whose descriptors are still held.
+    /// Take over what a predecessor has made, whose descriptors are still held; what is to be held besides them.
     pub fn adopt(
         &self,
         id: &Id,
+        pid: i32,
         record: &NetworkRecord,
         held: &[(Part, OwnedFd)],
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<(Part, OwnedFd)>, Failure> {
         for attached in &record.interfaces {
             self.ensure(&attached.interface.bridge)?;
         }
         self.publish_again(id, record)?;
-        self.answer_names(id, record, resolver(held)?)
+        let (mut found, mut more) = (resolver(held)?, Vec::new());
+        if found.is_none() && record.has_resolver() {
+            // Nobody held its sockets: the keeper has died as well.
+            let namespace = namespace_of(pid).map_err(|error| unavailable(&error))?;
+            let resolver = knarr_net::resolver(namespace.as_fd())?;
+            more = parts(&resolver)?;
+            found = Some(resolver);
+        }
+        self.answer_names(id, record, found)?;
+        Ok(more)
     }
 
     /// Publish a container's ports, which are reserved, to the address that it has now.

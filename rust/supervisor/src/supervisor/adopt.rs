@@ -149,12 +149,16 @@ impl Supervisor {
         }
     }
 
-    fn adopt_network(&mut self, target: &Target, state: &State, held: Vec<(Part, OwnedFd)>) {
-        let adopted = self.network.adopt(&target.container, &state.network, &held);
-        if let Err(failure) = adopted {
-            self.journal.say(format!(
+    fn adopt_network(&mut self, target: &Target, state: &State, mut held: Vec<(Part, OwnedFd)>) {
+        let id = &target.container;
+        match self.network.adopt(id, state.pid, &state.network, &held) {
+            Ok(more) => {
+                self.deposit_more(target, state.pid, &more);
+                held.extend(more);
+            }
+            Err(failure) => self.journal.say(format!(
                 "the network of {target} cannot be taken over: {failure}"
-            ));
+            )),
         }
         if let Some(container) = self.containers.get_mut(&target.container) {
             container.held = held;
