@@ -56,7 +56,7 @@ async def connect(
         except BaseException:
             _drop(context, record, network.name)
             raise
-        _done(context, links, record)
+        _done(context, links, record, endpoint)
         _announce(context, record, network, "connect")
 
 
@@ -81,7 +81,7 @@ async def disconnect(context: Context, links: Links, container: Container, netwo
             raise
         _announce(context, record, network, "disconnect")
         _drop(context, record, network.name)
-        _done(context, links, record)
+        _done(context, links, record, endpoint)
 
 
 async def finish(context: Context, links: Links, record: ContainerRecord) -> None:
@@ -101,7 +101,7 @@ async def finish(context: Context, links: Links, record: ContainerRecord) -> Non
             pending = "disconnect"
         if pending == "disconnect":
             _drop(context, record, name)
-        _done(context, links, record)
+        _done(context, links, record, endpoint)
 
 
 async def rename(context: Context, record: ContainerRecord) -> None:
@@ -156,7 +156,7 @@ async def _connect(context: Context, ask: Ask, record: ContainerRecord, endpoint
         "connect",
         container=record.id,
         interface=launch.interface(context, record, name, endpoint),
-        way_out=_way_out(record, leaving=None),
+        way_out=_way_out(record),
         dns=launch.dns(context, record),
     )
 
@@ -166,20 +166,13 @@ async def _disconnect(ask: Ask, record: ContainerRecord, endpoint: Endpoint) -> 
         "disconnect",
         container=record.id,
         network=endpoint["network_id"],
-        way_out=_way_out(record, leaving=endpoint),
+        way_out=_way_out(record, endpoint),
     )
 
 
-def _way_out(record: ContainerRecord, leaving: Endpoint | None) -> str | None:
-    """The network that has the default route when one endpoint has gone."""
-    address = leaving["address"] if leaving else ""
-    try:
-        if leaving:
-            leaving["address"] = ""
-        found = endpoints.gateway(record)
-    finally:
-        if leaving:
-            leaving["address"] = address
+def _way_out(record: ContainerRecord, leaving: Endpoint | None = None) -> str | None:
+    """The network that has the default route, when one endpoint has gone."""
+    found = endpoints.gateway(record, leaving)
     return found["network_id"] if found else None
 
 
@@ -189,9 +182,8 @@ def _drop(context: Context, record: ContainerRecord, name: str) -> None:
     context.states.store(record, at="container.disconnect.done")
 
 
-def _done(context: Context, links: Links, record: ContainerRecord) -> None:
-    for endpoint in record.state.networks.values():
-        endpoint.pop("pending", None)
+def _done(context: Context, links: Links, record: ContainerRecord, endpoint: Endpoint) -> None:
+    endpoint.pop("pending", None)
     context.states.store(record, at="container.connect.done")
     launch.write_hosts(context, record, links)
 

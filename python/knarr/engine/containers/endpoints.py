@@ -96,12 +96,12 @@ def add_interface(record: ContainerRecord, endpoint: Endpoint) -> None:
     endpoint["interface"] = f"eth{number}"
 
 
-def gateway(record: ContainerRecord) -> Endpoint | None:
+def gateway(record: ContainerRecord, leaving: Endpoint | None = None) -> Endpoint | None:
     """The endpoint whose network has the default route, and the published ports: the highest GwPriority, then by name.
 
-    An internal network has no way out. None where there is no other.
+    An internal network has no way out. None where there is no other; one that is `leaving` does not count.
     """
-    found = [item for item in in_order(record) if item[1]["gateway"]]
+    found = [item for item in in_order(record) if item[1]["gateway"] and item[1] is not leaving]
     if not found:
         return None
     return min(found, key=lambda item: (-item[1].get("gw_priority", 0), item[0]))[1]
