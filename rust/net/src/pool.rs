@@ -289,11 +289,11 @@ impl Stock {
                 stale = oldest.and_then(|name| self.linked.remove(&name));
             }
         }
-        let Some(shelf) = self.linked.get_mut(&bridge.name) else {
+        let Some(place) = self.linked.get_mut(&bridge.name) else {
             return (None, stale);
         };
-        shelf.last = self.takes;
-        (shelf.ready.pop_front(), stale)
+        place.last = self.takes;
+        (place.ready.pop_front(), stale)
     }
 
     /// The shelf that is furthest from full, if one is not full, and whether it is below half.
