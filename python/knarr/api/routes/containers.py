@@ -12,18 +12,18 @@ from knarr.api import reply, streams
 from knarr.api.wire import containers as wire
 from knarr.api.wire import listing
 from knarr.api.wire.create import create_request
+from knarr.api.wire.pruning import FILTERS as PRUNE_FILTERS
+from knarr.api.wire.pruning import prunable
 from knarr.errors import InvalidArgument, KnarrError
 
 if TYPE_CHECKING:
     from knarr.engine.engine import Engine
-    from knarr.store.containers import ContainerRecord
 
 __all__ = ["routes"]
 
 PATIENCE = 15.0  # seconds between looks whether a client that waits is still there
 SHORTEST_BODY = 7  # bytes of a body that may hold nothing: what is longer asks for something, and is refused
 MOST_CELLS = 65535  # rows or columns of a terminal
-PRUNE_FILTERS = {"until", "label", "label!"}
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
@@ -120,20 +120,8 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return reply.reply({"Titles": titles, "Processes": rows})
 
     async def prune(request: web.Request) -> web.StreamResponse:
-        filters = reply.filters(request.query, PRUNE_FILTERS)
-        if len(filters.get("until", ())) > 1:
-            raise InvalidArgument("more than one until filter specified")
-        until = wire.parse_time(filters["until"][0]) if filters.get("until") else 0
-
-        def wanted(record: ContainerRecord) -> bool:
-            labels = record.config["Labels"] or {}
-            if until and record.created_ns >= until:
-                return False
-            if any(wire.labels_match([text], labels) for text in filters.get("label!", ())):
-                return False
-            return wire.labels_match(filters.get("label", []), labels)
-
-        removed, freed = await containers.prune(wanted)
+        may_go = prunable(reply.filters(request.query, PRUNE_FILTERS))
+        removed, freed = await containers.prune(lambda record: may_go(record.created_ns, record.config["Labels"] or {}))
         return reply.reply({"ContainersDeleted": removed or None, "SpaceReclaimed": freed})
 
     return [

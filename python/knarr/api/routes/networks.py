@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from knarr.api import reply
-from knarr.api.wire.containers import labels_match, parse_time
+from knarr.api.wire.containers import labels_match
 from knarr.api.wire.create import endpoint_settings
 from knarr.api.wire.networks import create_request, network
+from knarr.api.wire.pruning import FILTERS as PRUNE_FILTERS
+from knarr.api.wire.pruning import prunable
 from knarr.engine.networks.networks import DRIVERS
 from knarr.errors import InvalidArgument
 
@@ -17,13 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from knarr.engine.engine import Engine
+    from knarr.engine.networks.networks import Networks
     from knarr.store.networks import NetworkRecord
 
 __all__ = ["routes"]
 
 LISTED_UNTIL = 52  # lists of networks had a field for who is on them, which was always empty
 FILTERS = {"dangling", "driver", "id", "label", "name", "scope", "type"}
-PRUNE_FILTERS = {"label", "label!", "until"}
 TRUE = {"1", "t", "true", "True", "TRUE"}
 FALSE = {"0", "f", "false", "False", "FALSE"}
 
@@ -44,7 +46,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         found = [
             network(record) | ({"Containers": {}} if version < LISTED_UNTIL else {})
             for record in networks.every()
-            if _matches(record, filters, dangling=not networks.using(record.id))
+            if _matches(networks, record, filters)
         ]
         return reply.reply(found)
 
@@ -76,19 +78,8 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return reply.empty(200)
 
     async def prune(request: web.Request) -> web.StreamResponse:
-        filters = reply.filters(request.query, PRUNE_FILTERS)
-        if len(filters.get("until", ())) > 1:
-            raise InvalidArgument("more than one until filter specified")
-        until = parse_time(filters["until"][0]) if filters.get("until") else 0
-
-        def wanted(record: NetworkRecord) -> bool:
-            if until and record.created_ns >= until:
-                return False
-            if any(labels_match([text], record.labels) for text in filters.get("label!", ())):
-                return False
-            return labels_match(filters.get("label", []), record.labels)
-
-        removed = await networks.prune(wanted)
+        may_go = prunable(reply.filters(request.query, PRUNE_FILTERS))
+        removed = await networks.prune(lambda record: may_go(record.created_ns, record.labels))
         engine.events.emit("network", "prune", "", {"reclaimed": "0"})
         return reply.reply({"NetworksDeleted": removed or None})
 
@@ -110,7 +101,7 @@ def _container(body: dict[str, Any]) -> str:
     return name
 
 
-def _matches(record: NetworkRecord, filters: dict[str, list[str]], *, dangling: bool) -> bool:
+def _matches(networks: Networks, record: NetworkRecord, filters: dict[str, list[str]]) -> bool:
     builtin = record.name in DRIVERS
     tests: dict[str, Callable[[str], bool]] = {
         "name": lambda value: value in record.name,
@@ -118,7 +109,7 @@ def _matches(record: NetworkRecord, filters: dict[str, list[str]], *, dangling: 
         "driver": lambda value: record.driver == value,
         "type": lambda value: (value == "builtin") == builtin,
         "scope": lambda value: value == "local",
-        "dangling": lambda value: (value in TRUE) == (dangling and not builtin),
+        "dangling": lambda value: (value in TRUE) == (not builtin and not networks.using(record.id)),
     }
     for name, values in filters.items():
         if name == "label":

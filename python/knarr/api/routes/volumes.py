@@ -9,9 +9,11 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from knarr.api import reply
-from knarr.api.wire.containers import labels_match, parse_time
+from knarr.api.wire.containers import labels_match
+from knarr.api.wire.pruning import FILTERS as PRUNE_FILTERS
+from knarr.api.wire.pruning import prunable
 from knarr.api.wire.volumes import volume
-from knarr.errors import InvalidArgument, Unsupported
+from knarr.errors import Unsupported
 
 if TYPE_CHECKING:
     from knarr.engine.engine import Engine
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["routes"]
 
 FILTERS = {"dangling", "driver", "label", "name"}
-PRUNE_FILTERS = {"all", "label", "label!", "until"}
 TRUE = {"1", "t", "true", "True", "TRUE"}
 
 
@@ -77,20 +78,12 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return reply.empty()
 
     async def prune(request: web.Request) -> web.StreamResponse:
-        filters = reply.filters(request.query, PRUNE_FILTERS)
+        filters = reply.filters(request.query, PRUNE_FILTERS | {"all"})
         every = any(value in TRUE for value in filters.get("all", ()))
-        if len(filters.get("until", ())) > 1:
-            raise InvalidArgument("more than one until filter specified")
-        until = parse_time(filters["until"][0]) if filters.get("until") else 0
-
-        def wanted(record: VolumeRecord) -> bool:
-            if not (every or record.anonymous) or (until and record.created_ns >= until):
-                return False
-            if any(labels_match([text], record.labels) for text in filters.get("label!", ())):
-                return False
-            return labels_match(filters.get("label", []), record.labels)
-
-        removed, freed = await volumes.prune(wanted)
+        may_go = prunable(filters)
+        removed, freed = await volumes.prune(
+            lambda record: (every or record.anonymous) and may_go(record.created_ns, record.labels)
+        )
         engine.events.emit("volume", "prune", "", {"reclaimed": str(freed)})
         return reply.reply({"VolumesDeleted": removed or None, "SpaceReclaimed": freed})
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Ask = Callable[..., Awaitable[dict[str, Any]]]
 
-__all__ = ["connect", "disconnect", "finish", "rename"]
+__all__ = ["announce", "connect", "disconnect", "finish", "rename"]
 
 log = logging.getLogger("knarr.containers")
 
@@ -56,8 +56,9 @@ async def connect(
         except BaseException:
             _drop(context, record, network.name)
             raise
-        _done(context, links, record, endpoint)
-        _announce(context, record, network, "connect")
+        _done(context, record, endpoint)
+        launch.write_hosts(context, record, links)
+        announce(context, record, network, "connect")
 
 
 async def disconnect(context: Context, links: Links, container: Container, network: NetworkRecord) -> None:
@@ -79,9 +80,9 @@ async def disconnect(context: Context, links: Links, container: Container, netwo
             endpoint.pop("pending", None)
             context.states.store(record, at="container.disconnect.record")
             raise
-        _announce(context, record, network, "disconnect")
+        announce(context, record, network, "disconnect")
         _drop(context, record, network.name)
-        _done(context, links, record, endpoint)
+        launch.write_hosts(context, record, links)
 
 
 async def finish(context: Context, links: Links, record: ContainerRecord) -> None:
@@ -101,7 +102,9 @@ async def finish(context: Context, links: Links, record: ContainerRecord) -> Non
             pending = "disconnect"
         if pending == "disconnect":
             _drop(context, record, name)
-        _done(context, links, record, endpoint)
+        else:
+            _done(context, record, endpoint)
+        launch.write_hosts(context, record, links)
 
 
 async def rename(context: Context, record: ContainerRecord) -> None:
@@ -182,12 +185,12 @@ def _drop(context: Context, record: ContainerRecord, name: str) -> None:
     context.states.store(record, at="container.disconnect.done")
 
 
-def _done(context: Context, links: Links, record: ContainerRecord, endpoint: Endpoint) -> None:
+def _done(context: Context, record: ContainerRecord, endpoint: Endpoint) -> None:
     endpoint.pop("pending", None)
     context.states.store(record, at="container.connect.done")
-    launch.write_hosts(context, record, links)
 
 
-def _announce(context: Context, record: ContainerRecord, network: NetworkRecord, action: str) -> None:
+def announce(context: Context, record: ContainerRecord, network: NetworkRecord, action: str) -> None:
+    """Tell that a container is on a network, or is no more."""
     attributes = {"container": record.id, "name": network.name, "type": network.driver}
     context.events.emit("network", action, network.id, attributes)

@@ -36,7 +36,7 @@ def make(networks: Networks, network: NetworkRecord, settings: dict[str, Any], m
         if network.driver != "bridge":
             raise InvalidArgument("conflicting options: mac-address and the network mode")
     aliases = settings.get("Aliases") or []
-    if aliases and network.name in DRIVERS:
+    if aliases and not is_user_defined(network.name):
         raise _invalid(network, "network-scoped aliases are only supported for user-defined networks")
     return {
         "network_id": network.id,
@@ -56,7 +56,7 @@ def make(networks: Networks, network: NetworkRecord, settings: dict[str, Any], m
 def _wanted(networks: Networks, network: NetworkRecord, addresses: dict[str, Any]) -> str:
     if not any(addresses.values()):
         return ""
-    if network.name in DRIVERS:
+    if not is_user_defined(network.name):
         raise _invalid(network, "user-specified IP address is supported on user-defined networks only")
     if addresses.get("IPv6Address"):
         raise Unsupported(f"IPv6 is not supported by knarr yet: {addresses['IPv6Address']} on {network.name}")

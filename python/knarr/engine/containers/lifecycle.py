@@ -410,10 +410,9 @@ class Lifecycle:
             self._context.networks.leave(endpoint)
 
     def _announce_networks(self, container: Container, action: str) -> None:
-        for name, endpoint in container.record.state.networks.items():
-            driver = self._context.networks.by_id(endpoint["network_id"]).driver
-            attributes = {"container": container.record.id, "name": name, "type": driver}
-            self._context.events.emit("network", action, endpoint["network_id"], attributes)
+        context, record = self._context, container.record
+        for endpoint in record.state.networks.values():
+            connect.announce(context, record, context.networks.by_id(endpoint["network_id"]), action)
 
     # --- tasks
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from knarr.errors import InvalidArgument, NotFound, PermissionDenied, Unsupported
 
-__all__ = ["BRIDGE_NAME", "HOST_BINDING", "ICC", "MASQUERADE", "MTU", "Request", "addresses", "check", "is_on"]
+__all__ = ["BRIDGE_NAME", "HOST_BINDING", "ICC", "MASQUERADE", "MTU", "Request", "check", "is_on"]
 
 BRIDGE_NAME = "com.docker.network.bridge.name"
 ICC = "com.docker.network.bridge.enable_icc"
@@ -124,8 +124,3 @@ def _ipv4(text: str, what: str) -> ipaddress.IPv4Address:
 def is_on(options: dict[str, str], name: str, *, default: bool) -> bool:
     """A switch among a network's options."""
     return options[name] in _TRUE if name in options else default
-
-
-def addresses(asked: Request) -> ipaddress.IPv4Network | None:
-    """The subnet that is asked for."""
-    return ipaddress.IPv4Network(asked.subnet) if asked.subnet else None

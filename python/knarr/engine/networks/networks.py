@@ -124,23 +124,19 @@ class Networks:
         return record
 
     def _subnet(self, asked: creation.Request) -> str:
-        wanted = creation.addresses(asked)
-        ours = {record.name: ipaddress.IPv4Network(record.subnet) for record in self.every() if record.subnet}
-        if wanted is None:
-            return str(choose(self._choices(), [*ours.values(), *host_networks("")], self._start()))
-        for name, subnet in ours.items():
+        ours = {f"network {record.name}": record.subnet for record in self.every() if record.subnet}
+        taken = [(ipaddress.IPv4Network(subnet), f"{subnet} of {name}") for name, subnet in ours.items()]
+        taken += [(subnet, f"the host's route to {subnet}") for subnet in host_networks("")]
+        if not asked.subnet:
+            return str(choose(self._choices(), [subnet for subnet, _ in taken], self._start()))
+        wanted = ipaddress.IPv4Network(asked.subnet)
+        for subnet, whose in taken:
             if wanted.overlaps(subnet):
                 raise PermissionDenied(
                     "invalid pool request: Pool overlaps with other one on this address space: "
-                    f"{wanted} overlaps {subnet} of network {name}"
+                    f"{wanted} overlaps {whose}"
                 )
-        for subnet in host_networks(""):
-            if wanted.overlaps(subnet):
-                raise PermissionDenied(
-                    "invalid pool request: Pool overlaps with other one on this address space: "
-                    f"{wanted} overlaps the host's route to {subnet}"
-                )
-        return str(wanted)
+        return asked.subnet
 
     def _choices(self) -> tuple[ipaddress.IPv4Network, ...]:
         return tuple(ipaddress.IPv4Network(text) for text in self._config.address_pools) or DEFAULT_POOLS

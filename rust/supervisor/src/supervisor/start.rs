@@ -19,7 +19,7 @@ use super::{Container, Done, Phase, Supervisor, Waiting};
 use crate::clock;
 use crate::link::Part;
 use crate::logs::Log;
-use crate::network::{Connection, Network, NetworkRecord};
+use crate::network::{Connection, Network, NetworkRecord, namespace_of};
 use crate::process::Ends;
 use crate::procfs::Stat;
 use crate::protocol::{Failure, Id, NetworkMode, Size, Start, Target};
@@ -150,9 +150,8 @@ impl Supervisor {
         let key = self.running(&target).map_err(missing)?;
         let pid = self.processes.get(&key).map_or(0, |process| process.pid);
         // It is ours, and not reaped: the PID cannot mean another process.
-        let namespace = File::open(format!("/proc/{pid}/ns/net"))
-            .map_err(|_| missing(Failure::missing(&target)))?;
-        Ok(Some(namespace.into()))
+        let namespace = namespace_of(pid).map_err(|_| missing(Failure::missing(&target)))?;
+        Ok(Some(namespace))
     }
 
     pub(super) fn started(&mut self, done: StartDone) {
