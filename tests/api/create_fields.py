@@ -224,7 +224,7 @@ CASES = [
     Case("E.DriverOpts", endpoint(DriverOpts={"other": "x"}), refused=(501, "DriverOpts: other")),
     Case("E.GwPriority", endpoint(GwPriority=7), shown={"NetworkSettings.Networks.bridge.GwPriority": 7}),
     Case("E.Aliases", endpoint(Aliases=["x"]), refused=(400, "network-scoped aliases")),
-    Case("E.Links", endpoint(Links=["x:y"]), refused=(501, "EndpointsConfig.Links")),
+    Case("E.Links", endpoint(Links=["x:y"]), refused=(400, "links of an endpoint need a user-defined network")),
     Case("E.IPAMConfig.IPv4Address", endpoint(IPAMConfig={"IPv4Address": "10.9.9.9"}), refused=(400, "user-specified IP address")),
     Case("E.IPAMConfig.IPv6Address", endpoint(IPAMConfig={"IPv6Address": "fd00::9"}), refused=(400, "user-specified IP address")),
     Case("E.IPAMConfig.LinkLocalIPs", endpoint(IPAMConfig={"LinkLocalIPs": ["169.254.1.1"]}), refused=(400, "user-specified IP address")),

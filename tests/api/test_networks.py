@@ -262,6 +262,31 @@ def test_containers_find_one_another_by_name(api, shared_engine):
     assert looked_up(shared_engine, second, "db") == addresses[1:]
 
 
+def test_links_are_names_for_one_container_alone(api, shared_engine):
+    network(api, "linked")
+    run(api, "db", "linked")
+    run(api, "web", ("linked", {"Links": ["db:store", "late:soon"]}), host={"Links": ["/db:/web/base"]})
+    address = endpoint(api, "db", "linked")["IPAddress"]
+    for name in ("store", "base", "db"):
+        assert looked_up(shared_engine, "web", name) == [address], name
+    assert "NXDOMAIN" in says(shared_engine, "db", "nslookup -type=a store 127.0.0.11")
+    assert endpoint(api, "web", "linked")["Links"] == ["db:store", "late:soon", "db:base"]
+    assert api.ok("GET", "/containers/web/json")["HostConfig"]["Links"] is None
+    run(api, "late", "linked")  # a link need not lead anywhere when it is made
+    assert looked_up(shared_engine, "web", "soon") == [endpoint(api, "late", "linked")["IPAddress"]]
+    api.ok("POST", "/containers/db/restart?t=0")
+    assert looked_up(shared_engine, "web", "store") == [endpoint(api, "db", "linked")["IPAddress"]]
+
+
+@pytest.mark.parametrize("link", ["", ":x", "a:b:c", "a b"])
+def test_a_link_that_is_none(api, link):
+    network(api, "linked")
+    body = {"Image": "busybox", "HostConfig": {"NetworkMode": "linked"}}
+    body["NetworkingConfig"] = {"EndpointsConfig": {"linked": {"Links": [link]}}}
+    status, answer = api.call("POST", "/containers/create", body)
+    assert (status, answer["message"]) == (400, f"bad format for links: {link}")
+
+
 def test_networks_do_not_hear_of_one_another(api, shared_engine):
     network(api, "left")
     network(api, "right")

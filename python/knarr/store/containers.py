@@ -318,6 +318,7 @@ class Endpoint(TypedDict):
     wanted_address: str
     wanted_mac: str
     aliases: list[str]
+    links: NotRequired[list[str]]  # "<name>:<alias>": what the container alone calls another of the network
     driver_opts: NotRequired[dict[str, str]]
     gw_priority: NotRequired[int]
     interface: NotRequired[str]  # its name inside, such as eth0

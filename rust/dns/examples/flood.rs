@@ -24,6 +24,7 @@ fn main() {
         network_name: "net".to_owned(),
         addresses: vec![IpAddr::from([10, 0, 0, 1])],
         names: vec!["web".to_owned()],
+        links: std::collections::BTreeMap::new(),
         external: false,
     };
     server.set("client", vec![client]);

@@ -1,6 +1,6 @@
 //! Who has which name, in which network.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 /// A client's place in one network.
@@ -14,6 +14,8 @@ pub struct Membership {
     pub addresses: Vec<IpAddr>,
     /// What it is called there; the first is what its addresses lead back to. None where names mean nothing.
     pub names: Vec<String>,
+    /// What the client alone calls others of that network: their names by its own words.
+    pub links: BTreeMap<String, String>,
     /// Whether names of the world may be asked for: not from an internal network (CVE-2024-29018).
     pub external: bool,
 }
@@ -81,21 +83,35 @@ impl Zones {
     }
 
     /// The addresses of a name as a client sees it, of the first of its networks that has the name; None where none has.
+    /// Its own words for others come before everybody's names.
     pub(crate) fn addresses(&self, client: &str, name: &str) -> Option<Vec<IpAddr>> {
-        self.clients.get(client)?.iter().find_map(|membership| {
-            let zone = self.networks.get(&membership.network)?;
-            let holders = zone.names.get(name).or_else(|| {
-                let dot = name.len().checked_sub(membership.network_name.len() + 1)?;
-                let (host, suffix) = name.split_at_checked(dot)?;
-                let suffix = suffix.strip_prefix('.')?;
-                let ours = suffix.eq_ignore_ascii_case(&membership.network_name);
-                zone.names.get(host).filter(|_| ours)
-            })?;
-            let each = holders
+        let memberships = self.clients.get(client)?;
+        let linked = memberships.iter().find_map(|membership| {
+            let links = &membership.links;
+            let found = links.iter().find(|(own, _)| own.eq_ignore_ascii_case(name));
+            self.holders(membership, &found?.1.to_ascii_lowercase())
+        });
+        linked.or_else(|| {
+            memberships
                 .iter()
-                .flat_map(|(_, addresses)| addresses.iter().copied());
-            Some(each.collect())
+                .find_map(|membership| self.holders(membership, name))
         })
+    }
+
+    /// The addresses that a name leads to in one network, by itself or with the network's name behind it.
+    fn holders(&self, membership: &Membership, name: &str) -> Option<Vec<IpAddr>> {
+        let zone = self.networks.get(&membership.network)?;
+        let holders = zone.names.get(name).or_else(|| {
+            let dot = name.len().checked_sub(membership.network_name.len() + 1)?;
+            let (host, suffix) = name.split_at_checked(dot)?;
+            let suffix = suffix.strip_prefix('.')?;
+            let ours = suffix.eq_ignore_ascii_case(&membership.network_name);
+            zone.names.get(host).filter(|_| ours)
+        })?;
+        let each = holders
+            .iter()
+            .flat_map(|(_, addresses)| addresses.iter().copied());
+        Some(each.collect())
     }
 
     /// The name that an address has in one of a client's networks.
@@ -124,6 +140,7 @@ mod tests {
             network_name: format!("{network}-net"),
             addresses: vec![IpAddr::from([10, 0, 0, last])],
             names: names.iter().map(ToString::to_string).collect(),
+            links: BTreeMap::new(),
             external: network != "inside",
         }
     }
@@ -175,6 +192,23 @@ mod tests {
             zones.forget(client);
         }
         assert!(zones.networks.is_empty() && zones.clients.is_empty());
+    }
+
+    #[test]
+    fn a_link_is_a_name_for_one_client_alone() {
+        let mut zones = Zones::default();
+        let mut linking = on("left", 1, &["one"]);
+        linking.links = [("Store", "DB"), ("two", "db"), ("gone", "nobody")]
+            .map(|(own, other)| (own.to_owned(), other.to_owned()))
+            .into();
+        zones.set("a", vec![linking]);
+        zones.set("b", vec![on("left", 2, &["two"])]);
+        zones.set("c", vec![on("left", 3, &["db"])]);
+        let db = Some(vec!["10.0.0.3".to_owned()]);
+        assert_eq!(last(zones.addresses("a", "store")), db);
+        assert_eq!(last(zones.addresses("a", "two")), db);
+        assert_eq!(zones.addresses("a", "gone"), None);
+        assert_eq!(zones.addresses("b", "store"), None);
     }
 
     #[test]

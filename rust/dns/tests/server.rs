@@ -56,6 +56,7 @@ fn on(network: &str, last: u8, names: &[&str], external: bool) -> Membership {
         network_name: network.to_owned(),
         addresses: vec![IpAddr::from([10, 0, 0, last])],
         names: names.iter().map(ToString::to_string).collect(),
+        links: std::collections::BTreeMap::new(),
         external,
     }
 }

@@ -165,7 +165,7 @@ def _endpoints(record: ContainerRecord) -> dict[str, Any]:
 def _endpoint(record: ContainerRecord, name: str, endpoint: Endpoint) -> dict[str, Any]:
     return {
         "IPAMConfig": {"IPv4Address": endpoint["wanted_address"]} if endpoint["wanted_address"] else None,
-        "Links": None,
+        "Links": endpoint.get("links") or None,
         "Aliases": endpoint["aliases"] or None,
         "MacAddress": endpoint["mac"],
         "DriverOpts": endpoint.get("driver_opts") or None,

@@ -217,6 +217,11 @@ class Creation:
                     raise InvalidArgument(
                         "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
                     )
+        links = record.host["Links"]
+        if links and endpoints.is_user_defined(home.name):  # there they are its endpoint's, as is docker's --link
+            settings = given[home.name] or {}
+            given[home.name] = {**settings, "Links": [*(settings.get("Links") or ()), *links]}
+            record.host["Links"] = None
         mac = record.config["MacAddress"]
         return {
             name: endpoints.make(networks, networks.get(name), settings or {}, mac if name == home.name else "")

@@ -6,6 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING, Any
 
 from knarr.engine.containers import request
+from knarr.engine.containers.links import parse_link
 from knarr.engine.containers.spec import ENDPOINT_SYSCTLS, endpoint_sysctls
 from knarr.engine.networks.networks import DRIVERS
 from knarr.errors import InvalidArgument, Unsupported
@@ -20,11 +21,9 @@ __all__ = ["add_interface", "dns_names", "gateway", "in_order", "is_user_defined
 
 def make(networks: Networks, network: NetworkRecord, settings: dict[str, Any], mac: str = "") -> Endpoint:
     """An endpoint without an address yet, from EndpointSettings. InvalidArgument, Unsupported for what cannot be."""
-    if settings.get("Links"):
-        raise Unsupported(
-            "EndpointsConfig.Links is not supported by knarr: on the default bridge HostConfig.Links is, and on other "
-            "networks containers find one another by name, and by Aliases"
-        )
+    links = [":".join(parse_link(text)) for text in settings.get("Links") or ()]
+    if links and not is_user_defined(network.name):
+        raise _invalid(network, "links of an endpoint need a user-defined network: here HostConfig.Links has them")
     options: dict[str, str] = settings.get("DriverOpts") or {}
     for option in options:
         if option != ENDPOINT_SYSCTLS or network.driver != "bridge":
@@ -48,6 +47,7 @@ def make(networks: Networks, network: NetworkRecord, settings: dict[str, Any], m
         "wanted_address": _wanted(networks, network, settings.get("IPAMConfig") or {}),
         "wanted_mac": mac,
         "aliases": list(dict.fromkeys(aliases)),
+        "links": list(dict.fromkeys(links)),
         "driver_opts": options,
         "gw_priority": settings.get("GwPriority") or 0,
     }

@@ -182,6 +182,7 @@ def interface(context: Context, record: ContainerRecord, network: str, endpoint:
         "network": endpoint["network_id"],
         "network_name": network,
         "names": endpoints.dns_names(record, endpoint) if endpoints.is_user_defined(network) else [],
+        "links": dict(text.split(":")[::-1] for text in endpoint.get("links") or ()),
     }
 
 

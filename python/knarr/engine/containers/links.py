@@ -1,4 +1,9 @@
-"""Links on the default bridge: lines in /etc/hosts for containers that another one was told of (`HostConfig.Links`).
+"""What a container was told to call others by.
+
+On a user-defined network a link is one more name that the engine's resolver knows for the linking container alone: it
+is an endpoint's, and has no more to it than `parse_link`.
+
+Links on the default bridge are lines in /etc/hosts for containers that another one was told of (`HostConfig.Links`).
 
 A record keeps them as "<ID>:<alias>", so that they survive a rename. The file is written when the linking container
 starts, and again whenever a linked one has started with another address. Docker's variables for links are not set: its
@@ -17,7 +22,7 @@ if TYPE_CHECKING:
     from knarr.engine.containers.container import Container
     from knarr.store.containers import ContainerRecord
 
-__all__ = ["Links", "links"]
+__all__ = ["Links", "links", "parse_link"]
 
 
 def links(record: ContainerRecord) -> Iterator[tuple[str, str]]:
@@ -25,6 +30,15 @@ def links(record: ContainerRecord) -> Iterator[tuple[str, str]]:
     for text in record.host["Links"] or ():
         other, _, alias = text.partition(":")
         yield other, alias
+
+
+def parse_link(text: str) -> tuple[str, str]:
+    """(name of the other, alias) of "name:alias" or "name", as requests have it. InvalidArgument for anything else."""
+    name, _, alias = text.partition(":")
+    if not name or ":" in alias or any(letter.isspace() for letter in text):
+        raise InvalidArgument(f"bad format for links: {text}")
+    name = name.removeprefix("/")
+    return name, alias.rpartition("/")[2] or name
 
 
 class Links:
@@ -49,10 +63,7 @@ class Links:
             raise InvalidArgument(f"conflicting options: links need the default bridge network, not {mode}")
         found: dict[str, str] = {}
         for text in wanted:
-            name, _, alias = text.partition(":")
-            if not name or ":" in alias or any(letter.isspace() for letter in text):
-                raise InvalidArgument(f"bad format for links: {text}")
-            alias = alias.rpartition("/")[2] or name.removeprefix("/")
+            name, alias = parse_link(text)
             try:
                 other = self._find(name).record
                 while other.host["NetworkMode"].startswith("container:"):

@@ -61,6 +61,7 @@ impl NetworkRecord {
                     network_name: interface.network_name.clone(),
                     addresses: vec![interface.cidr()?.address()],
                     names: interface.names.clone(),
+                    links: interface.links.clone(),
                     external: !interface.bridge.internal,
                 })
             })

@@ -92,6 +92,9 @@ pub struct InterfaceRequest {
     /// What the container is called there; the first is its own name.
     #[serde(default)]
     pub names: Vec<String>,
+    /// What the container alone calls others there: their names by its own words.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub links: BTreeMap<String, String>,
 }
 
 /// A published port.
