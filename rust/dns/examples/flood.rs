@@ -26,6 +26,7 @@ fn main() {
         names: vec!["web".to_owned()],
         links: std::collections::BTreeMap::new(),
         external: false,
+        sole: false,
     };
     server.set("client", vec![client]);
     server

@@ -18,6 +18,8 @@ pub struct Membership {
     pub links: BTreeMap<String, String>,
     /// Whether names of the world may be asked for: not from an internal network (CVE-2024-29018).
     pub external: bool,
+    /// Whether its names are its own alone, whoever else has the same: it stands for these.
+    pub sole: bool,
 }
 
 /// All memberships.
@@ -27,11 +29,19 @@ pub(crate) struct Zones {
     networks: HashMap<String, Zone>,
 }
 
+/// Who has a name.
+#[derive(Debug)]
+struct Holder {
+    client: String,
+    addresses: Vec<IpAddr>,
+    sole: bool,
+}
+
 /// The names of one network.
 #[derive(Debug, Default)]
 struct Zone {
     /// Whose addresses a name leads to, by name and then by client.
-    names: HashMap<String, Vec<(String, Vec<IpAddr>)>>,
+    names: HashMap<String, Vec<Holder>>,
     /// A client's first name, by address.
     addresses: HashMap<IpAddr, String>,
 }
@@ -44,8 +54,12 @@ impl Zones {
             let zone = self.networks.entry(membership.network.clone()).or_default();
             for name in &membership.names {
                 let holders = zone.names.entry(name.to_ascii_lowercase()).or_default();
-                if holders.iter().all(|(holder, _)| holder != client) {
-                    holders.push((client.to_owned(), membership.addresses.clone()));
+                if holders.iter().all(|holder| holder.client != client) {
+                    holders.push(Holder {
+                        client: client.to_owned(),
+                        addresses: membership.addresses.clone(),
+                        sole: membership.sole,
+                    });
                 }
             }
             if let Some(name) = membership.names.first() {
@@ -67,7 +81,7 @@ impl Zones {
             for name in &membership.names {
                 let name = name.to_ascii_lowercase();
                 if let Some(holders) = zone.names.get_mut(&name) {
-                    holders.retain(|(holder, _)| holder != client);
+                    holders.retain(|holder| holder.client != client);
                     if holders.is_empty() {
                         zone.names.remove(&name);
                     }
@@ -108,9 +122,9 @@ impl Zones {
             let ours = suffix.eq_ignore_ascii_case(&membership.network_name);
             zone.names.get(host).filter(|_| ours)
         })?;
-        let each = holders
-            .iter()
-            .flat_map(|(_, addresses)| addresses.iter().copied());
+        let sole = holders.iter().any(|holder| holder.sole);
+        let those = holders.iter().filter(|holder| holder.sole == sole);
+        let each = those.flat_map(|holder| holder.addresses.iter().copied());
         Some(each.collect())
     }
 
@@ -142,6 +156,7 @@ mod tests {
             names: names.iter().map(ToString::to_string).collect(),
             links: BTreeMap::new(),
             external: network != "inside",
+            sole: false,
         }
     }
 
@@ -192,6 +207,20 @@ mod tests {
             zones.forget(client);
         }
         assert!(zones.networks.is_empty() && zones.clients.is_empty());
+    }
+
+    #[test]
+    fn who_stands_for_others_has_their_name_alone() {
+        let mut zones = Zones::default();
+        zones.set("a", vec![on("left", 1, &["one", "web"])]);
+        zones.set("b", vec![on("left", 2, &["two", "web"])]);
+        let mut sole = on("left", 9, &["Web"]);
+        sole.sole = true;
+        zones.set("entry:web", vec![sole]);
+        let found = |zones: &Zones| last(zones.addresses("a", "web")).unwrap();
+        assert_eq!(found(&zones), ["10.0.0.9"]);
+        zones.forget("entry:web");
+        assert_eq!(found(&zones), ["10.0.0.1", "10.0.0.2"]);
     }
 
     #[test]

@@ -58,6 +58,7 @@ fn on(network: &str, last: u8, names: &[&str], external: bool) -> Membership {
         names: names.iter().map(ToString::to_string).collect(),
         links: std::collections::BTreeMap::new(),
         external,
+        sole: false,
     }
 }
 

@@ -11,7 +11,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use knarr_sys::net::NetlinkFamily;
 
-use crate::address::Mac;
+use crate::address::{Cidr, Mac};
+use crate::balance::Balance;
 use crate::bridge::{Bridge, BridgeLink};
 use crate::error::{Error, Result};
 use crate::flows::{Forget, Forgetter};
@@ -21,6 +22,7 @@ use crate::netlink::{Batch, Socket};
 use crate::nft::{self, Forward, Handles, Transaction};
 use crate::ports::{Protocol, Publish, Published, reserve};
 use crate::route::{self, By, Link};
+use crate::watch::{Change, Watch};
 
 /// What the MTU is taken from, and its limit: Docker's and everybody's default.
 const SOMEWHERE: Ipv4Addr = Ipv4Addr::new(1, 1, 1, 1);
@@ -33,6 +35,8 @@ pub struct Live {
     pub owners: BTreeSet<String>,
     /// Host sides of veth pairs, those of a `Pool` included.
     pub links: BTreeSet<LinkName>,
+    /// Balanced entries.
+    pub entries: BTreeSet<String>,
 }
 
 /// What a sweep removed.
@@ -47,12 +51,13 @@ pub struct Swept {
 /// The host's networking as one engine sees it. Not shared between threads: one event loop owns it.
 #[derive(Debug)]
 pub struct Host {
-    engine: EngineId,
-    route: Socket,
-    netfilter: Socket,
+    pub(crate) engine: EngineId,
+    pub(crate) route: Socket,
+    pub(crate) netfilter: Socket,
     ipv6: bool,
     bridges: BTreeMap<LinkName, (Bridge, BridgeLink)>,
     forwards: BTreeMap<String, Vec<Forward>>,
+    pub(crate) balances: BTreeMap<String, Balance>,
     forgetter: Option<Forgetter>,
     /// The generation of the host's nftables rules that was found to be well.
     checked: Option<u32>,
@@ -86,6 +91,7 @@ impl Host {
             ipv6: has_ipv6(),
             bridges: BTreeMap::new(),
             forwards: BTreeMap::new(),
+            balances: BTreeMap::new(),
             forgetter: None,
             checked: None,
             handles: Handles::new(),
@@ -122,6 +128,24 @@ impl Host {
             self.look_around(&bridge.name);
         }
         Ok(link)
+    }
+
+    /// Tells when somebody else has changed the rules that the containers' connections live by: then `repair` them.
+    pub fn watch(&mut self) -> Result<Watch> {
+        nft::generation(&mut self.netfilter)?; // a socket has its port from the first question on
+        Watch::open(&self.engine, self.netfilter.port()?)
+    }
+
+    /// Write anew what somebody may have removed or changed.
+    pub fn repair(&mut self, change: Change) -> Result<()> {
+        if self.bridges.is_empty() {
+            return Ok(());
+        }
+        if change == Change::Ours {
+            self.write_nat(None)?;
+        }
+        self.checked = None;
+        self.check_rules()
     }
 
     /// What has been found since the last call that the administrator should know: what else on this host
@@ -200,6 +224,11 @@ impl Host {
         self.withdraw(&dead)?;
         self.forget_flows_to_containers(&dead)?;
         self.forwards.retain(|owner, _| live.owners.contains(owner));
+        for entry in nft::balances(&mut self.netfilter, &self.engine)? {
+            if !live.entries.contains(&entry) {
+                self.unbalance(&entry)?;
+            }
+        }
         let mut swept = Swept {
             ports: dead.len(),
             links: 0,
@@ -270,7 +299,7 @@ impl Host {
     }
 
     /// Reserve the port, or the first of its range that nobody has.
-    fn reserve(&self, port: &Publish) -> Result<Published> {
+    pub(crate) fn reserve(&self, port: &Publish) -> Result<Published> {
         let first = port.host_port;
         let Some(last) = port.host_port_last else {
             return self.reserve_one(port);
@@ -361,6 +390,10 @@ impl Host {
             route::no_own_ipv6(&mut batch, By::Index(link.index));
         }
         route::add_address(&mut batch, link.index, bridge.gateway);
+        for balance in self.balances.values().filter(|one| one.bridge == *name) {
+            let address = Cidr::new(IpAddr::V4(balance.address), 32)?;
+            route::add_address(&mut batch, link.index, address);
+        }
         route::set_up(&mut batch, By::Index(link.index));
         self.route.run(batch)?;
         if self.ipv6 {
@@ -416,7 +449,7 @@ impl Host {
     }
 
     /// Write the table whole: its rules, one more bridge, and all that is remembered.
-    fn write_nat(&mut self, bridge: Option<&Bridge>) -> Result<()> {
+    pub(crate) fn write_nat(&mut self, bridge: Option<&Bridge>) -> Result<()> {
         let mut transaction = Transaction::new(&self.engine);
         nft::write_ruleset(&mut transaction);
         if let Some(bridge) = bridge {
@@ -430,6 +463,9 @@ impl Host {
             nft::add_bridge(&mut transaction, bridge);
         }
         nft::add_forwards(&mut transaction, self.forwards.values().flatten());
+        for (name, balance) in &self.balances {
+            nft::add_balance(&mut transaction, name, balance);
+        }
         transaction.commit(&mut self.netfilter)
     }
 

@@ -4,12 +4,15 @@
 //! - [`Pool`] hands out [`Sandbox`]es: network namespaces made ahead of need. It also plugs more links into those that are
 //!   in use.
 //! - [`Resolver`] is where a container of a user-defined network asks for names.
+//! - [`Balance`] is an address behind which several containers stand.
+//! - [`Watch`] waits until somebody else has changed the rules.
 //!
 //! Everything global is named after the [`EngineId`], so engines never touch one another. Every
 //! change is idempotent: whatever a killed process left half done, the next `ensure` repairs and the
 //! next `sweep` removes. No program is run, and nothing waits for anything but the kernel's answer.
 
 mod address;
+mod balance;
 mod bridge;
 mod conntrack;
 mod error;
@@ -26,8 +29,10 @@ mod resolver;
 mod route;
 mod sandbox;
 mod visit;
+mod watch;
 
 pub use address::{Cidr, Mac};
+pub use balance::{Balance, Served};
 pub use bridge::{Bridge, BridgeLink};
 pub use error::{Error, Result};
 pub use host::{Host, Live, Swept};
@@ -37,3 +42,4 @@ pub use ports::{Protocol, Publish, Published};
 pub use resolver::{Resolver, resolver};
 pub use sandbox::{Interface, Sandbox};
 pub use visit::set_default_route;
+pub use watch::{Change, Watch};

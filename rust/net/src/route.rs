@@ -12,6 +12,7 @@ const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
+const DELETE_ADDRESS: u16 = 21;
 const GET_ADDRESS: u16 = 22;
 const NEW_ROUTE: u16 = 24;
 const DELETE_ROUTE: u16 = 25;
@@ -52,6 +53,7 @@ const TYPE_UNICAST: u8 = 1;
 const SCOPE_ANY: u8 = 255;
 const ESRCH: i32 = 3;
 const ENODEV: i32 = 19;
+const EADDRNOTAVAIL: i32 = 99;
 
 /// The index that `lo` has in every namespace.
 pub(crate) const LOOPBACK: u32 = 1;
@@ -268,6 +270,31 @@ pub(crate) fn delete_default_route(socket: &mut Socket) -> Result<()> {
     match socket.run(batch) {
         Err(error) if error.errno() == Some(ESRCH) => Ok(()),
         other => other,
+    }
+}
+
+/// Take an address from a link; one that has gone, or whose link has, is no error.
+pub(crate) fn delete_address(socket: &mut Socket, index: u32, address: Cidr) -> Result<()> {
+    let mut batch = Batch::new();
+    let doing = format!("delete the address {address}");
+    batch.request(doing, DELETE_ADDRESS, 0, |body| {
+        let mut bytes = [
+            family(address.address()),
+            address.prefix(),
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+        ];
+        bytes[4..].copy_from_slice(&index.to_ne_bytes());
+        body.header(&bytes);
+        put_address(body, IFA_LOCAL, address.address());
+    });
+    match socket.run(batch) {
+        Err(error) if error.errno() == Some(EADDRNOTAVAIL) => Ok(()),
+        other => gone_is_fine(other),
     }
 }
 

@@ -15,6 +15,8 @@ const ERROR_ATTRIBUTE_TEXT: u16 = 1;
 /// One message of the kernel's.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Reply {
+    /// The port of the socket through which it was asked for.
+    pub(crate) port: u32,
     pub(crate) sequence: u32,
     pub(crate) content: Content,
 }
@@ -49,6 +51,7 @@ pub(crate) fn parse(mut bytes: &[u8], mut each: impl FnMut(Reply)) -> Option<()>
         let kind = u16::from_ne_bytes([message[4], message[5]]);
         let flags = u16::from_ne_bytes([message[6], message[7]]);
         let sequence = u32_ne(&message[8..])?;
+        let port = u32_ne(&message[12..])?;
         let interrupted = flags & FLAG_DUMP_INTERRUPTED != 0;
         let body = &message[HEADER..];
         let content = match kind {
@@ -65,7 +68,11 @@ pub(crate) fn parse(mut bytes: &[u8], mut each: impl FnMut(Reply)) -> Option<()>
             }),
         };
         if let Some(content) = content {
-            each(Reply { sequence, content });
+            each(Reply {
+                port,
+                sequence,
+                content,
+            });
         }
         bytes = bytes.get(aligned(length)..).unwrap_or_default();
     }
@@ -181,6 +188,7 @@ mod tests {
         let replies = all(batch.numbered(5)).unwrap();
         let [
             Reply {
+                port: 0,
                 sequence: 5,
                 content:
                     Content::Object {
@@ -220,6 +228,7 @@ mod tests {
         assert_eq!(
             replies,
             [Reply {
+                port: 0,
                 sequence: 3,
                 content: expected
             }]

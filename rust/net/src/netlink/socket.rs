@@ -1,11 +1,12 @@
 //! A netlink socket: send a batch, read its answers.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use knarr_sys::net::{NetlinkFamily, netlink_socket};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{RecvFlags, SendFlags, bind, getsockname, recv, send};
 
 use super::reply::{Content, parse};
 use super::{Batch, DUMP};
@@ -38,6 +39,35 @@ impl Socket {
             socket,
             sequence: 0,
         })
+    }
+
+    /// One that is told of what happens to some groups of nfnetlink's (a bit each), and asks for nothing.
+    pub(crate) fn listen(groups: u32) -> Result<Self> {
+        let listener = Self::open(NetlinkFamily::Netfilter)?;
+        bind(&listener.socket, &SocketAddrNetlink::new(0, groups))
+            .map_err(|cause| Error::system("listen to a netlink group", cause))?;
+        Ok(listener)
+    }
+
+    /// The number by which the kernel names it to others. It has one once it has sent something.
+    pub(crate) fn port(&self) -> Result<u32> {
+        let doing = "ask for the port of a netlink socket";
+        let address = getsockname(&self.socket).map_err(|cause| Error::system(doing, cause))?;
+        let address = SocketAddrNetlink::try_from(address);
+        Ok(address.map_err(|cause| Error::system(doing, cause))?.pid())
+    }
+
+    /// The next datagram for a listener: port, type and body of each message. AGAIN where there is none.
+    pub(crate) fn told(&self) -> std::result::Result<Vec<(u32, u16, Vec<u8>)>, Errno> {
+        let mut buffer = vec![0; DATAGRAM];
+        let length = self.receive(&mut buffer)?;
+        let mut told = Vec::new();
+        let whole = parse(&buffer[..length], |reply| {
+            if let Content::Object { kind, body, .. } = reply.content {
+                told.push((reply.port, kind, body));
+            }
+        });
+        whole.map(|()| told).ok_or(Errno::PROTO)
     }
 
     /// Send the requests and report the first that failed. Without a `Transaction` around them
@@ -202,5 +232,11 @@ impl Socket {
                 Err(errno) => return Err(errno),
             }
         }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }

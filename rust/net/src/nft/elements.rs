@@ -18,8 +18,8 @@ use crate::ports::{Protocol, Publish};
 const LIST_TABLE: u16 = 1;
 const LIST_SET: u16 = 2;
 const LIST_ELEMENTS: u16 = 3;
-const ELEMENT_KEY: u16 = 1;
-const ELEMENT_DATA: u16 = 2;
+pub(super) const ELEMENT_KEY: u16 = 1;
+pub(super) const ELEMENT_DATA: u16 = 2;
 const ELEMENT_FLAGS: u16 = 3;
 const ELEMENT_USERDATA: u16 = 6;
 const FLAG_INTERVAL_END: u32 = 1;
@@ -28,7 +28,7 @@ const COMMENT: u8 = 0;
 const COMMENT_MAX: usize = 253;
 
 /// Elements in one request: far below the 64 KiB that an attribute can have.
-const CHUNK: usize = 200;
+pub(super) const CHUNK: usize = 200;
 
 /// A host port that leads to a container: one element of a map, with its owner as the comment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -255,7 +255,7 @@ fn change_subnet(
     });
 }
 
-fn change(
+pub(super) fn change(
     transaction: &mut Transaction,
     doing: String,
     kind: u16,
@@ -270,7 +270,7 @@ fn change(
 }
 
 /// nft's own encoding of comments, so that `nft list` shows them.
-fn put_comment(body: &mut Body<'_>, text: &str) {
+pub(super) fn put_comment(body: &mut Body<'_>, text: &str) {
     let text = &text.as_bytes()[..text.len().min(COMMENT_MAX)];
     let mut value = vec![COMMENT, u8::try_from(text.len() + 1).unwrap_or(u8::MAX)];
     value.extend_from_slice(text);
@@ -279,13 +279,13 @@ fn put_comment(body: &mut Body<'_>, text: &str) {
 }
 
 #[derive(Debug, Default)]
-struct Element {
-    key: Vec<u8>,
-    data: Vec<u8>,
-    comment: String,
+pub(super) struct Element {
+    pub(super) key: Vec<u8>,
+    pub(super) data: Vec<u8>,
+    pub(super) comment: String,
 }
 
-fn elements(socket: &mut Socket, engine: &EngineId, set: &str) -> Result<Vec<Element>> {
+pub(super) fn elements(socket: &mut Socket, engine: &EngineId, set: &str) -> Result<Vec<Element>> {
     let messages = socket.dump(|batch, flags| {
         batch.request(
             format!("list the nftables set {set}"),

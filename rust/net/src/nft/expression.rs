@@ -18,6 +18,7 @@ const VERDICT: u32 = 0;
 const R0: u32 = 8;
 const R1: u32 = 9;
 const R2: u32 = 10;
+const R3: u32 = 11;
 const R4: u32 = 12;
 
 pub(super) const META_IIFNAME: u32 = 6;
@@ -36,6 +37,9 @@ const FIB_ADDRESS_TYPE: u32 = 3;
 const FIB_BY_DESTINATION: u32 = 2;
 const RTN_LOCAL: u32 = 2;
 const CHECKSUM_INTERNET: u32 = 1;
+const NUMGEN_RANDOM: u32 = 1;
+const REJECT_ICMPX: u32 = 2;
+const ICMPX_PORT_UNREACHABLE: u8 = 1;
 const DROP: u32 = 0;
 pub(super) const ACCEPT: u32 = 1;
 
@@ -224,6 +228,40 @@ impl Rule<'_, '_> {
             .destination_nat()
     }
 
+    /// `dnat ip to meta l4proto . ip daddr . th dport . numgen random mod <slots> map @map`, after `ipv4`
+    pub(super) fn balance_by_address(&mut self, map: &str, slots: u32) -> Complete {
+        self.meta(META_L4PROTO, R0)
+            .payload(BASE_NETWORK, IPV4_DESTINATION, 4, R1)
+            .payload(BASE_TRANSPORT, 2, 2, R2)
+            .random(slots, R3)
+            .lookup(map, R0, false, Some(R0))
+            .destination_nat()
+    }
+
+    /// `dnat ip to meta l4proto . th dport . numgen random mod <slots> map @map`, after `ipv4`
+    pub(super) fn balance_by_port(&mut self, map: &str, slots: u32) -> Complete {
+        self.meta(META_L4PROTO, R0)
+            .payload(BASE_TRANSPORT, 2, 2, R1)
+            .random(slots, R2)
+            .lookup(map, R0, false, Some(R0))
+            .destination_nat()
+    }
+
+    /// `ip daddr @set`, after `ipv4`
+    pub(super) fn destination_in(&mut self, set: &str) -> &mut Self {
+        self.payload(BASE_NETWORK, IPV4_DESTINATION, 4, R0)
+            .lookup(set, R0, false, None)
+    }
+
+    /// `reject with icmpx port-unreachable`
+    pub(super) fn reject(&mut self) -> Complete {
+        self.expression("reject", |body| {
+            body.u32_be(1, REJECT_ICMPX);
+            body.u8(2, ICMPX_PORT_UNREACHABLE);
+        });
+        Complete
+    }
+
     pub(super) fn counter(&mut self) -> &mut Self {
         self.expression("counter", |_| {})
     }
@@ -258,6 +296,15 @@ impl Rule<'_, '_> {
             body.u32_be(2, base);
             body.u32_be(3, offset);
             body.u32_be(4, length);
+        })
+    }
+
+    /// A number below `modulus`, in host order.
+    fn random(&mut self, modulus: u32, to: u32) -> &mut Self {
+        self.expression("numgen", |body| {
+            body.u32_be(1, to);
+            body.u32_be(2, modulus);
+            body.u32_be(3, NUMGEN_RANDOM);
         })
     }
 

@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::names::LinkName;
 use crate::netlink::{APPEND, Batch, CREATE, Socket, attributes, text, u32_be};
 
-const TABLE: &str = "filter";
+pub(super) const TABLE: &str = "filter";
 const CHAIN: &str = "DOCKER-USER";
 
 const CHAIN_NAME: u16 = 3;

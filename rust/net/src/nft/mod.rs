@@ -4,6 +4,7 @@
 //! not depend on how many there are. [`ruleset`] says what the table holds, [`foreign`] what other tables have to do
 //! with us. [`resolver`] is about another table, in a container's own namespace.
 
+mod balanced;
 mod elements;
 mod expression;
 mod foreign;
@@ -15,8 +16,9 @@ use std::borrow::Cow;
 
 use crate::error::{Error, Result};
 use crate::names::EngineId;
-use crate::netlink::{Batch, Body, CREATE, Socket};
+use crate::netlink::{Batch, Body, CREATE, Socket, attributes, text};
 
+pub(crate) use balanced::{add_balance, balances, put_balance};
 pub(crate) use elements::{
     Forward, add_bridge, add_forwards, bridges, delete_bridge, delete_forwards, delete_subnets,
     forwards, subnets_of,
@@ -24,6 +26,8 @@ pub(crate) use elements::{
 pub(crate) use foreign::{Handles, admit, dismiss, generation, obstacles};
 pub(crate) use resolver::redirect_resolver;
 pub(crate) use ruleset::write_ruleset;
+
+use crate::watch::Change;
 
 const SUBSYSTEM: u16 = 10;
 const FAMILY_INET: u8 = 1;
@@ -43,6 +47,7 @@ const NEW_SET: u16 = 9;
 const NEW_ELEMENT: u16 = 12;
 const GET_ELEMENT: u16 = 13;
 const DELETE_ELEMENT: u16 = 14;
+const NEW_GENERATION: u16 = 15;
 const GET_GENERATION: u16 = 16;
 
 const NFTA_TABLE_NAME: u16 = 1;
@@ -146,6 +151,21 @@ pub(crate) fn table_exists(socket: &mut Socket, engine: &EngineId) -> Result<boo
         Err(error) if is_missing(&error) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Which of the rules that matter to us a change is about, that the kernel tells of; `table` is ours.
+pub(crate) fn concern(kind: u16, body: &[u8], table: &str) -> Option<Change> {
+    if kind >> 8 != SUBSYSTEM || kind & 0xff == NEW_GENERATION {
+        return None;
+    }
+    let (change, wanted) = match *body.first()? {
+        FAMILY_INET => (Change::Ours, table),
+        FAMILY_IPV4 => (Change::Dockers, foreign::TABLE),
+        _ => return None,
+    };
+    let (_, name) =
+        attributes(body.get(4..)?).find(|(attribute, _)| *attribute == NFTA_TABLE_NAME)?;
+    (text(name).as_deref() == Some(wanted)).then_some(change)
 }
 
 /// Whether what was to be changed does not exist.

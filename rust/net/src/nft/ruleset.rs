@@ -9,6 +9,9 @@
 //!   set subnets { type ipv4_addr; flags interval; } # theirs
 //!   map forwards     { type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service; }
 //!   map forwards-any { type inet_proto . inet_service : ipv4_addr . inet_service; }
+//!   set virtual  { type ipv4_addr; }                # addresses of balanced entries
+//!   map balanced     { type inet_proto . ipv4_addr . inet_service . mark : ipv4_addr . inet_service }
+//!   map balanced-any { type inet_proto . inet_service . mark : ipv4_addr . inet_service }
 //!   chain guard {       # bridges have route_localnet: containers must not reach the host's loopback
 //!     type filter hook prerouting priority raw
 //!     iifname @bridges ip daddr 127.0.0.0/8 drop
@@ -19,11 +22,19 @@
 //!     type nat hook prerouting priority dstnat
 //!     ip daddr != 127.0.0.0/8 dnat ip to meta l4proto . ip daddr . th dport map @forwards
 //!     ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to meta l4proto . th dport map @forwards-any
+//!     ip daddr != 127.0.0.0/8 dnat ip to meta l4proto . ip daddr . th dport . numgen random mod 240 map @balanced
+//!     ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to meta l4proto . th dport . numgen random mod 240 map @balanced-any
 //!   }
 //!   chain output {      # the host's own connections, loopback included
 //!     type nat hook output priority dstnat
 //!     dnat ip to meta l4proto . ip daddr . th dport map @forwards
 //!     meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @forwards-any
+//!     dnat ip to meta l4proto . ip daddr . th dport . numgen random mod 240 map @balanced
+//!     meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport . numgen random mod 240 map @balanced-any
+//!   }
+//!   chain input {       # an entry that nobody stands behind is not the host
+//!     type filter hook input priority filter
+//!     ip daddr @virtual ct state new reject            # port unreachable
 //!   }
 //!   chain postrouting {
 //!     type nat hook postrouting priority srcnat
@@ -62,6 +73,12 @@ pub(super) const ROUTED: &str = "routed";
 pub(super) const SUBNETS: &str = "subnets";
 pub(super) const FORWARDS: &str = "forwards";
 pub(super) const FORWARDS_ANY: &str = "forwards-any";
+pub(super) const VIRTUAL: &str = "virtual";
+pub(super) const BALANCED: &str = "balanced";
+pub(super) const BALANCED_ANY: &str = "balanced-any";
+/// Into how many parts an entry's connections fall: each of up to 60 members has as many of them as any other, give or
+/// take a fifth; by most smaller numbers it can be divided.
+pub(super) const SLOTS: u32 = 240;
 
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
@@ -81,12 +98,14 @@ const FLAG_MAP: u32 = 8;
 
 // What the nft program calls the types, so that it can show the sets (the kernel does not care).
 // A concatenation is its parts' numbers, six bits each.
+const TYPE_MARK: u32 = 19;
 const TYPE_IPV4: u32 = 7;
 const TYPE_PROTOCOL: u32 = 12;
 const TYPE_PORT: u32 = 13;
 const TYPE_IFNAME: u32 = 41;
 
 const HOOK_PREROUTING: u32 = 0;
+const HOOK_INPUT: u32 = 1;
 pub(super) const HOOK_FORWARD: u32 = 2;
 pub(super) const HOOK_OUTPUT: u32 = 3;
 const HOOK_POSTROUTING: u32 = 4;
@@ -97,6 +116,7 @@ const PRIORITY_SRCNAT: i32 = 100;
 
 const STATE_ESTABLISHED: u32 = 1 << 1;
 const STATE_RELATED: u32 = 1 << 2;
+const STATE_NEW: u32 = 1 << 3;
 const STATUS_DNAT: u32 = 1 << 5;
 
 struct Set {
@@ -108,7 +128,7 @@ struct Set {
 
 const ENDPOINT: Option<(u32, u32)> = Some((TYPE_IPV4 << 6 | TYPE_PORT, 8));
 
-const SETS: [Set; 7] = [
+const SETS: [Set; 10] = [
     Set {
         name: BRIDGES,
         flags: 0,
@@ -151,6 +171,27 @@ const SETS: [Set; 7] = [
         key: (TYPE_PROTOCOL << 6 | TYPE_PORT, 8),
         data: ENDPOINT,
     },
+    Set {
+        name: VIRTUAL,
+        flags: 0,
+        key: (TYPE_IPV4, 4),
+        data: None,
+    },
+    Set {
+        name: BALANCED,
+        flags: FLAG_MAP,
+        key: (
+            ((TYPE_PROTOCOL << 6 | TYPE_IPV4) << 6 | TYPE_PORT) << 6 | TYPE_MARK,
+            16,
+        ),
+        data: ENDPOINT,
+    },
+    Set {
+        name: BALANCED_ANY,
+        flags: FLAG_MAP,
+        key: ((TYPE_PROTOCOL << 6 | TYPE_PORT) << 6 | TYPE_MARK, 12),
+        data: ENDPOINT,
+    },
 ];
 
 /// Where packets come by a chain.
@@ -166,7 +207,7 @@ struct Chain {
     rules: &'static [fn(&mut Rule<'_, '_>) -> Complete],
 }
 
-const CHAINS: [Chain; 5] = [
+const CHAINS: [Chain; 6] = [
     Chain {
         name: "guard",
         hook: Hook {
@@ -198,6 +239,17 @@ const CHAINS: [Chain; 5] = [
                     .destination_local()
                     .forward_by_port(FORWARDS_ANY)
             },
+            |rule| {
+                rule.ipv4()
+                    .destination_not_loopback()
+                    .balance_by_address(BALANCED, SLOTS)
+            },
+            |rule| {
+                rule.ipv4()
+                    .destination_not_loopback()
+                    .destination_local()
+                    .balance_by_port(BALANCED_ANY, SLOTS)
+            },
         ],
     },
     Chain {
@@ -214,7 +266,27 @@ const CHAINS: [Chain; 5] = [
                     .destination_local()
                     .forward_by_port(FORWARDS_ANY)
             },
+            |rule| rule.ipv4().balance_by_address(BALANCED, SLOTS),
+            |rule| {
+                rule.ipv4()
+                    .destination_local()
+                    .balance_by_port(BALANCED_ANY, SLOTS)
+            },
         ],
+    },
+    Chain {
+        name: "input",
+        hook: Hook {
+            kind: "filter",
+            number: HOOK_INPUT,
+            priority: PRIORITY_FILTER,
+        },
+        rules: &[|rule| {
+            rule.ipv4()
+                .destination_in(VIRTUAL)
+                .state(STATE_NEW)
+                .reject()
+        }],
     },
     Chain {
         name: "postrouting",

@@ -234,6 +234,21 @@ impl Server {
         })
     }
 
+    /// A TCP server that tells each client which address it has been reached at.
+    pub fn named(namespace: BorrowedFd<'_>, at: &str) -> Self {
+        let at = at.to_owned();
+        Self::start(namespace, move || {
+            let listener = TcpListener::bind(&at).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            move || {
+                while let Ok((mut stream, _)) = listener.accept() {
+                    let own = stream.local_addr().unwrap().ip();
+                    let _ = stream.write_all(own.to_string().as_bytes());
+                }
+            }
+        })
+    }
+
     pub fn udp(namespace: BorrowedFd<'_>, at: &str) -> Self {
         let at = at.to_owned();
         Self::start(namespace, move || {

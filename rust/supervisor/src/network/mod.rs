@@ -7,27 +7,33 @@
 //! everything, and descriptors that the keeper has copies of: its ports stay reserved as long as these are open, and
 //! what it asks for names waits in their sockets for a successor.
 
+mod balanced;
 mod live;
 mod record;
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use knarr_dns::{Server, Sockets, Upstreams};
 use knarr_net::{
-    Bridge, BridgeLink, EngineId, Host, LinkName, Live, Pool, PoolSize, Resolver, Sandbox,
+    Bridge, BridgeLink, Change, EngineId, Host, LinkName, Live, Pool, PoolSize, Resolver, Sandbox,
+    Watch,
 };
 use knarr_runtime::Kind;
 
 use crate::journal::Journal;
 use crate::link::Part;
 use crate::protocol::{BridgeRequest, Failure, Id, NetworkMode, NetworkRequest, Port};
+use balanced::Entries;
 pub use record::{Attached, NetworkRecord};
 
 /// How many network namespaces of a kind are kept ready.
 const READY: usize = 4;
+/// How long others are left to finish what they change of the host's rules.
+const SETTLING: Duration = Duration::from_millis(50);
 
 /// A container's network at its start.
 #[derive(Debug)]
@@ -47,6 +53,8 @@ pub struct Survivors {
     pub owners: BTreeSet<String>,
     /// Host sides of veth pairs.
     pub links: Vec<String>,
+    /// Balanced entries, which are remembered here.
+    entries: Vec<String>,
 }
 
 /// One engine's networks.
@@ -56,7 +64,9 @@ pub struct Network {
     pool: Pool,
     host: Mutex<Option<Host>>,
     names: Server,
+    entries: Mutex<Entries>,
     journal: Journal,
+    this: Weak<Self>,
     /// What the sweep leaves that comes with opening `host`; None once it has been.
     spared: Mutex<Survivors>,
 }
@@ -79,7 +89,7 @@ impl From<knarr_net::Error> for Failure {
 
 impl Network {
     /// The networks of an engine, none of which exists yet.
-    pub fn new(engine: &str, journal: Journal) -> Result<Arc<Self>, Failure> {
+    pub fn new(engine: &str, run_root: &Path, journal: Journal) -> Result<Arc<Self>, Failure> {
         let engine = EngineId::parse(engine)?;
         let pool = Pool::start(
             &engine,
@@ -91,11 +101,13 @@ impl Network {
         let complaints = journal.clone();
         let names = Server::start(move |complaint| complaints.say(complaint))
             .map_err(|error| unavailable(&error))?;
-        Ok(Arc::new(Self {
+        Ok(Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
             engine,
             pool,
             host: Mutex::new(None),
             names,
+            entries: Mutex::new(Entries::new(run_root)),
             journal,
             spared: Mutex::default(),
         }))
@@ -246,6 +258,7 @@ impl Network {
     pub fn disconnect(&self, id: &Id, record: &NetworkRecord) -> Result<(), Failure> {
         if record.has_resolver() {
             self.names.forget(id.as_str());
+            self.leave(id)?;
         }
         if record.ports.is_empty() {
             return Ok(());
@@ -294,7 +307,8 @@ impl Network {
     }
 
     /// What predecessors have left of other containers is removed when the host's sockets are opened.
-    pub fn spare(&self, survivors: Survivors) {
+    pub fn spare(&self, mut survivors: Survivors) {
+        survivors.entries = self.remembered_entries();
         *self.spared.lock().unwrap_or_else(PoisonError::into_inner) = survivors;
     }
 
@@ -316,6 +330,7 @@ impl Network {
             return Ok(());
         }
         self.pool.forget_all();
+        self.forget_entries();
         self.opened(&mut host)?;
         match host.take() {
             Some(host) => Ok(host.destroy()?),
@@ -335,6 +350,49 @@ impl Network {
         Ok(ensured?)
     }
 
+    /// Have the host's rules repaired when somebody else has changed them, for as long as that host is open.
+    fn watch(&self, host: &mut Host) -> Result<(), Failure> {
+        let (watch, network) = (host.watch()?, Weak::clone(&self.this));
+        std::thread::Builder::new()
+            .name("knarr-rules".to_owned())
+            .spawn(move || {
+                while let (change, Some(network)) = (watch.wait(), network.upgrade()) {
+                    if !network.repair(&watch, change) {
+                        return;
+                    }
+                }
+            })
+            .map_err(|error| unavailable(&error))?;
+        Ok(())
+    }
+
+    /// Once whoever changes rules has come to rest. False: there is nothing to watch over any more.
+    fn repair(&self, watch: &Watch, change: Result<Change, knarr_net::Error>) -> bool {
+        std::thread::sleep(SETTLING);
+        let mut host = self.host();
+        let Some(host) = host.as_mut() else {
+            return false;
+        };
+        let repaired = change.and_then(|change| {
+            let change = change.max(watch.drain()?.unwrap_or(change));
+            host.repair(change)?;
+            Ok(change)
+        });
+        match repaired {
+            Ok(Change::Ours) => self
+                .journal
+                .say("somebody else has changed the engine's nftables table: it is written anew"),
+            Ok(Change::Dockers) => {}
+            Err(error) => {
+                self.journal.say(format!(
+                    "{error}: what others do to the rules is seen by the next start on a bridge"
+                ));
+                return false;
+            }
+        }
+        true
+    }
+
     fn host(&self) -> MutexGuard<'_, Option<Host>> {
         self.host.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -351,7 +409,9 @@ impl Network {
             opened.sweep(&Live {
                 owners: spared.owners.clone(),
                 links,
+                entries: spared.entries.iter().cloned().collect(),
             })?;
+            self.watch(&mut opened)?;
             *host = Some(opened);
         }
         host.as_mut()

@@ -63,6 +63,7 @@ impl NetworkRecord {
                     names: interface.names.clone(),
                     links: interface.links.clone(),
                     external: !interface.bridge.internal,
+                    sole: false,
                 })
             })
             .collect()

@@ -1,7 +1,7 @@
 //! Networks: a container's at its start, and what changes while it runs.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -158,6 +158,52 @@ pub struct Names {
 pub struct RemoveNetwork {
     /// The interface's name.
     pub bridge: String,
+}
+
+/// Fields of `balance`: an entry as it is from now on.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct BalanceRequest {
+    /// What it is called here, and in the rules' comments.
+    pub entry: String,
+    /// What containers of the network find it by.
+    pub name: String,
+    /// The network's ID.
+    pub network: String,
+    /// The network's name.
+    pub network_name: String,
+    /// The network's bridge.
+    pub bridge: BridgeRequest,
+    /// Its address, in the network's subnet.
+    pub address: Ipv4Addr,
+    /// Its ports.
+    pub ports: Vec<EntryPort>,
+    /// The containers behind it, and their addresses. One that does not run any more is left out.
+    pub members: BTreeMap<Id, Ipv4Addr>,
+}
+
+/// A port of an entry.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct EntryPort {
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+    /// The containers' port, which is the entry's as well.
+    pub container_port: u16,
+    /// Where it is published; none for all of the host's addresses.
+    #[serde(default)]
+    pub host_ip: Option<Ipv4Addr>,
+    /// The host's port, 0 to let us choose; none where it is not published.
+    #[serde(default)]
+    pub host_port: Option<u16>,
+}
+
+/// Fields of `unbalance`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unbalance {
+    /// Which entry. One that is not there changes nothing.
+    pub entry: String,
 }
 
 const fn yes() -> bool {

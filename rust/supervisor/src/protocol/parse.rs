@@ -164,6 +164,8 @@ fn operation(op: &str, fields: Map<String, Value>) -> Result<Operation, Failure>
         "disconnect" => Operation::Disconnect(read(op, fields)?),
         "names" => Operation::Names(read(op, fields)?),
         "remove_network" => Operation::RemoveNetwork(read(op, fields)?),
+        "balance" => Operation::Balance(read(op, fields)?),
+        "unbalance" => Operation::Unbalance(read(op, fields)?),
         "forget" => {
             let Forgotten { container, exec } = read(op, fields)?;
             Operation::Forget(Target { container, exec })

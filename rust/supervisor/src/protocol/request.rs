@@ -7,7 +7,9 @@ use serde::Deserialize;
 
 use super::measure::{Measure, Update};
 use super::name::{Id, Target};
-use super::network::{Connect, Disconnect, Names, NetworkRequest, RemoveNetwork};
+use super::network::{
+    BalanceRequest, Connect, Disconnect, Names, NetworkRequest, RemoveNetwork, Unbalance,
+};
 use crate::logs::{FileOptions, LogOptions};
 
 /// A request: the number its answer carries, and what to do.
@@ -58,6 +60,10 @@ pub enum Operation {
     Names(Names),
     /// Remove the bridge of a network that nobody is on.
     RemoveNetwork(RemoveNetwork),
+    /// Have an address stand for several containers.
+    Balance(Box<BalanceRequest>),
+    /// Have it stand for none any more.
+    Unbalance(Unbalance),
 }
 
 /// Fields of `hello`.

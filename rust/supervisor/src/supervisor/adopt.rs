@@ -15,7 +15,7 @@ use crate::logs::Log;
 use crate::network::Survivors;
 use crate::process::Ends;
 use crate::procfs::Stat;
-use crate::protocol::Target;
+use crate::protocol::{Id, Target};
 use crate::records::{Found, State};
 
 /// A process's descriptor, its streams, and what is held of its network.
@@ -63,6 +63,8 @@ impl Supervisor {
         for (found, pieces) in sorted {
             self.adopt_one(found, pieces, ended);
         }
+        let runs = |id: &Id| self.running(&Target::container(id.clone())).is_ok();
+        self.network.restore_entries(runs);
         for (target, _) in deposits {
             self.journal.say(format!(
                 "{target} was deposited and is not recorded: dropped"

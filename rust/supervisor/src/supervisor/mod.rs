@@ -201,8 +201,8 @@ impl Supervisor {
         let failed = |error: io::Error| format!("the supervisor cannot start: {error}");
         let handed = keeping::receive(socket).map_err(failed)?;
         let journal = Journal::new(&options.run_root, "supervisor", options.foreground);
-        let network =
-            Network::new(&options.engine(), journal.clone()).map_err(|failure| failure.message)?;
+        let network = Network::new(&options.engine(), &options.run_root, journal.clone())
+            .map_err(|failure| failure.message)?;
         let poll = Poll::new().map_err(failed)?;
         let watch = |fd, token| poll.watch(fd, token, Interest::READ).map_err(failed);
         let results = Results::new().map_err(failed)?;

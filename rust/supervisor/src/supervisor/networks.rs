@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Done, Supervisor};
 use crate::link::Part;
 use crate::network::NetworkRecord;
-use crate::protocol::{Answer, Connect, Disconnect, Failure, Id, Names, Target};
+use crate::protocol::{Answer, BalanceRequest, Connect, Disconnect, Failure, Id, Names, Target};
 
 impl Supervisor {
     pub(super) fn connect(&mut self, request: &Connect) -> Answer {
@@ -29,6 +29,12 @@ impl Supervisor {
         let record = self.network.rename(&record, request)?;
         self.rewired(&request.container, record, Vec::new());
         Ok(json!({}))
+    }
+
+    /// From the event loop: so no member's end comes between the question whether it runs and the answer.
+    pub(super) fn balance(&mut self, request: BalanceRequest) -> Answer {
+        let runs = |id: &Id| self.running(&Target::container(id.clone())).is_ok();
+        self.network.balance(request, runs)
     }
 
     /// Remove a bridge, on a worker: the kernel waits for those that look at it.

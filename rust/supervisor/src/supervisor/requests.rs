@@ -57,6 +57,10 @@ impl Supervisor {
             Operation::Connect(connect) => self.connect(&connect),
             Operation::Disconnect(disconnect) => self.disconnect(&disconnect),
             Operation::Names(names) => self.rename(&names),
+            Operation::Balance(request) => self.balance(*request),
+            Operation::Unbalance(unbalance) => {
+                self.network.unbalance(&unbalance.entry).map(|()| json!({}))
+            }
             Operation::RemoveNetwork(removed) => {
                 return self.remove_network(client, id, removed.bridge);
             }

@@ -1,0 +1,115 @@
+//! Balanced entries: one address, and ports of the host's, behind which several containers stand.
+//!
+//! The address is the bridge's own as well, so that it is answered for; a connection to one of its ports goes to a
+//! member that is drawn by lot. Nothing is there but elements of the engine's sets, and that address.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
+
+use crate::address::Cidr;
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::names::LinkName;
+use crate::netlink::Batch;
+use crate::nft::{self, Transaction};
+use crate::ports::{Protocol, Publish};
+use crate::route::{self, By};
+
+/// A port of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// The transport.
+    pub protocol: Protocol,
+    /// The members' port, which is the virtual address's port as well.
+    pub to: u16,
+    /// Where on the host it is published; an unspecified address stands for all.
+    pub published: Option<(Ipv4Addr, u16)>,
+}
+
+/// What an entry is at the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Balance {
+    /// The bridge that the members are on.
+    pub bridge: LinkName,
+    /// The virtual address, in the bridge's subnet and nobody's.
+    pub address: Ipv4Addr,
+    /// Its ports.
+    pub ports: Vec<Served>,
+    /// The members' addresses. With none, connections are refused.
+    pub members: Vec<Ipv4Addr>,
+}
+
+impl Host {
+    /// Reserve an entry's ports on the host, as containers' published ports are; the kernel chooses for 0.
+    pub fn reserve_served(&self, ports: &mut [Served]) -> Result<Vec<OwnedFd>> {
+        let mut reserved = Vec::new();
+        for served in ports {
+            let Some((host, port)) = served.published else {
+                continue;
+            };
+            let published = self.reserve(&Publish {
+                protocol: served.protocol,
+                host_ip: IpAddr::V4(host),
+                host_port: port,
+                host_port_last: None,
+                container_port: served.to,
+            })?;
+            served.published = Some((host, published.port.host_port));
+            reserved.push(published.reservation);
+        }
+        Ok(reserved)
+    }
+
+    /// Have an entry be as described: members come and go in one transaction. Its bridge must have been ensured.
+    pub fn balance(&mut self, name: &str, balance: Balance) -> Result<()> {
+        let link = route::link(&mut self.route, By::Name(&balance.bridge))?;
+        let link = link.ok_or_else(|| Error::Occupied {
+            link: balance.bridge.to_string(),
+            wanted: "a bridge: it is not there",
+        })?;
+        let mut batch = Batch::new();
+        route::add_address(
+            &mut batch,
+            link.index,
+            Cidr::new(IpAddr::V4(balance.address), 32)?,
+        );
+        self.route.run(batch)?;
+        let mut transaction = Transaction::new(&self.engine);
+        nft::put_balance(
+            &mut transaction,
+            &mut self.netfilter,
+            &self.engine,
+            name,
+            Some(&balance),
+        )?;
+        let done = transaction.commit(&mut self.netfilter);
+        self.balances.insert(name.to_owned(), balance);
+        match done {
+            // The table has gone, or is one that an earlier version wrote.
+            Err(error) if nft::is_missing(&error) => self.write_nat(None),
+            other => other,
+        }
+    }
+
+    /// Withdraw an entry. One that is not there is no error.
+    pub fn unbalance(&mut self, name: &str) -> Result<()> {
+        let known = self.balances.remove(name);
+        let mut transaction = Transaction::new(&self.engine);
+        nft::put_balance(
+            &mut transaction,
+            &mut self.netfilter,
+            &self.engine,
+            name,
+            None,
+        )?;
+        transaction.commit(&mut self.netfilter)?;
+        let Some(known) = known else {
+            return Ok(());
+        };
+        if let Some(link) = route::link(&mut self.route, By::Name(&known.bridge))? {
+            let address = Cidr::new(IpAddr::V4(known.address), 32)?;
+            route::delete_address(&mut self.route, link.index, address)?;
+        }
+        Ok(())
+    }
+}
