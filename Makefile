@@ -73,7 +73,8 @@ target/wheels/.stamp: $(SOURCES)
 	packaging/require build
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	rm -rf target/wheels && mkdir -p target/wheels
-	$(BIN)/pip wheel -q --no-deps -w target/wheels .
+	$(BIN)/python packaging/requirements.py | $(BIN)/pip install -q -r /dev/stdin
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip wheel -q --no-build-isolation --no-deps -w target/wheels .
 	touch $@
 
 $(VENV)/installed: target/wheels/.stamp

@@ -87,6 +87,11 @@ class Engine:
         return self.base / "run"
 
     @property
+    def number(self) -> str:
+        """Its engine ID, which is in the names of all that is global on the host."""
+        return hashlib.sha256(str(self.run_root).encode()).hexdigest()[:8]
+
+    @property
     def socket(self) -> Path:
         return self.run_root / "knarr.sock"
 
@@ -188,6 +193,12 @@ class Engine:
                 f"docker {' '.join(map(str, arguments))}: exit {result.returncode}\n{result.stdout}\n{result.stderr}"
             )
         return result
+
+    def supervisor_pid(self) -> int:
+        """The supervisor, which is the keeper's child."""
+        pids = self.supervisor_pids()
+        parent = {pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in pids}
+        return next(pid for pid in pids if parent[pid] in pids)
 
     def supervisor_pids(self) -> list[int]:
         """The keeper and the supervisor of this engine."""

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -444,12 +443,6 @@ def test_with_a_network_that_is_shared_come_its_names(api, shared_engine):
 # --- crashes
 
 
-def supervisor_of(engine):
-    """The process of the supervisor, which is the keeper's child."""
-    pids = engine.supervisor_pids()
-    return next(pid for pid in pids if int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) in pids)
-
-
 def test_names_and_packets_outlive_daemon_and_supervisor(own):
     api = Api(own)
     network(api, "kept")
@@ -465,7 +458,7 @@ def test_names_and_packets_outlive_daemon_and_supervisor(own):
     assert found()
     own.kill()
     assert found()
-    os.kill(supervisor_of(own), signal.SIGKILL)
+    os.kill(own.supervisor_pid(), signal.SIGKILL)
     wait_until(found, what="the answers")
     for process in own.supervisor_pids():  # the keeper, which holds the sockets, as well
         os.kill(process, signal.SIGKILL)

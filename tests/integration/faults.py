@@ -213,6 +213,8 @@ class FaultyEngine(Engine):
             content = sorted(path.name for path in Path(volume["Mountpoint"]).rglob("*"))
             volumes.setdefault("anonymous" if re.fullmatch(r"[0-9a-f]{64}", name) else name, []).append(content)
         networks = sorted(found["Name"] for found in api.ok("GET", "/networks"))
+        for name in {*networks} - {"bridge", "host", "none"}:
+            networks += [f"{name}/{entry['Name']}" for entry in api.ok("GET", f"/networks/{name}/lb")]
         api.connection.close()
         return {"containers": containers, "images": images, "volumes": volumes, "networks": networks}
 

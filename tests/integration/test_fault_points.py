@@ -83,8 +83,16 @@ def volume(engine):
         file.write("content")
 
 
+ENTRY = {"Name": "web", "Labels": {"role": "web"}, "Ports": ["127.0.0.1::80"]}
+
+
 def network(engine):
     assert engine.ask("POST", "/networks/create", {"Name": "net"})[0] == 201
+
+
+def balanced(engine):
+    network(engine)
+    assert engine.ask("POST", "/networks/net/lb", ENTRY)[0] == 201
 
 
 BRIDGED = {"NetworkMode": "bridge", "PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1"}]}}
@@ -294,6 +302,14 @@ OPERATIONS = {
         nothing, request("POST", "/networks/create", {"Name": "net"}), {"network.create.record": unchanged}
     ),
     "network rm": Operation(network, request("DELETE", "/networks/net"), {"network.remove.record": unchanged}),
+    "network lb": Operation(
+        network,
+        request("POST", "/networks/net/lb", ENTRY),
+        {"network.entry.address": unchanged, "network.entry.record": done},
+    ),
+    "network lb --rm": Operation(
+        balanced, request("DELETE", "/networks/net/lb/web"), {"network.entry.remove": unchanged}
+    ),
     "network connect": Operation(
         lambda engine: (network(engine), container(start=True, HostConfig={"NetworkMode": "bridge"})(engine)),
         request("POST", "/networks/net/connect", {"Container": "made"}),

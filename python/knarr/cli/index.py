@@ -103,6 +103,7 @@ GROUPS = {
         "create": "networks.CREATE",
         "disconnect": "networks.DISCONNECT",
         "inspect": "inspect.NETWORK",
+        "lb": "balancing.BALANCE",
         "ls": "networks.LIST_NETWORKS",
         "list": "networks.LIST_NETWORKS",
         "prune": "networks.PRUNE",

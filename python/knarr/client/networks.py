@@ -45,3 +45,15 @@ class Networks:
     def prune(self, filters: "Filters | None" = None) -> "dict[str, Any]":
         """NetworkPrune: {"NetworksDeleted"}."""
         return self._client.call("POST", "/networks/prune", {"filters": encode_filters(filters)}) or {}
+
+    def entries(self, network: str) -> "Objects":
+        """The load-balanced entries of a network, and who stands behind them."""
+        return self._client.call("GET", f"/networks/{quote(network)}/lb")  # type: ignore[no-any-return]
+
+    def add_entry(self, network: str, **fields: "Any") -> "dict[str, Any]":
+        """Make a load-balanced entry: Name, Labels, Ports (`[[ip:][host]:]port[/protocol]`), Address."""
+        return self._client.call("POST", f"/networks/{quote(network)}/lb", body=fields)  # type: ignore[no-any-return]
+
+    def remove_entry(self, network: str, name: str) -> None:
+        """Remove a load-balanced entry."""
+        self._client.call("DELETE", f"/networks/{quote(network)}/lb/{quote(name)}")

@@ -119,6 +119,7 @@ class Engine:
         await self.supervisor.open()
         await self.images.start()
         self.containers.resume()
+        self.containers.balancing.follow()
         self._spawn(self._checkpoints())
 
     def _prepare(self) -> None:

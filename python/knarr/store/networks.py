@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from knarr.store.database import Database
@@ -29,6 +29,7 @@ class NetworkRecord:
     auxiliary: dict[str, str] = field(default_factory=dict)  # name to an address that is never chosen
     internal: bool = False  # no way out
     attachable: bool = False  # Docker's for swarms; kept and shown
+    entries: dict[str, Any] = field(default_factory=dict)  # load-balanced entries by name (engine/networks/entries.py)
 
 
 class Networks:

@@ -207,6 +207,7 @@ fn what_is_plugged_has_the_networks_properties() {
         let live = Live {
             owners: BTreeSet::new(),
             links: BTreeSet::from([link.clone()]),
+            ..Live::default()
         };
         assert_eq!(host.sweep(&live).unwrap().links, 1);
         let links = run("ip -o link");

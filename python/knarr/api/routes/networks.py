@@ -9,7 +9,7 @@ from aiohttp import web
 from knarr.api import reply
 from knarr.api.wire.containers import labels_match
 from knarr.api.wire.create import endpoint_settings
-from knarr.api.wire.networks import create_request, network
+from knarr.api.wire.networks import create_request, entry_request, network
 from knarr.api.wire.pruning import FILTERS as PRUNE_FILTERS
 from knarr.api.wire.pruning import prunable
 from knarr.engine.networks.networks import DRIVERS
@@ -33,6 +33,7 @@ FALSE = {"0", "f", "false", "False", "FALSE"}
 def routes(engine: Engine) -> list[web.RouteDef]:
     """The routes of networks."""
     networks = engine.networks
+    balancing = engine.containers.balancing
 
     async def listed(request: web.Request) -> web.StreamResponse:
         filters = reply.filters(request.query, FILTERS)
@@ -58,6 +59,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
     async def create(request: web.Request) -> web.StreamResponse:
         record = networks.create(create_request(await reply.body(request)))
+        await balancing.declare(record)
         return reply.reply({"Id": record.id, "Warning": ""}, 201)
 
     async def remove(request: web.Request) -> web.StreamResponse:
@@ -83,6 +85,18 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         engine.events.emit("network", "prune", "", {"reclaimed": "0"})
         return reply.reply({"NetworksDeleted": removed or None})
 
+    async def entries(request: web.Request) -> web.StreamResponse:
+        return reply.reply(balancing.shown(networks.get(request.match_info["name"])))
+
+    async def add_entry(request: web.Request) -> web.StreamResponse:
+        record = networks.get(request.match_info["name"])
+        entry = await balancing.create(record, entry_request(await reply.body(request)))
+        return reply.reply(balancing.show(record, entry), 201)
+
+    async def remove_entry(request: web.Request) -> web.StreamResponse:
+        await balancing.remove(networks.get(request.match_info["name"]), request.match_info["entry"])
+        return reply.empty()
+
     return [
         web.get("/networks", listed),
         web.post("/networks/create", create),
@@ -91,6 +105,9 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         web.delete("/networks/{name}", remove),
         web.post("/networks/{name}/connect", connect),
         web.post("/networks/{name}/disconnect", disconnect),
+        web.get("/networks/{name}/lb", entries),
+        web.post("/networks/{name}/lb", add_entry),
+        web.delete("/networks/{name}/lb/{entry}", remove_entry),
     ]
 
 

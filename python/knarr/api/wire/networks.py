@@ -9,13 +9,14 @@ from typing_extensions import TypedDict
 
 from knarr.api.wire.containers import timestamp
 from knarr.engine.networks import creation
+from knarr.engine.networks.entries import Entry, parse_port
 from knarr.engine.networks.networks import DEFAULT
 from knarr.errors import InvalidArgument, Unsupported
 
 if TYPE_CHECKING:
     from knarr.store.networks import NetworkRecord
 
-__all__ = ["create_request", "network"]
+__all__ = ["create_request", "entry_request", "network"]
 
 
 class _IpamConfig(TypedDict, total=False):
@@ -95,6 +96,30 @@ def create_request(body: dict[str, Any]) -> creation.Request:
         labels=asked.get("Labels") or {},
         options=asked.get("Options") or {},
     )
+
+
+class _Entry(TypedDict, total=False):
+    Name: str
+    Address: str
+    Labels: dict[str, str] | None
+    Ports: list[str] | None
+
+
+_ENTRY: TypeAdapter[_Entry] = TypeAdapter(_Entry)
+
+
+def entry_request(body: dict[str, Any]) -> Entry:
+    """Decode a request for a load-balanced entry. Raises as `create_request`."""
+    given = {key: value for key, value in body.items() if value is not None}
+    for key in given.keys() - _Entry.__annotations__.keys():
+        raise Unsupported(f"{key} is not a field of a load-balanced entry: leave it out")
+    asked = _ENTRY.validate_python(given, strict=True)
+    return {
+        "name": asked.get("Name", ""),
+        "address": asked.get("Address", ""),
+        "labels": asked.get("Labels") or {},
+        "ports": [parse_port(text) for text in asked.get("Ports") or ()],
+    }
 
 
 def network(record: NetworkRecord) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from knarr.engine.containers import connect, launch, logs, processes
+from knarr.engine.containers.balancing import Balancing
 from knarr.engine.containers.commit import Commits
 from knarr.engine.containers.container import Container, Context, Exit
 from knarr.engine.containers.create import Creation, Request, check_name, taken
@@ -52,7 +53,10 @@ class Containers:
         self.execs = Execs(context, self.get)
         self.files = Files(context)
         self._health = Monitors(context, self.execs)
-        self._lifecycle = Lifecycle(context, self.get, self._removal.auto, self._health, self._links)
+        self.balancing = Balancing(context, self.get, self.all)
+        self._lifecycle = Lifecycle(
+            context, self.get, self._removal.auto, self._health, self._links, self.balancing.leave
+        )
         self.commits = Commits(context, self.files, self._lifecycle)
         self._removal.lifecycle = self._lifecycle
         self.sampler = Sampler(context.supervisor)
@@ -398,6 +402,7 @@ class Containers:
         """Finish what is under way. Containers run on."""
         self.sampler.close()
         await self._health.close()
+        self.balancing.close()
         await self._lifecycle.close(self.all())
         await self._removal.close()
 

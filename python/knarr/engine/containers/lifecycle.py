@@ -48,12 +48,14 @@ class Lifecycle:
         remove: Callable[[Container], Awaitable[None]],
         health: Monitors,
         links: Links,
+        leave: Callable[[Container], Awaitable[None]],
     ) -> None:
         self._context = context
         self._find = find
         self._remove = remove
         self._health = health
         self._links = links
+        self._leave = leave  # takes it out of what is balanced, before it is stopped
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- starting
@@ -185,6 +187,7 @@ class Lifecycle:
         self._stopped_by_hand(container)
         ended = container.next_exit()
         paused = container.record.state.status == "paused"
+        await self._leave(container)
         try:
             reached("container.stop.signal")
             await self._signal(container, number)

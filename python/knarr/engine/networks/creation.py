@@ -6,6 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 
+from knarr.engine.networks import entries
 from knarr.errors import InvalidArgument, NotFound, PermissionDenied, Unsupported
 
 __all__ = ["BRIDGE_NAME", "HOST_BINDING", "ICC", "MASQUERADE", "MTU", "Request", "check", "is_on"]
@@ -52,11 +53,16 @@ def check(asked: Request) -> None:
     if asked.driver != "bridge":
         raise NotFound(f'plugin "{asked.driver}" not found (the network driver that knarr has is bridge)')
     _check_options(asked.options)
+    served = [port for entry in entries.declared(asked.options) for port in entry["ports"]]
+    if asked.internal and any(port["host_port"] is not None for port in served):
+        raise InvalidArgument("an internal network's load-balanced entry cannot be published")
     _check_addresses(asked)
 
 
 def _check_options(options: dict[str, str]) -> None:
     for name, value in options.items():
+        if name.startswith(entries.OPTION):
+            continue  # read by `entries.declared`
         if name not in OPTIONS:
             raise Unsupported(
                 f"the option {name} of a bridge network is not supported by knarr: leave it out "

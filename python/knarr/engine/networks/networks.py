@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.networks import creation
+from knarr.engine.networks import creation, entries
 from knarr.engine.networks.subnets import DEFAULT_POOLS, AddressPool, choose, host_networks, mac_of
 from knarr.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
 from knarr.failpoints import reached
@@ -117,6 +117,8 @@ class Networks:
         )
         pool = _pool_of(record)
         record.gateway = pool.gateway
+        for entry in entries.declared(asked.options):
+            record.entries[entry["name"]] = {**entry, "address": _text(pool.allocate())}
         reached("network.create.record")
         self._records.save(record)
         self._networks[record.name], self._pools[record.id] = record, pool
@@ -159,6 +161,8 @@ class Networks:
             )
         self._leaving.add(record.id)  # nobody joins from here on
         try:
+            for entry in list(record.entries):
+                await self._supervisor.call("unbalance", entry=f"{record.id[:12]}/{entry}")
             await self._supervisor.call("remove_network", bridge=record.bridge)
             reached("network.remove.record")
             self._records.delete(record.id)
@@ -184,6 +188,47 @@ class Networks:
 
     def _announce(self, record: NetworkRecord, action: str) -> None:
         self._events.emit("network", action, record.id, {"name": record.name, "type": record.driver})
+
+    # --- load-balanced entries
+
+    def add_entry(self, record: NetworkRecord, asked: entries.Entry) -> entries.Entry:
+        """Give a network an entry, with an address of its own. InvalidArgument, Conflict for one that cannot be had."""
+        if record.driver != "bridge" or record.name in DRIVERS:
+            raise InvalidArgument(
+                f"load-balanced entries are for user-defined bridge networks, and {record.name} is not"
+            )
+        if asked["address"]:
+            self.check_address(record, asked["address"])
+        entry: entries.Entry = {**asked, "address": _text(self._pool(record).allocate(asked["address"]))}
+        record.entries[entry["name"]] = entry
+        try:
+            reached("network.entry.address")
+            self.save(record)
+        except BaseException:
+            del record.entries[entry["name"]]
+            self._pool(record).release(entry["address"])
+            raise
+        return entry
+
+    async def remove_entry(self, record: NetworkRecord, name: str) -> None:
+        """Take an entry off a network. Where that cannot be stored, it stays, and has to be told of again."""
+        await self._supervisor.call("unbalance", entry=f"{record.id[:12]}/{name}")
+        entry = record.entries.pop(name)
+        try:
+            reached("network.entry.remove")
+            self.save(record)
+        except BaseException:
+            record.entries[name] = entry
+            raise
+        self._pool(record).release(entry["address"])
+
+    def save(self, record: NetworkRecord) -> None:
+        """Store a network that has changed."""
+        self._records.save(record)
+
+    def find(self, name: str) -> NetworkRecord | None:
+        """A network by its name."""
+        return self._networks.get(name)
 
     # --- endpoints
 
@@ -281,10 +326,17 @@ class Networks:
         return pool
 
 
+def _text(address: int) -> str:
+    return str(ipaddress.IPv4Address(address))
+
+
 def _pool_of(record: NetworkRecord) -> AddressPool:
-    return AddressPool(
+    pool = AddressPool(
         record.subnet,
         gateway=record.gateway,
         address_range=record.address_range,
         auxiliary=record.auxiliary.values(),
     )
+    for entry in record.entries.values():
+        pool.restore(entry["address"])
+    return pool

@@ -1,0 +1,212 @@
+"""Who stands behind a load-balanced entry of a network: told to the supervisor whenever it may have changed.
+
+Those that end are taken out by the supervisor itself, which knows it first. One that is stopped is taken out before it
+gets its signal, so that no connection meets it while it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from knarr.engine.networks.entries import Entry, check_name, shown
+from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound
+from knarr.failpoints import reached
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from knarr.engine.containers.container import Container, Context
+    from knarr.engine.events import Event
+    from knarr.store.networks import NetworkRecord
+
+__all__ = ["Balancing"]
+
+log = logging.getLogger("knarr.networks")
+
+OF_CONTAINERS = ("start", "die", "pause", "unpause", "health_status")
+OF_NETWORKS = ("connect", "disconnect")
+
+
+class Balancing:
+    """Belongs to the event loop."""
+
+    def __init__(
+        self, context: Context, find: Callable[[str], Container], every: Callable[[], Iterable[Container]]
+    ) -> None:
+        self._context = context
+        self._find = find
+        self._every = every
+        self._stopping: set[str] = set()  # IDs of containers that are on their way out
+        self._locks: dict[str, asyncio.Lock] = {}  # by network ID: the supervisor hears of changes in their order
+        self._follower: asyncio.Task[None] | None = None
+
+    # --- entries
+
+    async def create(self, network: NetworkRecord, asked: Entry) -> Entry:
+        """Make an entry. InvalidArgument, Conflict for a name, an address or a port that is taken."""
+        check_name(asked["name"])
+        if not asked["labels"]:
+            raise InvalidArgument("a load-balanced entry needs a label, by which its containers are known")
+        if not asked["ports"]:
+            raise InvalidArgument("a load-balanced entry needs a port")
+        if any(port["host_port"] is not None for port in asked["ports"]) and network.internal:
+            raise InvalidArgument(f"network {network.name} is internal: an entry of it cannot be published")
+        async with self._lock(network):
+            if asked["name"] in network.entries:
+                raise Conflict(f"network {network.name} has a load-balanced entry of the name {asked['name']} already")
+            entry = self._context.networks.add_entry(network, asked)
+            try:
+                await self._tell(network, entry)
+                reached("network.entry.record")
+                self._context.networks.save(network)  # with the ports that were chosen
+            except BaseException:
+                await self._context.networks.remove_entry(network, entry["name"])
+                raise
+        self.follow()
+        return entry
+
+    async def remove(self, network: NetworkRecord, name: str) -> None:
+        """Remove an entry. NotFound."""
+        async with self._lock(network):
+            entry = self._get(network, name)
+            try:
+                await self._context.networks.remove_entry(network, name)
+            except BaseException:
+                await self._tell(network, entry)
+                raise
+
+    async def declare(self, network: NetworkRecord) -> None:
+        """Bring up the entries that a network was made with: all, or the network goes again."""
+        if not network.entries:
+            return
+        try:
+            async with self._lock(network):
+                for entry in network.entries.values():
+                    await self._tell(network, entry)
+                self._context.networks.save(network)
+        except BaseException:
+            await self._context.networks.remove(network.id)
+            raise
+        self.follow()
+
+    def shown(self, network: NetworkRecord) -> list[dict[str, Any]]:
+        """The entries of a network and who stands behind them, as the API shows them."""
+        return [self.show(network, entry) for entry in network.entries.values()]
+
+    def show(self, network: NetworkRecord, entry: Entry) -> dict[str, Any]:
+        """One of them."""
+        members = [
+            {"Id": container.record.id, "Name": container.record.name, "Address": address}
+            for container, address in self._members(network, entry)
+        ]
+        return {**shown(entry), "Network": network.name, "Members": members}
+
+    def _get(self, network: NetworkRecord, name: str) -> Entry:
+        if name not in network.entries:
+            raise NotFound(f"network {network.name} has no load-balanced entry {name}")
+        found: Entry = network.entries[name]
+        return found
+
+    # --- members
+
+    def _members(self, network: NetworkRecord, entry: Entry) -> list[tuple[Container, str]]:
+        found = []
+        for container in self._every():
+            record = container.record
+            endpoint = record.state.networks.get(network.name)
+            if endpoint is None or not endpoint["address"] or "pending" in endpoint or record.id in self._stopping:
+                continue
+            labels = record.config["Labels"] or {}
+            if not all(labels.get(key) == value for key, value in entry["labels"].items()):
+                continue
+            health = record.state.health
+            if record.state.status == "running" and (health is None or health["status"] == "healthy"):
+                found.append((container, endpoint["address"]))
+        return found
+
+    async def _tell(self, network: NetworkRecord, entry: Entry) -> None:
+        answer = await self._context.supervisor.call(
+            "balance",
+            entry=f"{network.id[:12]}/{entry['name']}",
+            name=entry["name"],
+            network=network.id,
+            network_name=network.name,
+            bridge=self._context.networks.bridge(network.id),
+            address=entry["address"],
+            ports=entry["ports"],
+            members={container.record.id: address for container, address in self._members(network, entry)},
+        )
+        entry["ports"] = answer["ports"]
+
+    async def _refresh(self, network: NetworkRecord, labels: dict[str, str] | None = None) -> None:
+        """Tell of the entries of a network; with `labels`, of those that a container with these may stand behind."""
+        async with self._lock(network):
+            for entry in list(network.entries.values()):
+                if labels is None or all(labels.get(key) == value for key, value in entry["labels"].items()):
+                    await self._tell(network, entry)
+
+    def _lock(self, network: NetworkRecord) -> asyncio.Lock:
+        return self._locks.setdefault(network.id, asyncio.Lock())
+
+    async def leave(self, container: Container) -> None:
+        """A container is about to be stopped: connections go to others from now on."""
+        labels = container.record.config["Labels"] or {}
+        for name in container.record.state.networks:
+            network = self._context.networks.find(name)
+            if network is None or not network.entries:
+                continue
+            self._stopping.add(container.record.id)
+            try:
+                await self._refresh(network, labels)
+            except KnarrError as error:  # it is stopped all the same, and leaves with its end
+                log.warning("container %s still gets connections: %s", container.record.id[:12], error)
+
+    # --- following what happens
+
+    def close(self) -> None:
+        """Follow nothing any more."""
+        if self._follower is not None:
+            self._follower.cancel()
+
+    def follow(self) -> None:
+        """Listen to what happens from now on, if there is anything to balance."""
+        if self._follower is None and any(network.entries for network in self._context.networks.every()):
+            self._follower = asyncio.get_running_loop().create_task(self._follow())
+
+    async def _follow(self) -> None:
+        listener = self._context.events.join()
+        for network in self._context.networks.every():
+            await self._try(network, None)
+        while True:
+            await self._happened(await listener.get())
+
+    async def _happened(self, event: Event) -> None:
+        action, attributes = event["Action"].partition(":")[0], event["Actor"]["Attributes"]
+        if event["Type"] == "container" and action in OF_CONTAINERS:
+            container_id = event["Actor"]["ID"]
+            if action == "start":
+                self._stopping.discard(container_id)
+        elif event["Type"] == "network" and action in OF_NETWORKS:
+            container_id = attributes["container"]
+        else:
+            return
+        try:
+            record = self._find(container_id).record
+        except NotFound:
+            self._stopping.discard(container_id)
+            return
+        names = [*record.state.networks]
+        if event["Type"] == "network" and attributes["name"] not in names:
+            names.append(attributes["name"])
+        for name in names:
+            network = self._context.networks.find(name)
+            if network is not None and network.entries:
+                await self._try(network, record.config["Labels"] or {})
+
+    async def _try(self, network: NetworkRecord, labels: dict[str, str] | None) -> None:
+        try:
+            await self._refresh(network, labels)
+        except KnarrError as error:  # the supervisor is gone, most likely: its successor has what was told before
+            log.warning("the load-balanced entries of network %s are not up to date: %s", network.name, error)
