@@ -7,7 +7,9 @@ use serde::Deserialize;
 
 use super::measure::{Measure, Update};
 use super::name::{Id, Target};
-use super::network::{Connect, Disconnect, Names, NetworkRequest, RemoveNetwork};
+use super::network::{
+    Connect, Disconnect, Names, NetworkRequest, ParentRequest, RemoveNetwork, RemoveParent,
+};
 use crate::logs::{FileOptions, LogOptions};
 
 /// A request: the number its answer carries, and what to do.
@@ -58,6 +60,10 @@ pub enum Operation {
     Names(Names),
     /// Remove the bridge of a network that nobody is on.
     RemoveNetwork(RemoveNetwork),
+    /// Have the host's interface that a network is on.
+    MakeParent(ParentRequest),
+    /// Remove it, where it was made for networks that have all gone.
+    RemoveParent(RemoveParent),
 }
 
 /// Fields of `hello`.
