@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from knarr.engine.networks import creation, lan
 from knarr.engine.networks.subnets import DEFAULT_POOLS, AddressPool, choose, host_networks, mac_of
+from knarr.engine.supervisor import SupervisorLost
 from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound, PermissionDenied
 from knarr.failpoints import reached
 from knarr.store import networks as records
@@ -141,7 +142,12 @@ class Networks:
         self._leaving.add(record.id)  # nobody joins or removes it until it is all there
         try:
             reached("network.create.parent")
-            await self._supervisor.call("make_parent", **lan.wire(record)["parent"])
+            parent = lan.wire(record)["parent"]
+            try:
+                await self._supervisor.call("make_parent", **parent)
+            except SupervisorLost:  # it may have been made: then the next finds it made
+                await self._supervisor.ready()
+                await self._supervisor.call("make_parent", **parent)
         except (KnarrError, OSError):
             self._forget(record)
             raise
