@@ -94,10 +94,15 @@ fn containers_are_machines_on_the_wire() {
         let lan = macvlan(MacvlanMode::Bridge);
         // The host has an interface of the container's name, and names of its own.
         run("ip link add eth0 type veth peer name eth1");
-        let before = run("ip -o link");
+        let names = || {
+            let links = run("ip -o link");
+            let names = links.lines().filter_map(|line| line.split(": ").nth(1));
+            names.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let before = names();
         let (one, index) = container(&lan, 10);
         let (two, _) = container(&lan, 11);
-        assert_eq!(run("ip -o link"), before);
+        assert_eq!(names(), before);
         on(one.namespace(), || {
             let inside = run("ip -o addr show eth0");
             assert!(inside.contains("192.0.2.10/24 brd 192.0.2.255"), "{inside}");
@@ -402,6 +407,14 @@ fn parents_that_are_made_are_told_from_those_that_were_there() {
             name: name(text),
             dummy: false,
         };
+        if kernel_has("vlan") {
+            // What cannot be brought up is not left behind.
+            run("ip link set uplink down");
+            let error = ensure_parent(&ours, &parent("uplink.10")).unwrap_err();
+            assert!(error.to_string().contains("enable uplink.10"), "{error}");
+            assert!(!there("uplink.10"));
+            run("ip link set uplink up");
+        }
         ensure_parent(&ours, &parent("uplink")).unwrap();
         assert!(!has_parents(&ours).unwrap());
         for missing in ["nosuch", "nosuch.5", "uplink.5000"] {

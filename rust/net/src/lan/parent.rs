@@ -38,7 +38,7 @@ pub fn ensure_parent(engine: &EngineId, parent: &Parent) -> Result<()> {
             return Ok(());
         }
         let mut batch = Batch::new();
-        route::set_up(&mut batch, By::Index(link.index));
+        request::enable(&mut batch, name);
         return socket.run(batch);
     }
     let mut batch = Batch::new();
@@ -53,7 +53,7 @@ pub fn ensure_parent(engine: &EngineId, parent: &Parent) -> Result<()> {
         request::create_vlan(&mut batch, name, base.index, id);
     }
     request::set_alias(&mut batch, name, &engine.mark());
-    route::set_up(&mut batch, By::Name(name));
+    request::enable(&mut batch, name);
     match socket.run(batch) {
         Ok(()) => Ok(()),
         Err(error) if error.errno() == Some(EEXIST) => {

@@ -106,6 +106,14 @@ pub(super) fn set_alias(batch: &mut Batch, name: &LinkName, alias: &str) {
     });
 }
 
+/// Bring an interface that was just created up.
+pub(super) fn enable(batch: &mut Batch, name: &LinkName) {
+    let doing = format!("failed to enable {name}, the parent link");
+    batch.request(doing, NEW_LINK, 0, |body| {
+        header(body, By::Name(name), true);
+    });
+}
+
 /// Give a link that is down another name.
 pub(super) fn rename(batch: &mut Batch, index: u32, name: &LinkName) {
     batch.request(format!("name a link {name}"), NEW_LINK, 0, |body| {
