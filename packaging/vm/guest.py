@@ -180,6 +180,71 @@ def check_bridge_and_ports() -> None:
         knarr("rm", "-f", "web")
 
 
+def host(command: str) -> str:
+    return subprocess.run(command.split(), capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def check_networks_on_interfaces() -> None:
+    """Drivers macvlan and ipvlan, on a wire to another machine, on a VLAN of it, and on nothing."""
+    host("ip netns add lan")
+    host("ip link add wire0 type veth peer name eth0 netns lan")
+    host("ip link set wire0 up")
+    there = "ip netns exec lan"
+    for command in (
+        "addr add 10.77.0.250/24 dev eth0",
+        "link set eth0 up",
+        "link add link eth0 name five type vlan id 5",
+    ):
+        host(f"{there} ip {command}")
+    host(f"{there} ip addr add 10.77.5.250/24 dev five")
+    host(f"{there} ip link set five up")
+    mac = host("ip -o link show wire0").partition("link/ether ")[2].split()[0]
+    routes = {"l3s": "default dev eth0"}
+    serve = "mkdir /www; echo found > /www/index.html; exec httpd -f -p 80 -h /www"
+    for driver, parent, mode in (
+        ("macvlan", "wire0.5", "bridge"),
+        ("ipvlan", "wire0", "l2"),
+        ("ipvlan", "wire0", "l3s"),
+    ):
+        net = "10.77.5" if parent == "wire0.5" else "10.77.0"
+        options = ["-d", driver, "-o", f"parent={parent}", "-o", f"{driver}_mode={mode}"]
+        knarr("network", "create", *options, "--subnet", f"{net}.0/24", "--gateway", f"{net}.250", "lan")
+        try:
+            same(os.path.exists(f"/sys/class/net/{parent}"), True)
+            for _ in range(2):  # at once after one another, with the same address
+                knarr(
+                    "run", "-d", "--name", "web", "--network", "lan", "--ip", f"{net}.9", "busybox", "sh", "-c", serve
+                )
+                if mode in routes:
+                    host(f"{there} ip neigh replace {net}.9 lladdr {mac} dev eth0")
+                fetch = f"{there} busybox wget -qO- http://{net}.9/"
+                until(
+                    f"an answer over {driver} {parent} {mode}",
+                    lambda fetch=fetch: not subprocess.run(fetch.split(), capture_output=True, check=False).returncode,
+                )
+                route = routes.get(mode, f"default via {net}.250 dev eth0")
+                same(route in knarr("exec", "web", "ip", "route"), True)
+                knarr("rm", "-f", "web")
+        finally:
+            subprocess.run(["knarr", "rm", "-f", "web"], capture_output=True, check=False)
+            knarr("network", "rm", "lan")
+            host(f"{there} ip neigh flush all")
+        same(os.path.exists("/sys/class/net/wire0.5"), False)
+    for driver in ("macvlan", "ipvlan"):
+        knarr("network", "create", "-d", driver, "lan")
+        (dummy,) = [name for name in os.listdir("/sys/class/net") if name.startswith(("dm-", "di-"))]
+        host(f"ip link del {dummy}")  # as if the machine had been started anew
+        try:
+            knarr("run", "-d", "--name", "web", "--network", "lan", "busybox", "sleep", "1000")
+            knarr("run", "--rm", "--network", "lan", "busybox", "ping", "-c", "1", "-W", "5", "web")
+        finally:
+            subprocess.run(["knarr", "rm", "-f", "web"], capture_output=True, check=False)
+            knarr("network", "rm", "lan")
+        same([name for name in os.listdir("/sys/class/net") if name.startswith(("dm-", "di-"))], [])
+    host("ip link del wire0")
+    host("ip netns del lan")
+
+
 def check_devices() -> None:
     base = ["run", "--rm", "--network", "none"]
     knarr(*base, "busybox", "sh", "-c", ": </dev/null && : >/dev/zero")

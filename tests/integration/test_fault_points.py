@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import signal
+import subprocess
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -95,6 +96,14 @@ def balanced(engine):
     assert engine.ask("POST", "/networks/net/lb", ENTRY)[0] == 201
 
 
+def on_interface(engine):
+    """Ask for a network on an interface of the host's."""
+    body = {"Name": "net", "Driver": "macvlan", "Options": {"parent": PARENT}, "IPAM": LAN}
+    return engine.ask("POST", "/networks/create", body)
+
+
+PARENT = f"kf{os.getpid()}"
+LAN = {"Config": [{"Subnet": "10.93.7.0/24"}]}
 BRIDGED = {"NetworkMode": "bridge", "PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1"}]}}
 POLICY = {"NetworkMode": "none", "RestartPolicy": {"Name": "unless-stopped"}}
 ALWAYS = {"NetworkMode": "none", "RestartPolicy": {"Name": "always"}}
@@ -309,6 +318,12 @@ OPERATIONS = {
     ),
     "network lb --rm": Operation(
         balanced, request("DELETE", "/networks/net/lb/web"), {"network.entry.remove": unchanged}
+    ),
+    "network create, on an interface": Operation(
+        nothing, on_interface, {"network.create.record": unchanged, "network.create.parent": done}
+    ),
+    "network rm, on an interface": Operation(
+        on_interface, request("DELETE", "/networks/net"), {"network.remove.record": unchanged}
     ),
     "network connect": Operation(
         lambda engine: (network(engine), container(start=True, HostConfig={"NetworkMode": "bridge"})(engine)),
@@ -547,7 +562,15 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def places():
+def interface():
+    """An interface for networks to be on."""
+    subprocess.run(["ip", "link", "add", PARENT, "type", "veth", "peer", "name", f"{PARENT}p"], check=True)
+    yield
+    subprocess.run(["ip", "link", "del", PARENT], check=True)
+
+
+@pytest.fixture(scope="module")
+def places(interface):
     place = Place()
     yield place
     place.close()

@@ -176,3 +176,28 @@ def test_an_engine_that_ends_takes_its_networks_along(supervisor, client):
     assert not [
         entry for entry in Path("/sys/class/net").iterdir() if entry.name.startswith(f"kv{supervisor.engine()[:5]}")
     ]
+
+
+def test_what_was_made_for_networks_on_interfaces_goes_with_the_engine(supervisor, client):
+    """The interface is not made by the supervisor, as a kernel may have neither VLANs nor dummies, but bears its mark."""
+    parent, peer = f"ks{supervisor.engine()}", f"kp{supervisor.engine()}"
+    subprocess.run(["ip", "link", "add", parent, "type", "veth", "peer", "name", peer], check=True)
+    try:
+        subprocess.run(["ip", "link", "set", parent, "alias", f"knarr-{supervisor.engine()}"], check=True)
+        client.call("make_parent", name=parent)
+        client.call("remove_parent", name=peer)
+        assert Path(f"/sys/class/net/{peer}").exists()
+        container, fields = supervisor.bundle(["ip", "-4", "-o", "addr"])
+        lan = {"driver": "macvlan", "parent": {"name": parent}, "mode": "bridge"}
+        address = f"{subnet(supervisor)}.9/24"
+        interface = {"name": "eth0", "lan": lan, "address": address, "network": "lan"}
+        fields["network"] = {"mode": "bridge", "interfaces": [interface], "way_out": "lan"}
+        client.call("start", **fields)
+        client.exit(container)
+        assert address in supervisor.output(container)
+        client.call("forget", container=container)
+        client.close()
+        wait_until(lambda: not supervisor.pids(), what="the end")
+        assert not Path(f"/sys/class/net/{parent}").exists()
+    finally:
+        subprocess.run(["ip", "link", "del", parent], check=False, capture_output=True)

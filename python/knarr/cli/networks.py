@@ -161,9 +161,9 @@ CREATE = Command(
     minimum=1,
     maximum=1,
     options=(
-        Option("-d --driver", TEXT, "Driver to manage the network", default="bridge"),
+        Option("-d --driver", TEXT, "Driver to manage the network: bridge, macvlan or ipvlan", default="bridge"),
         Option("--subnet", LIST, "Subnet in CIDR format"),
-        Option("--gateway", TEXT, "The host's address in the subnet"),
+        Option("--gateway", TEXT, "The host's address in the subnet; with macvlan and ipvlan, a router's"),
         Option("--ip-range", TEXT, "Choose containers' addresses from this part of the subnet"),
         Option("--aux-address", LIST, "Addresses that are never chosen, as name=address"),
         Option("--internal", FLAG, "No way out of the network"),
@@ -172,7 +172,7 @@ CREATE = Command(
         Option("--ipam-driver", TEXT, "Driver that chooses addresses", default="default"),
         Option("--ipam-opt", LIST, "Options of that driver"),
         Option("--label", LIST, "Set metadata"),
-        Option("-o --opt", LIST, "Driver options"),
+        Option("-o --opt", LIST, "Driver options (such as parent=eth0 for macvlan and ipvlan)"),
     ),
 )
 CONNECT = Command(

@@ -322,6 +322,8 @@ class Endpoint(TypedDict):
     driver_opts: NotRequired[dict[str, str]]
     gw_priority: NotRequired[int]
     interface: NotRequired[str]  # its name inside, such as eth0
+    lan: NotRequired[bool]  # on an interface of the host's: nothing is published there
+    leads_out: NotRequired[bool]  # such a one, with a way out whether or not there is a gateway
     pending: NotRequired[str]  # connect or disconnect: the supervisor may not know of it yet
 
 

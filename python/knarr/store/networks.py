@@ -18,11 +18,11 @@ class NetworkRecord:
 
     id: str
     name: str
-    driver: str  # bridge, host, null
+    driver: str  # bridge, host, null, macvlan, ipvlan
     created_ns: int
     subnet: str = ""  # CIDR; empty for host and none, and for the default bridge until it is needed
-    gateway: str = ""
-    bridge: str = ""  # the interface's name
+    gateway: str = ""  # empty too where nobody has named one that is not ours
+    bridge: str = ""  # the interface's name; empty for other drivers
     labels: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
     address_range: str = ""  # CIDR within the subnet that addresses are chosen from; empty for all of it

@@ -78,6 +78,20 @@ pub enum Error {
         /// What was wanted of it.
         wanted: &'static str,
     },
+    /// The interface of the host that a network is on has gone.
+    NoParent {
+        /// Its name.
+        parent: String,
+    },
+    /// The interface of the host that a network is on takes no more links, or none of that kind.
+    ParentBusy {
+        /// macvlan or ipvlan.
+        kind: &'static str,
+        /// The interface's name.
+        parent: String,
+        /// Why, and what helps.
+        why: &'static str,
+    },
     /// Text or a value that names no such thing.
     Invalid {
         /// What was to be read: "engine ID", "address".
@@ -104,7 +118,9 @@ impl Error {
             Self::PortTaken { .. }
             | Self::PortOurs { .. }
             | Self::RangeTaken { .. }
-            | Self::Occupied { .. } => "Conflict",
+            | Self::Occupied { .. }
+            | Self::ParentBusy { .. } => "Conflict",
+            Self::NoParent { .. } => "Unavailable",
             Self::Invalid { .. } | Self::NotLocal { .. } => "InvalidArgument",
             Self::Unsupported { .. } => "Unsupported",
             Self::Malformed { .. } => "Internal",
@@ -215,6 +231,13 @@ impl fmt::Display for Error {
                     f,
                     "a network interface named {link} exists and is not {wanted}; rename or delete it"
                 )
+            }
+            Self::NoParent { parent } => write!(
+                f,
+                "the requested parent interface {parent} was not found on the host; bring it back, or remove the network"
+            ),
+            Self::ParentBusy { kind, parent, why } => {
+                write!(f, "failed to create the {kind} port on {parent}: {why}")
             }
             Self::Invalid {
                 what,

@@ -3,6 +3,7 @@
 //! - [`Host`] is the host's side of one engine: bridges, NAT, published ports.
 //! - [`Pool`] hands out [`Sandbox`]es: network namespaces made ahead of need. It also plugs more links into those that are
 //!   in use.
+//! - A [`Lan`] is a network on one of the host's own interfaces: macvlan and ipvlan.
 //! - [`Resolver`] is where a container of a user-defined network asks for names.
 //! - [`Balance`] is an address behind which several containers stand.
 //! - [`Watch`] waits until somebody else has changed the rules.
@@ -19,6 +20,7 @@ mod error;
 mod flows;
 mod holder;
 mod host;
+mod lan;
 mod maker;
 mod names;
 mod netlink;
@@ -36,6 +38,10 @@ pub use balance::{Balance, Served};
 pub use bridge::{Bridge, BridgeLink};
 pub use error::{Error, Result};
 pub use host::{Host, Live, Swept};
+pub use lan::{
+    IpvlanFlag, IpvlanMode, Lan, LanKind, LanRoute, MacvlanMode, Parent, ensure_parent,
+    has_parents, plug_lan, remove_parent, remove_parents, set_link_route, unplug_lan,
+};
 pub use names::{EngineId, LinkName};
 pub use pool::{Pool, PoolSize};
 pub use ports::{Protocol, Publish, Published};

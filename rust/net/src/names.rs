@@ -31,6 +31,12 @@ impl EngineId {
         format!("knarr-{}", self.0)
     }
 
+    /// What a link bears as its alias that the engine has made under a name of somebody else's choice: `knarr-<engine>`.
+    #[must_use]
+    pub fn mark(&self) -> String {
+        format!("knarr-{}", self.0)
+    }
+
     /// The engine's default bridge: `knarr-<engine>`.
     #[must_use]
     pub fn bridge(&self) -> LinkName {

@@ -8,25 +8,26 @@ use crate::error::{Error, Result};
 use crate::names::LinkName;
 use crate::netlink::{Batch, Body, CREATE, EXCLUSIVE, REPLACE, Socket, attributes, text, u32_ne};
 
-const NEW_LINK: u16 = 16;
-const DELETE_LINK: u16 = 17;
+pub(crate) const NEW_LINK: u16 = 16;
+pub(crate) const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
 const DELETE_ADDRESS: u16 = 21;
 const GET_ADDRESS: u16 = 22;
-const NEW_ROUTE: u16 = 24;
+pub(crate) const NEW_ROUTE: u16 = 24;
 const DELETE_ROUTE: u16 = 25;
 const GET_ROUTE: u16 = 26;
 
 const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
+pub(crate) const IFLA_IFNAME: u16 = 3;
+pub(crate) const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
-const IFLA_LINKINFO: u16 = 18;
+pub(crate) const IFLA_LINKINFO: u16 = 18;
+pub(crate) const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
-const IFLA_NET_NS_FD: u16 = 28;
-const INFO_KIND: u16 = 1;
-const INFO_DATA: u16 = 2;
+pub(crate) const IFLA_NET_NS_FD: u16 = 28;
+pub(crate) const INFO_KIND: u16 = 1;
+pub(crate) const INFO_DATA: u16 = 2;
 const INFO_SLAVE_KIND: u16 = 4;
 const INFO_SLAVE_DATA: u16 = 5;
 const VETH_INFO_PEER: u16 = 1;
@@ -41,15 +42,15 @@ const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
 const RTA_DST: u16 = 1;
-const RTA_OIF: u16 = 4;
+pub(crate) const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 
-const AF_INET: u8 = 2;
+pub(crate) const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const IFF_UP: u32 = 1;
-const TABLE_MAIN: u8 = 254;
-const PROTOCOL_STATIC: u8 = 4;
-const TYPE_UNICAST: u8 = 1;
+pub(crate) const TABLE_MAIN: u8 = 254;
+pub(crate) const PROTOCOL_STATIC: u8 = 4;
+pub(crate) const TYPE_UNICAST: u8 = 1;
 const SCOPE_ANY: u8 = 255;
 const ESRCH: i32 = 3;
 const ENODEV: i32 = 19;
@@ -67,6 +68,8 @@ pub(crate) struct Link {
     pub(crate) kind: Option<String>,
     pub(crate) mac: Option<[u8; 6]>,
     pub(crate) mtu: u32,
+    /// A text that whoever made it has put on it.
+    pub(crate) alias: Option<String>,
 }
 
 /// How to name a link in a request.
@@ -76,7 +79,7 @@ pub(crate) enum By<'a> {
     Name(&'a LinkName),
 }
 
-fn header(body: &mut Body<'_>, by: By<'_>, up: bool) {
+pub(crate) fn header(body: &mut Body<'_>, by: By<'_>, up: bool) {
     let flags = if up { IFF_UP } else { 0 };
     let index = if let By::Index(index) = by { index } else { 0 };
     let mut bytes = [0; 16];
@@ -391,6 +394,7 @@ fn parse_link(body: &[u8]) -> Option<Link> {
             IFLA_IFNAME => link.name = text(value)?,
             IFLA_MTU => link.mtu = u32_ne(value)?,
             IFLA_ADDRESS => link.mac = value.try_into().ok(),
+            IFLA_IFALIAS => link.alias = text(value),
             IFLA_LINKINFO => {
                 link.kind = attributes(value)
                     .find(|(kind, _)| *kind == INFO_KIND)

@@ -37,6 +37,8 @@ pub enum Part {
     Names,
     /// The same, by TCP.
     NamesTcp,
+    /// Its network namespace, where its links have to be deleted by hand.
+    Namespace,
 }
 
 /// How a child of the keeper ended, in the form of wait(2)'s status word.

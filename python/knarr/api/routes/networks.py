@@ -58,7 +58,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return reply.reply(network(record) | {"Containers": _members(engine, record)})
 
     async def create(request: web.Request) -> web.StreamResponse:
-        record = networks.create(create_request(await reply.body(request)))
+        record = await networks.create(create_request(await reply.body(request)))
         await balancing.declare(record)
         return reply.reply({"Id": record.id, "Warning": ""}, 201)
 

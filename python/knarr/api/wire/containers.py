@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from knarr.api.wire.shape import Shape
 from knarr.engine.containers import logs
-from knarr.engine.containers.endpoints import dns_names, is_user_defined
+from knarr.engine.containers.endpoints import dns_names, exposes, is_user_defined, publishes
 from knarr.engine.containers.links import links
 from knarr.engine.containers.policy import MASKED_PATHS, READONLY_PATHS
 from knarr.errors import InvalidArgument
@@ -184,8 +184,9 @@ def _endpoint(record: ContainerRecord, name: str, endpoint: Endpoint) -> dict[st
 
 def _ports(record: ContainerRecord) -> dict[str, Any]:
     """NetworkSettings.Ports: exposed ports, and where on the host they are."""
-    found: dict[str, Any] = dict.fromkeys(record.config["ExposedPorts"] or {}) if record.state.running else {}
-    for protocol, address, host_port, port in record.state.ports:
+    shown = record.config["ExposedPorts"] if record.state.running and exposes(record) else None
+    found: dict[str, Any] = dict.fromkeys(shown or {})
+    for protocol, address, host_port, port in record.state.ports if publishes(record) else ():
         key = f"{port}/{protocol}"
         found[key] = [*(found.get(key) or ()), {"HostIp": address, "HostPort": str(host_port)}]
     return found
@@ -279,10 +280,10 @@ def summary(engine: Engine, container: Container, image_name: str) -> dict[str, 
     command = " ".join([record.path, *(f"'{word}'" if " " in word else word for word in record.args)])
     health = record.state.health
     ports = []
-    for protocol, address, host_port, port in record.state.ports:
+    for protocol, address, host_port, port in record.state.ports if publishes(record) else ():
         ports.append({"IP": address, "PrivatePort": port, "PublicPort": host_port, "Type": protocol})
     published = {(item["PrivatePort"], item["Type"]) for item in ports}
-    if record.state.running:
+    if record.state.running and exposes(record):
         for text in record.config["ExposedPorts"] or {}:
             number, _, protocol = text.partition("/")
             if (int(number), protocol or "tcp") not in published:

@@ -59,7 +59,7 @@ def info(engine: Engine) -> dict[str, Any]:
         "DockerRootDir": config.data_root,
         "Plugins": {
             "Volume": ["local"],
-            "Network": ["bridge", "host", "null"],
+            "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
             "Authorization": None,
             "Log": sorted(DRIVERS),
         },

@@ -129,7 +129,8 @@ def network(record: NetworkRecord) -> dict[str, Any]:
         pool: dict[str, Any] = {"Subnet": record.subnet}
         if record.address_range:
             pool["IPRange"] = record.address_range
-        pool["Gateway"] = record.gateway
+        if record.gateway:
+            pool["Gateway"] = record.gateway
         if record.auxiliary:
             pool["AuxiliaryAddresses"] = record.auxiliary
         pools = [pool]

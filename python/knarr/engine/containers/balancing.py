@@ -133,7 +133,7 @@ class Balancing:
             name=entry["name"],
             network=network.id,
             network_name=network.name,
-            bridge=self._context.networks.bridge(network.id),
+            **self._context.networks.place(network.id),
             address=entry["address"],
             ports=entry["ports"],
             members={container.record.id: address for container, address in self._members(network, entry)},

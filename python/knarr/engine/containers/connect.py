@@ -37,7 +37,7 @@ async def connect(
         _may_change(container, network, "connect container to")
         if network.name in record.state.networks:
             raise PermissionDenied(f"endpoint with name {record.name} already exists in network {network.name}")
-        if network.driver != "bridge":
+        if not context.networks.has_addresses(network):
             raise InvalidArgument(
                 "container cannot be connected to multiple networks with one of the networks in private (none) mode"
             )

@@ -101,7 +101,9 @@ class Creation:
                     warnings += _foreign(image.platform)
                 record.state.networks = self._endpoints(record, asked.networks)
                 if record.host["PortBindings"] and not endpoints.may_publish(self._context.networks, record):
-                    warnings.append("Published ports are discarded: all networks of the container are internal")
+                    warnings.append(
+                        "Published ports are discarded: all networks of the container are internal, macvlan or ipvlan"
+                    )
                 self._share(host)
                 self._links.resolve(record)
                 if host["Links"]:
@@ -213,7 +215,7 @@ class Creation:
             given = {home.name: {}, **given}
         if len(given) > 1:
             for name in given:
-                if networks.get(name).driver != "bridge":
+                if not networks.has_addresses(networks.get(name)):
                     raise InvalidArgument(
                         "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
                     )

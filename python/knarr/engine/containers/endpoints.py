@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from knarr.engine.containers import request
 from knarr.engine.containers.links import parse_link
 from knarr.engine.containers.spec import ENDPOINT_SYSCTLS, endpoint_sysctls
+from knarr.engine.networks import lan
 from knarr.engine.networks.networks import DRIVERS
 from knarr.errors import InvalidArgument, Unsupported
 
@@ -16,7 +17,17 @@ if TYPE_CHECKING:
     from knarr.store.containers import ContainerRecord, Endpoint
     from knarr.store.networks import NetworkRecord
 
-__all__ = ["add_interface", "dns_names", "gateway", "in_order", "is_user_defined", "make", "may_publish"]
+__all__ = [
+    "add_interface",
+    "dns_names",
+    "exposes",
+    "gateway",
+    "in_order",
+    "is_user_defined",
+    "make",
+    "may_publish",
+    "publishes",
+]
 
 
 def make(networks: Networks, network: NetworkRecord, settings: dict[str, Any], mac: str = "") -> Endpoint:
@@ -26,14 +37,16 @@ def make(networks: Networks, network: NetworkRecord, settings: dict[str, Any], m
         raise _invalid(network, "links of an endpoint need a user-defined network: here HostConfig.Links has them")
     options: dict[str, str] = settings.get("DriverOpts") or {}
     for option in options:
-        if option != ENDPOINT_SYSCTLS or network.driver != "bridge":
+        if option != ENDPOINT_SYSCTLS or not networks.has_addresses(network):
             raise Unsupported(f"EndpointsConfig.DriverOpts: {option} is not supported by knarr on {network.name}")
     endpoint_sysctls(options)
     mac = settings.get("MacAddress") or mac
     if mac:
         request.check_mac(mac)
-        if network.driver != "bridge":
+        if not networks.has_addresses(network):
             raise InvalidArgument("conflicting options: mac-address and the network mode")
+        if network.driver == "ipvlan":
+            raise _invalid(network, "ipvlan interfaces do not support custom mac address assignment")
     aliases = settings.get("Aliases") or []
     if aliases and not is_user_defined(network.name):
         raise _invalid(network, "network-scoped aliases are only supported for user-defined networks")
@@ -101,16 +114,32 @@ def gateway(record: ContainerRecord, leaving: Endpoint | None = None) -> Endpoin
 
     An internal network has no way out. None where there is no other; one that is `leaving` does not count.
     """
-    found = [item for item in in_order(record) if item[1]["gateway"] and item[1] is not leaving]
+    found = [item for item in in_order(record) if _leads_out(item[1]) and item[1] is not leaving]
     if not found:
         return None
     return min(found, key=lambda item: (-item[1].get("gw_priority", 0), item[0]))[1]
 
 
+def _leads_out(endpoint: Endpoint) -> bool:
+    return bool(endpoint["gateway"]) or endpoint.get("leads_out", False)
+
+
 def may_publish(networks: Networks, record: ContainerRecord) -> bool:
-    """Whether ports can be published: not where all networks are internal."""
+    """Whether ports can be published: not where all networks are internal, or on the host's own interfaces."""
     found = [networks.by_id(endpoint["network_id"]) for endpoint in record.state.networks.values()]
-    return not found or not all(network.internal for network in found)
+    return not found or not all(network.internal or network.driver in lan.DRIVERS for network in found)
+
+
+def exposes(record: ContainerRecord) -> bool:
+    """Whether ports that are exposed mean anything: not where all networks are on the host's own interfaces."""
+    found = record.state.networks.values()
+    return not found or not all(endpoint.get("lan") for endpoint in found)
+
+
+def publishes(record: ContainerRecord) -> bool:
+    """Whether published ports lead to the container now: not while its way out is on an interface of the host's."""
+    way_out = gateway(record)
+    return way_out is None or not way_out.get("lan")
 
 
 def dns_names(record: ContainerRecord, endpoint: Endpoint) -> list[str]:

@@ -73,7 +73,9 @@ def _hosts(context: Context, record: ContainerRecord, links: Links, *, running: 
 def _host_gateway(context: Context, record: ContainerRecord) -> str:
     """The host's address as the container reaches it."""
     endpoint = endpoints.gateway(record)
-    return endpoint["gateway"] if endpoint else context.networks.gateway()
+    if endpoint is None or endpoint.get("lan"):  # there the gateway is somebody else
+        return context.networks.gateway()
+    return endpoint["gateway"]
 
 
 def _at_home(record: ContainerRecord, find: Callable[[str], Container]) -> ContainerRecord:
@@ -167,7 +169,7 @@ def _network(context: Context, record: ContainerRecord, find: Callable[[str], Co
         "mode": "bridge",
         "interfaces": [interface(context, record, name, endpoint) for name, endpoint in joined],
         "way_out": way_out["network_id"] if way_out else None,
-        "ports": _ports(context, record, way_out) if way_out else [],
+        "ports": _ports(context, record, way_out) if way_out and not way_out.get("lan") else [],
         "dns": dns(context, record),
     }
 
@@ -176,9 +178,9 @@ def interface(context: Context, record: ContainerRecord, network: str, endpoint:
     """An endpoint, as the supervisor is told of it."""
     return {
         "name": endpoint["interface"],
-        "bridge": context.networks.bridge(endpoint["network_id"]),
+        **context.networks.place(endpoint["network_id"]),
         "address": f"{endpoint['address']}/{endpoint['prefix']}",
-        "mac": endpoint["mac"],
+        "mac": endpoint["mac"] or None,
         "network": endpoint["network_id"],
         "network_name": network,
         "names": endpoints.dns_names(record, endpoint) if endpoints.is_user_defined(network) else [],

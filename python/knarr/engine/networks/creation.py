@@ -6,7 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 
-from knarr.engine.networks import entries
+from knarr.engine.networks import entries, lan
 from knarr.errors import InvalidArgument, NotFound, PermissionDenied, Unsupported
 
 __all__ = ["BRIDGE_NAME", "HOST_BINDING", "ICC", "MASQUERADE", "MTU", "Request", "check", "is_on"]
@@ -15,7 +15,7 @@ BRIDGE_NAME = "com.docker.network.bridge.name"
 ICC = "com.docker.network.bridge.enable_icc"
 MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
-MTU = "com.docker.network.driver.mtu"
+MTU = lan.MTU
 OPTIONS = {BRIDGE_NAME, ICC, MASQUERADE, HOST_BINDING, MTU}
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _INTERFACE = re.compile(r"[^/:\s]{1,15}")
@@ -48,11 +48,16 @@ def check(asked: Request) -> None:
         )
     if asked.driver in ("host", "null"):
         raise PermissionDenied(f'only one instance of "{asked.driver}" network is allowed')
-    if asked.driver in ("macvlan", "ipvlan", "overlay"):
-        raise Unsupported(f"the network driver {asked.driver} is not supported by knarr yet: bridge is")
-    if asked.driver != "bridge":
-        raise NotFound(f'plugin "{asked.driver}" not found (the network driver that knarr has is bridge)')
-    _check_options(asked.options)
+    if asked.driver == "overlay":
+        raise Unsupported(f"the network driver {asked.driver} is not supported by knarr: it needs a swarm")
+    if asked.driver in lan.DRIVERS:
+        lan.check_options(asked.driver, asked.options)
+        _check_mtu(asked.options)
+    elif asked.driver == "bridge":
+        _check_options(asked.options)
+    else:
+        known = ", ".join(("bridge", *lan.DRIVERS))
+        raise NotFound(f'plugin "{asked.driver}" not found (the network drivers that knarr has: {known})')
     served = [port for entry in entries.declared(asked.options) for port in entry["ports"]]
     if asked.internal and any(port["host_port"] is not None for port in served):
         raise InvalidArgument("an internal network's load-balanced entry cannot be published")
@@ -60,6 +65,7 @@ def check(asked: Request) -> None:
 
 
 def _check_options(options: dict[str, str]) -> None:
+    _check_mtu(options)
     for name, value in options.items():
         if name.startswith(entries.OPTION):
             continue  # read by `entries.declared`
@@ -70,16 +76,20 @@ def _check_options(options: dict[str, str]) -> None:
             )
         if name in (ICC, MASQUERADE) and value not in _TRUE | _FALSE:
             raise InvalidArgument(f'failed to parse {name} value: "{value}": it is true or false')
-        if name == MTU and not (value.isascii() and value.isdigit() and int(value) in MTU_RANGE):
-            raise InvalidArgument(
-                f'failed to parse {MTU} value: "{value}": it is from {MTU_RANGE.start} to {MTU_RANGE.stop - 1} bytes'
-            )
         if name == HOST_BINDING:
             _ipv4(value, HOST_BINDING)
         if name == BRIDGE_NAME and not _INTERFACE.fullmatch(value):
             raise InvalidArgument(
                 f"invalid {BRIDGE_NAME} {value!r}: an interface's name has 1 to 15 characters, no / and no :"
             )
+
+
+def _check_mtu(options: dict[str, str]) -> None:
+    value = options.get(MTU)
+    if value is not None and not (value.isascii() and value.isdigit() and int(value) in MTU_RANGE):
+        raise InvalidArgument(
+            f'failed to parse {MTU} value: "{value}": it is from {MTU_RANGE.start} to {MTU_RANGE.stop - 1} bytes'
+        )
 
 
 def _check_addresses(asked: Request) -> None:

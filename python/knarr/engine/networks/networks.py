@@ -3,7 +3,7 @@
 Three are always there: `bridge`, `host` and `none`. The default bridge's subnet is chosen when a container first needs
 it, stored, and kept; it is chosen again only when it has come to collide with the host while nobody uses it. Networks
 that users make have their subnet from the beginning. The bridges themselves are made by the supervisor, when the first
-container needs them, and removed by it with the network.
+container needs them, and removed by it with the network. Networks on the host's own interfaces are `lan`'s.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.networks import creation, entries
+from knarr.engine.networks import creation, entries, lan
 from knarr.engine.networks.subnets import DEFAULT_POOLS, AddressPool, choose, host_networks, mac_of
-from knarr.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
+from knarr.engine.supervisor import SupervisorLost
+from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound, PermissionDenied
 from knarr.failpoints import reached
 from knarr.store import networks as records
 from knarr.store.networks import NetworkRecord
@@ -47,7 +48,7 @@ class Networks:
         self._events = events
         self._networks: dict[str, NetworkRecord] = {}  # by name
         self._pools: dict[str, AddressPool] = {}  # by network ID
-        self._leaving: set[str] = set()  # IDs of those that are being removed
+        self._leaving: set[str] = set()  # IDs of those that are being removed, or not made yet
         self._checked = False
         self.using: Callable[[str], list[tuple[str, str]]] = lambda _: []
         """(name, ID) of the containers that have an endpoint in a network now."""
@@ -87,7 +88,7 @@ class Networks:
 
     # --- making and removing
 
-    def create(self, asked: creation.Request) -> NetworkRecord:
+    async def create(self, asked: creation.Request) -> NetworkRecord:
         """Make a network. Raises what `creation.check` does, Conflict, PermissionDenied, Unavailable."""
         if asked.name in DRIVERS:
             raise PermissionDenied(f"operation is not permitted on predefined {asked.name} network")
@@ -95,11 +96,11 @@ class Networks:
         if asked.name in self._networks:
             raise Conflict(f"network with name {asked.name} already exists")
         network_id = secrets.token_hex(32)
-        bridge = asked.options.get(creation.BRIDGE_NAME) or f"br-{network_id[:12]}"
-        if any(record.bridge == bridge for record in self._networks.values()) or (
-            creation.BRIDGE_NAME in asked.options and os.path.exists(f"/sys/class/net/{bridge}")
-        ):
-            raise PermissionDenied(f"cannot create network {asked.name}: the interface {bridge} is there already")
+        bridge = ""
+        if asked.driver == "bridge":
+            bridge = self._bridge_name(asked, network_id)
+        else:
+            lan.check_parent(asked.driver, asked.options, self.every())
         record = NetworkRecord(
             network_id,
             asked.name,
@@ -122,13 +123,44 @@ class Networks:
         reached("network.create.record")
         self._records.save(record)
         self._networks[record.name], self._pools[record.id] = record, pool
+        if record.driver in lan.DRIVERS:
+            await self._make_parent(record)
         self._announce(record, "create")
         return record
+
+    def _bridge_name(self, asked: creation.Request, network_id: str) -> str:
+        bridge = asked.options.get(creation.BRIDGE_NAME) or f"br-{network_id[:12]}"
+        if any(record.bridge == bridge for record in self._networks.values()) or (
+            creation.BRIDGE_NAME in asked.options and os.path.exists(f"/sys/class/net/{bridge}")
+        ):
+            raise PermissionDenied(f"cannot create network {asked.name}: the interface {bridge} is there already")
+        return bridge
+
+    async def _make_parent(self, record: NetworkRecord) -> None:
+        """Have the interface that a new network is on, or no network.
+
+        It is recorded before: where a daemon is killed in between, the first container's start has the interface made.
+        """
+        self._leaving.add(record.id)  # nobody joins or removes it until it is all there
+        try:
+            reached("network.create.parent")
+            parent = lan.wire(record)["parent"]
+            try:
+                await self._supervisor.call("make_parent", **parent)
+            except SupervisorLost:  # it may have been made: then the next finds it made
+                await self._supervisor.ready()
+                await self._supervisor.call("make_parent", **parent)
+        except (KnarrError, OSError):
+            self._forget(record)
+            raise
+        finally:
+            self._leaving.discard(record.id)
 
     def _subnet(self, asked: creation.Request) -> str:
         ours = {f"network {record.name}": record.subnet for record in self.every() if record.subnet}
         taken = [(ipaddress.IPv4Network(subnet), f"{subnet} of {name}") for name, subnet in ours.items()]
-        taken += [(subnet, f"the host's route to {subnet}") for subnet in host_networks("")]
+        if asked.driver == "bridge" or not asked.subnet:  # else it is a network that the host itself is on
+            taken += [(subnet, f"the host's route to {subnet}") for subnet in host_networks("")]
         if not asked.subnet:
             return str(choose(self._choices(), [subnet for subnet, _ in taken], self._start()))
         wanted = ipaddress.IPv4Network(asked.subnet)
@@ -163,15 +195,28 @@ class Networks:
         try:
             for entry in list(record.entries):
                 await self._supervisor.call("unbalance", entry=f"{record.id[:12]}/{entry}")
-            await self._supervisor.call("remove_network", bridge=record.bridge)
+            await self._unmake(record)
             reached("network.remove.record")
-            self._records.delete(record.id)
-            del self._networks[record.name]
-            self._pools.pop(record.id, None)
+            self._forget(record)
         finally:
             self._leaving.discard(record.id)
         self._announce(record, "destroy")
         return record
+
+    async def _unmake(self, record: NetworkRecord) -> None:
+        """Remove what a network has on the host."""
+        if record.driver not in lan.DRIVERS:
+            await self._supervisor.call("remove_network", bridge=record.bridge)
+            return
+        parent = lan.parent_of(record)
+        staying = (other for other in self.every() if other.driver in lan.DRIVERS and other.id not in self._leaving)
+        if not any(lan.parent_of(other) == parent for other in staying):
+            await self._supervisor.call("remove_parent", name=parent)
+
+    def _forget(self, record: NetworkRecord) -> None:
+        self._records.delete(record.id)
+        del self._networks[record.name]
+        self._pools.pop(record.id, None)
 
     async def prune(self, wanted: Callable[[NetworkRecord], bool]) -> list[str]:
         """Remove those that nobody is on and that are wanted gone: their names."""
@@ -233,12 +278,12 @@ class Networks:
     # --- endpoints
 
     def join(self, endpoint: Endpoint) -> None:
-        """Give an endpoint of a bridge its address and what follows from it. NotFound where the network has gone."""
+        """Give an endpoint its address and what follows from it. NotFound where the network has gone."""
         record = self.by_id(endpoint["network_id"])
-        if record.driver != "bridge":
+        if not self.has_addresses(record):
             return
         if record.id in self._leaving:
-            raise NotFound(f"network {record.name} not found: it is being removed")
+            raise NotFound(f"network {record.name} not found: it is being made or removed")
         pool = self._pool(record)
         self._place(endpoint, record, pool, pool.allocate(endpoint["wanted_address"]))
 
@@ -255,6 +300,8 @@ class Networks:
         endpoint["gateway"] = "" if record.internal else record.gateway
         endpoint["mac"] = endpoint["wanted_mac"] or mac_of(address)
         endpoint["endpoint_id"] = secrets.token_hex(32)
+        if record.driver in lan.DRIVERS:
+            lan.adapt(endpoint, record)
 
     def leave(self, endpoint: Endpoint) -> None:
         """Take the address back."""
@@ -271,9 +318,20 @@ class Networks:
         if pool is not None and endpoint["address"]:
             pool.restore(endpoint["address"])
 
-    def bridge(self, network_id: str) -> dict[str, Any]:
-        """A network's bridge, as the supervisor is told of it."""
+    @staticmethod
+    def has_addresses(record: NetworkRecord) -> bool:
+        """Whether containers have addresses there, and may be on others as well: not on host and none."""
+        return record.driver == "bridge" or record.driver in lan.DRIVERS
+
+    def place(self, network_id: str) -> dict[str, Any]:
+        """What a network's interfaces are on, as the supervisor is told of it: a `bridge` or a `lan`."""
         record = self.by_id(network_id)
+        if record.driver in lan.DRIVERS:
+            return {"lan": lan.wire(record)}
+        return {"bridge": self._bridge(record)}
+
+    @staticmethod
+    def _bridge(record: NetworkRecord) -> dict[str, Any]:
         options = record.options
         return {
             "name": record.bridge,
@@ -336,6 +394,7 @@ def _pool_of(record: NetworkRecord) -> AddressPool:
         gateway=record.gateway,
         address_range=record.address_range,
         auxiliary=record.auxiliary.values(),
+        ours=record.driver not in lan.DRIVERS,
     )
     for entry in record.entries.values():
         pool.restore(entry["address"])

@@ -69,7 +69,13 @@ class AddressPool:
     """
 
     def __init__(
-        self, subnet: str, *, gateway: str = "", address_range: str = "", auxiliary: Iterable[str] = ()
+        self,
+        subnet: str,
+        *,
+        gateway: str = "",
+        address_range: str = "",
+        auxiliary: Iterable[str] = (),
+        ours: bool = True,  # the host has an address, which is the gateway: one is chosen where none is given
     ) -> None:
         self.network = IPv4Network(subnet)
         self._hosts = range(int(self.network.network_address) + 1, int(self.network.broadcast_address))
@@ -77,9 +83,10 @@ class AddressPool:
         self._first = max(int(chosen.network_address), self._hosts.start)
         self._last = min(int(chosen.broadcast_address), self._hosts.stop - 1)
         self._reserved = {int(ipaddress.IPv4Address(address)) for address in auxiliary}
-        self.gateway = gateway or self._first_free()
-        """The bridge's own address."""
-        self._reserved.add(int(ipaddress.IPv4Address(self.gateway)))
+        self.gateway = gateway or (self._first_free() if ours else "")
+        """The bridge's own address, or somebody else's; empty for none."""
+        if self.gateway:
+            self._reserved.add(int(ipaddress.IPv4Address(self.gateway)))
         self._next = self._first
         self._taken: set[int] = set()
 

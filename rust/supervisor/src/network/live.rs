@@ -5,9 +5,9 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use knarr_net::LinkName;
+use knarr_net::{LanRoute, LinkName};
 
-use super::{Attached, Network, NetworkRecord, namespace_of, parts, unavailable};
+use super::{Attached, Network, NetworkRecord, lan, namespace_of, parts, unavailable};
 use crate::link::Part;
 use crate::protocol::{Connect, Disconnect, Failure, Id, Names};
 
@@ -30,23 +30,14 @@ impl Network {
             return Ok((changed, Vec::new()));
         }
         let namespace = namespace_of(pid).map_err(|error| unavailable(&error))?;
-        let bridge = self.ensure(&interface.bridge)?;
-        let link = self.pool.plug(
-            namespace.as_fd(),
-            &bridge,
-            &interface.link_name()?,
-            &interface.interface(None)?,
-        )?;
-        changed.interfaces.push(Attached {
-            interface: interface.clone(),
-            link: link.to_string(),
-        });
+        let attached = self.plug_one(namespace.as_fd(), interface, None)?;
+        changed.interfaces.push(attached.clone());
         let done = self.follow(id, &namespace, record, &mut changed, way_out.as_ref(), dns);
         if done.is_err() {
             // What failed is the error to tell.
             let mut back = record.clone();
             let way_out = record.way_out.as_ref();
-            let _ = self.pool.unplug(&link);
+            let _ = self.take_out(&namespace, &attached);
             let _ = self.follow(id, &namespace, &changed, &mut back, way_out, &[]);
         }
         Ok((changed, done?))
@@ -64,7 +55,7 @@ impl Network {
             return Ok(changed);
         };
         let namespace = namespace_of(pid).map_err(|error| unavailable(&error))?;
-        self.pool.unplug(&LinkName::parse(&attached.link)?)?;
+        self.take_out(&namespace, attached)?;
         changed
             .interfaces
             .retain(|attached| attached.interface.network != request.network);
@@ -78,6 +69,14 @@ impl Network {
             &[],
         )?;
         Ok(changed)
+    }
+
+    /// Delete an interface of a container.
+    fn take_out(&self, namespace: &OwnedFd, attached: &Attached) -> Result<(), Failure> {
+        if attached.interface.lan.is_some() {
+            return Ok(knarr_net::unplug_lan(namespace.as_fd(), attached.index)?);
+        }
+        Ok(self.pool.unplug(&LinkName::parse(&attached.link)?)?)
     }
 
     /// Give a running container other names.
@@ -107,20 +106,16 @@ impl Network {
         dns: &[std::net::IpAddr],
     ) -> Result<Vec<(Part, OwnedFd)>, Failure> {
         now.way_out = way_out.cloned();
-        let gateway = match way_out.and_then(|network| now.on(network)) {
-            Some(attached) => Some(attached.interface.bridge.bridge()?.gateway.address()),
-            None => None,
-        };
-        knarr_net::set_default_route(namespace.as_fd(), gateway)?;
+        set_route(namespace, way_out.and_then(|network| now.on(network)))?;
         if before.published()? != now.published()? && !now.ports.is_empty() {
             self.opened(&mut self.host())?.unpublish(id.as_str())?;
             self.publish_again(id, now)?;
         }
-        let mut held = Vec::new();
+        let mut held = Vec::from_iter(lan::held(now, namespace)?);
         let resolver = if now.has_resolver() && !before.has_resolver() {
             dns.clone_into(&mut now.dns);
             let resolver = knarr_net::resolver(namespace.as_fd())?;
-            held = parts(&resolver)?;
+            held.extend(parts(&resolver)?);
             Some(resolver)
         } else {
             None
@@ -132,4 +127,26 @@ impl Network {
         }
         Ok(held)
     }
+}
+
+/// The default route is by way of that interface from now on.
+fn set_route(namespace: &OwnedFd, way_out: Option<&Attached>) -> Result<(), Failure> {
+    let gateway = match way_out.map(|attached| (attached, &attached.interface)) {
+        None => None,
+        Some((attached, interface)) => match (&interface.bridge, &interface.lan) {
+            (Some(bridge), _) => Some(bridge.bridge()?.gateway.address()),
+            (None, Some(lan)) => match lan.route()? {
+                LanRoute::None => None,
+                LanRoute::Gateway(gateway) => Some(gateway),
+                LanRoute::Link => {
+                    return Ok(knarr_net::set_link_route(
+                        namespace.as_fd(),
+                        attached.index,
+                    )?);
+                }
+            },
+            (None, None) => None,
+        },
+    };
+    Ok(knarr_net::set_default_route(namespace.as_fd(), gateway)?)
 }

@@ -8,25 +8,28 @@
 //! what it asks for names waits in their sockets for a successor.
 
 mod balanced;
+mod lan;
 mod live;
 mod record;
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use knarr_dns::{Server, Sockets, Upstreams};
 use knarr_net::{
-    Bridge, BridgeLink, Change, EngineId, Host, LinkName, Live, Pool, PoolSize, Resolver, Sandbox,
-    Watch,
+    Bridge, BridgeLink, Change, EngineId, Host, LinkName, Live, Pool, PoolSize, Publish, Resolver,
+    Sandbox, Watch,
 };
 use knarr_runtime::Kind;
 
 use crate::journal::Journal;
 use crate::link::Part;
-use crate::protocol::{BridgeRequest, Failure, Id, NetworkMode, NetworkRequest, Port};
+use crate::protocol::{
+    BridgeRequest, Failure, Id, InterfaceRequest, NetworkMode, NetworkRequest, Port,
+};
 use balanced::Entries;
 pub use record::{Attached, NetworkRecord};
 
@@ -155,34 +158,11 @@ impl Network {
             ..NetworkRecord::default()
         };
         let mut sandbox = self.sandbox(id, request, &mut record)?;
-        let mut held = Vec::new();
-        let resolver = if record.has_resolver() {
-            let resolver = match sandbox.take_resolver() {
-                Some(resolver) => resolver,
-                None => knarr_net::resolver(sandbox.namespace())?,
-            };
-            held = parts(&resolver)?;
-            Some(resolver)
-        } else {
-            None
-        };
-        if !wanted.is_empty() {
-            let Some(address) = record.published()? else {
-                return Err(invalid(id, "ports need a network with a way out"));
-            };
-            let published =
-                self.opened(&mut self.host())?
-                    .publish(id.as_str(), address, &wanted)?;
-            record.ports = published.iter().map(|done| (&done.port).into()).collect();
-            held.extend(
-                published
-                    .into_iter()
-                    .map(|done| (Part::Port, done.reservation)),
-            );
-        }
-        if let Err(failure) = self.answer_names(id, &record, resolver) {
+        let mut held = Vec::from_iter(lan::held(&record, sandbox.namespace())?);
+        let joined = self.furnish(id, &wanted, &mut sandbox, &mut record, &mut held);
+        if let Err(failure) = joined {
             // The container's own failure is the one to tell; a successor's sweep takes what stays.
-            let _ = self.disconnect(id, &record);
+            let _ = self.disconnect(id, &record, &held);
             return Err(failure);
         }
         Ok(Connection {
@@ -190,6 +170,42 @@ impl Network {
             record,
             held,
         })
+    }
+
+    /// What a container's namespace needs besides its interfaces: answers for names, and published ports.
+    fn furnish(
+        &self,
+        id: &Id,
+        wanted: &[Publish],
+        sandbox: &mut Sandbox,
+        record: &mut NetworkRecord,
+        held: &mut Vec<(Part, OwnedFd)>,
+    ) -> Result<(), Failure> {
+        let resolver = if record.has_resolver() {
+            let resolver = match sandbox.take_resolver() {
+                Some(resolver) => resolver,
+                None => knarr_net::resolver(sandbox.namespace())?,
+            };
+            held.extend(parts(&resolver)?);
+            Some(resolver)
+        } else {
+            None
+        };
+        if !wanted.is_empty() {
+            let Some(address) = record.published()? else {
+                return Err(invalid(id, "ports need a bridge with a way out"));
+            };
+            let published = self
+                .opened(&mut self.host())?
+                .publish(id.as_str(), address, wanted)?;
+            record.ports = published.iter().map(|done| (&done.port).into()).collect();
+            held.extend(
+                published
+                    .into_iter()
+                    .map(|done| (Part::Port, done.reservation)),
+            );
+        }
+        self.answer_names(id, record, resolver)
     }
 
     /// A namespace with all interfaces.
@@ -206,28 +222,61 @@ impl Network {
         if first.name != "eth0" {
             return Err(invalid(id, "the first interface is eth0"));
         }
-        let link = self.ensure(&first.bridge)?;
-        let mut sandbox = self.pool.take_linked(&link)?;
-        sandbox.configure(&first.interface(way_out)?)?;
-        let link = sandbox.link().map(ToString::to_string).unwrap_or_default();
-        record.interfaces.push(Attached {
-            interface: first.clone(),
-            link,
-        });
+        let (sandbox, others) = match &first.bridge {
+            Some(bridge) => {
+                let bridge = self.ensure(bridge)?;
+                let mut sandbox = self.pool.take_linked(&bridge)?;
+                sandbox.configure(&first.interface(way_out)?)?;
+                let link = sandbox.link().map(ToString::to_string).unwrap_or_default();
+                record.interfaces.push(Attached {
+                    interface: first.clone(),
+                    link,
+                    index: 0,
+                });
+                (sandbox, others)
+            }
+            // Nothing of a link on the host's own interface can be made before it is known whose it is.
+            None => (self.pool.take_bare()?, &request.interfaces[..]),
+        };
         for interface in others {
-            let bridge = self.ensure(&interface.bridge)?;
-            let link = self.pool.plug(
-                sandbox.namespace(),
-                &bridge,
-                &interface.link_name()?,
-                &interface.interface(way_out)?,
-            )?;
-            record.interfaces.push(Attached {
-                interface: interface.clone(),
-                link: link.to_string(),
-            });
+            match self.plug_one(sandbox.namespace(), interface, way_out) {
+                Ok(attached) => record.interfaces.push(attached),
+                Err(failure) => {
+                    // The first failure is the one to tell; what stays goes with the namespace.
+                    let _ = lan::unplug_all(sandbox.namespace(), record);
+                    return Err(failure);
+                }
+            }
         }
         Ok(sandbox)
+    }
+
+    /// One more interface of a namespace.
+    fn plug_one(
+        &self,
+        namespace: BorrowedFd<'_>,
+        interface: &InterfaceRequest,
+        way_out: Option<&str>,
+    ) -> Result<Attached, Failure> {
+        let bridge = match (&interface.bridge, &interface.lan) {
+            (Some(bridge), None) => self.ensure(bridge)?,
+            (None, Some(lan)) => return self.plug_lan(namespace, interface, lan, way_out),
+            _ => {
+                let what = format!("{}: an interface has a `bridge` or a `lan`", interface.name);
+                return Err(Failure::new(Kind::InvalidArgument, what));
+            }
+        };
+        let link = self.pool.plug(
+            namespace,
+            &bridge,
+            &interface.link_name()?,
+            &interface.interface(way_out)?,
+        )?;
+        Ok(Attached {
+            interface: interface.clone(),
+            link: link.to_string(),
+            index: 0,
+        })
     }
 
     /// Have it found by its names, and its own questions answered.
@@ -254,16 +303,25 @@ impl Network {
             .map_err(|error| unavailable(&error))
     }
 
-    /// Withdraw what is on the host. The namespace and its veth pairs go with the last process.
-    pub fn disconnect(&self, id: &Id, record: &NetworkRecord) -> Result<(), Failure> {
+    /// Withdraw what is on the host. The namespace and its veth pairs go with the last process, and with what is held.
+    pub fn disconnect(
+        &self,
+        id: &Id,
+        record: &NetworkRecord,
+        held: &[(Part, OwnedFd)],
+    ) -> Result<(), Failure> {
         if record.has_resolver() {
             self.names.forget(id.as_str());
             self.leave(id)?;
         }
-        if record.ports.is_empty() {
-            return Ok(());
+        let namespace = held.iter().find(|(part, _)| *part == Part::Namespace);
+        let unplugged = namespace.map_or(Ok(()), |(_, namespace)| {
+            lan::unplug_all(namespace.as_fd(), record)
+        });
+        if !record.ports.is_empty() {
+            self.opened(&mut self.host())?.unpublish(id.as_str())?;
         }
-        Ok(self.opened(&mut self.host())?.unpublish(id.as_str())?)
+        unplugged
     }
 
     /// Take over what a predecessor has made, whose descriptors are still held; what is to be held besides them.
@@ -275,15 +333,21 @@ impl Network {
         held: &[(Part, OwnedFd)],
     ) -> Result<Vec<(Part, OwnedFd)>, Failure> {
         for attached in &record.interfaces {
-            self.ensure(&attached.interface.bridge)?;
+            if let Some(bridge) = &attached.interface.bridge {
+                self.ensure(bridge)?;
+            }
         }
         self.publish_again(id, record)?;
         let (mut found, mut more) = (resolver(held)?, Vec::new());
+        if record.has_lan() && !held.iter().any(|(part, _)| *part == Part::Namespace) {
+            let namespace = namespace_of(pid).map_err(|error| unavailable(&error))?;
+            more.extend(lan::held(record, &namespace)?);
+        }
         if found.is_none() && record.has_resolver() {
             // Nobody held its sockets: the keeper has died as well.
             let namespace = namespace_of(pid).map_err(|error| unavailable(&error))?;
             let resolver = knarr_net::resolver(namespace.as_fd())?;
-            more = parts(&resolver)?;
+            more.extend(parts(&resolver)?);
             found = Some(resolver);
         }
         self.answer_names(id, record, found)?;
@@ -325,6 +389,7 @@ impl Network {
 
     /// Remove everything from the host. Nothing may run any more.
     pub fn destroy(&self) -> Result<(), Failure> {
+        knarr_net::remove_parents(&self.engine)?;
         let mut host = self.host();
         if host.is_none() && !Host::has_left_anything(&self.engine)? {
             return Ok(());

@@ -27,8 +27,16 @@ pub struct NetworkRecord {
 pub struct Attached {
     /// What was asked for.
     pub interface: InterfaceRequest,
-    /// The host's side of its veth pair.
+    /// The host's side of its veth pair; empty for one on an interface of the host's.
     pub link: String,
+    /// For one on an interface of the host's: its index inside.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub index: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's form
+fn is_zero(index: &u32) -> bool {
+    *index == 0
 }
 
 impl NetworkRecord {
@@ -44,7 +52,17 @@ impl NetworkRecord {
         let Some(attached) = self.way_out.as_deref().and_then(|network| self.on(network)) else {
             return Ok(None);
         };
+        if attached.interface.bridge.is_none() {
+            return Ok(None); // it is reached at its own address
+        }
         Ok(Some(attached.interface.cidr()?.address()))
+    }
+
+    /// Whether it has a link on an interface of the host's.
+    pub fn has_lan(&self) -> bool {
+        self.interfaces
+            .iter()
+            .any(|attached| attached.interface.lan.is_some())
     }
 
     /// Its place in the networks whose containers find one another by name; empty where there is no such network.
@@ -62,7 +80,7 @@ impl NetworkRecord {
                     addresses: vec![interface.cidr()?.address()],
                     names: interface.names.clone(),
                     links: interface.links.clone(),
-                    external: !interface.bridge.internal,
+                    external: !interface.internal(),
                     sole: false,
                 })
             })
@@ -73,7 +91,7 @@ impl NetworkRecord {
     pub fn has_resolver(&self) -> bool {
         self.interfaces
             .iter()
-            .any(|attached| attached.interface.bridge.resolver)
+            .any(|attached| attached.interface.resolver())
     }
 }
 
@@ -85,16 +103,33 @@ impl InterfaceRequest {
 
     /// What is configured inside, with the default route where it is the way out.
     pub fn interface(&self, way_out: Option<&str>) -> Result<Interface, Failure> {
-        let gateway = if way_out == Some(self.network.as_str()) && !self.bridge.internal {
-            Some(self.bridge.bridge()?.gateway.address())
-        } else {
-            None
+        let gateway = match &self.bridge {
+            Some(bridge) if way_out == Some(self.network.as_str()) && !bridge.internal => {
+                Some(bridge.bridge()?.gateway.address())
+            }
+            _ => None,
         };
         Ok(Interface {
             address: self.cidr()?,
             gateway,
             mac: self.mac.as_deref().map(str::parse).transpose()?,
         })
+    }
+
+    /// Whether its network has no way out.
+    pub fn internal(&self) -> bool {
+        match (&self.bridge, &self.lan) {
+            (Some(bridge), _) => bridge.internal,
+            (None, Some(lan)) => lan.internal,
+            (None, None) => true,
+        }
+    }
+
+    /// Whether the engine answers for names there. On the host's interfaces it does: users make these networks.
+    pub fn resolver(&self) -> bool {
+        self.bridge
+            .as_ref()
+            .map_or(self.lan.is_some(), |bridge| bridge.resolver)
     }
 
     /// Its name.

@@ -70,6 +70,41 @@ pub struct BridgeRequest {
     pub resolver: bool,
 }
 
+/// A network on an interface of the host's.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct LanRequest {
+    /// `macvlan` or `ipvlan`.
+    pub driver: String,
+    /// The interface.
+    pub parent: ParentRequest,
+    /// Docker's `macvlan_mode` or `ipvlan_mode`.
+    pub mode: String,
+    /// With `ipvlan`: Docker's `ipvlan_flag`.
+    #[serde(default)]
+    pub flag: Option<String>,
+    /// Bytes; None for the parent's.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+    /// The next hop of its containers' default route; None for no such route, but where the mode has one without.
+    #[serde(default)]
+    pub gateway: Option<IpAddr>,
+    /// Whether there is no way out of it.
+    #[serde(default)]
+    pub internal: bool,
+}
+
+/// An interface of the host's that networks are on. Also the fields of `make_parent`.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct ParentRequest {
+    /// Its name.
+    pub name: String,
+    /// Whether it leads nowhere, and is made where it is missing.
+    #[serde(default)]
+    pub dummy: bool,
+}
+
 /// A container's place in one network.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
@@ -77,7 +112,11 @@ pub struct InterfaceRequest {
     /// Its name inside: eth0, eth1 ...
     pub name: String,
     /// Where its other end is.
-    pub bridge: BridgeRequest,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<BridgeRequest>,
+    /// Or what it is a link on. One of both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lan: Option<LanRequest>,
     /// The container's address with its prefix.
     pub address: String,
     /// The container's MAC address.
@@ -204,6 +243,14 @@ pub struct EntryPort {
 pub struct Unbalance {
     /// Which entry. One that is not there changes nothing.
     pub entry: String,
+}
+
+/// Fields of `remove_parent`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveParent {
+    /// The interface's name.
+    pub name: String,
 }
 
 const fn yes() -> bool {

@@ -166,6 +166,8 @@ fn operation(op: &str, fields: Map<String, Value>) -> Result<Operation, Failure>
         "remove_network" => Operation::RemoveNetwork(read(op, fields)?),
         "balance" => Operation::Balance(read(op, fields)?),
         "unbalance" => Operation::Unbalance(read(op, fields)?),
+        "make_parent" => Operation::MakeParent(read(op, fields)?),
+        "remove_parent" => Operation::RemoveParent(read(op, fields)?),
         "forget" => {
             let Forgotten { container, exec } = read(op, fields)?;
             Operation::Forget(Target { container, exec })
@@ -256,7 +258,7 @@ mod tests {
             RootfsSource::Throwaway { tmpfs_size: 5, .. }
         ));
         assert_eq!(start.network.mode, NetworkMode::Bridge);
-        let bridge = &start.network.interfaces[0].bridge;
+        let bridge = start.network.interfaces[0].bridge.as_ref().unwrap();
         assert!(bridge.masquerade && !bridge.internal && !bridge.isolated && !bridge.resolver);
         assert_eq!(start.network.ports[0].container_port, 53);
         assert_eq!(start.size, Some(Size(24, 80)));

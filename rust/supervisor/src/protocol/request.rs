@@ -8,7 +8,8 @@ use serde::Deserialize;
 use super::measure::{Measure, Update};
 use super::name::{Id, Target};
 use super::network::{
-    BalanceRequest, Connect, Disconnect, Names, NetworkRequest, RemoveNetwork, Unbalance,
+    BalanceRequest, Connect, Disconnect, Names, NetworkRequest, ParentRequest, RemoveNetwork,
+    RemoveParent, Unbalance,
 };
 use crate::logs::{FileOptions, LogOptions};
 
@@ -64,6 +65,10 @@ pub enum Operation {
     Balance(Box<BalanceRequest>),
     /// Have it stand for none any more.
     Unbalance(Unbalance),
+    /// Have the host's interface that a network is on.
+    MakeParent(ParentRequest),
+    /// Remove it, where it was made for networks that have all gone.
+    RemoveParent(RemoveParent),
 }
 
 /// Fields of `hello`.

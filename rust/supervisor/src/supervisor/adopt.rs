@@ -51,10 +51,12 @@ impl Supervisor {
             let runs = exit.is_none() && state.pid != 0;
             let pieces = if runs { pieces(state, deposit) } else { None };
             if target.exec.is_none() && pieces.is_some() {
-                let attached = state.network.interfaces.iter();
+                let links = state.network.interfaces.iter();
+                let links = links.map(|attached| attached.link.clone());
+                // Those on the host's own interfaces have no other side.
                 survivors
                     .links
-                    .extend(attached.map(|attached| attached.link.clone()));
+                    .extend(links.filter(|link| !link.is_empty()));
                 survivors.owners.insert(target.container.to_string());
             }
             sorted.push((found, pieces));
@@ -264,7 +266,9 @@ fn pieces(state: &State, deposit: Option<Deposit>) -> Option<Pieces> {
             Part::Stdout => ends.stdout = Some(descriptor),
             Part::Stderr => ends.stderr = Some(descriptor),
             Part::Terminal => ends.terminal = Some(descriptor),
-            Part::Port | Part::Names | Part::NamesTcp => held.push((part, descriptor)),
+            Part::Port | Part::Names | Part::NamesTcp | Part::Namespace => {
+                held.push((part, descriptor));
+            }
         }
     }
     let pidfd = pidfd.or_else(|| {

@@ -231,7 +231,7 @@ impl Supervisor {
                     "the control group of container {id} cannot be removed: {error}"
                 ));
             }
-            if let Err(failure) = network.disconnect(&id, &record) {
+            if let Err(failure) = network.disconnect(&id, &record, &held) {
                 complaints.push(format!(
                     "the network of container {id} cannot be removed: {failure}"
                 ));

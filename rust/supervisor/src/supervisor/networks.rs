@@ -6,8 +6,10 @@ use serde_json::json;
 
 use super::{Done, Supervisor};
 use crate::link::Part;
-use crate::network::NetworkRecord;
-use crate::protocol::{Answer, BalanceRequest, Connect, Disconnect, Failure, Id, Names, Target};
+use crate::network::{Network, NetworkRecord};
+use crate::protocol::{
+    Answer, BalanceRequest, Connect, Disconnect, Failure, Id, Names, ParentRequest, Target,
+};
 
 impl Supervisor {
     pub(super) fn connect(&mut self, request: &Connect) -> Answer {
@@ -39,10 +41,29 @@ impl Supervisor {
 
     /// Remove a bridge, on a worker: the kernel waits for those that look at it.
     pub(super) fn remove_network(&mut self, client: u32, request: u64, bridge: String) {
+        self.on_helper(client, request, move |network| network.remove(&bridge));
+    }
+
+    /// Have the host's interface that a network is on.
+    pub(super) fn make_parent(&mut self, client: u32, request: u64, parent: ParentRequest) {
+        self.on_helper(client, request, move |network| network.make_parent(&parent));
+    }
+
+    /// Remove it where it was made.
+    pub(super) fn remove_parent(&mut self, client: u32, request: u64, name: String) {
+        self.on_helper(client, request, move |network| network.remove_parent(&name));
+    }
+
+    fn on_helper(
+        &mut self,
+        client: u32,
+        request: u64,
+        work: impl FnOnce(&Network) -> Result<(), Failure> + Send + 'static,
+    ) {
         let network = std::sync::Arc::clone(&self.network);
         self.under_way += 1;
         self.helpers.submit(move || {
-            let answer = network.remove(&bridge).map(|()| json!({}));
+            let answer = work(&network).map(|()| json!({}));
             Done::Answer(client, request, answer)
         });
     }
@@ -57,7 +78,11 @@ impl Supervisor {
     }
 
     /// Remember a container's network as it is now, for us and for a successor.
-    fn rewired(&mut self, id: &Id, record: NetworkRecord, held: Vec<(Part, OwnedFd)>) {
+    fn rewired(&mut self, id: &Id, record: NetworkRecord, mut held: Vec<(Part, OwnedFd)>) {
+        if let Some(container) = self.containers.get(id) {
+            let has = |wanted| container.held.iter().any(|(part, _)| *part == wanted);
+            held.retain(|(part, _)| *part != Part::Namespace || !has(*part));
+        }
         let target = Target::container(id.clone());
         if let Err(error) = self.records.write_network(&target, &record) {
             self.journal.say(format!(

@@ -64,6 +64,10 @@ impl Supervisor {
             Operation::RemoveNetwork(removed) => {
                 return self.remove_network(client, id, removed.bridge);
             }
+            Operation::MakeParent(parent) => return self.make_parent(client, id, parent),
+            Operation::RemoveParent(removed) => {
+                return self.remove_parent(client, id, removed.name);
+            }
         };
         self.answer(client, id, &answer);
     }

@@ -15,7 +15,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, getrlimit};
 use serde_json::json;
 
-use super::{Container, Done, Phase, Supervisor, Waiting};
+use super::{Container, Done, Phase, Remains, Supervisor, Waiting};
 use crate::clock;
 use crate::link::Part;
 use crate::logs::Log;
@@ -60,12 +60,13 @@ struct Job {
 impl Supervisor {
     pub(super) fn start(&mut self, client: u32, request: u64, start: Box<Start>) {
         let ports = !start.network.ports.is_empty();
+        let mut interfaces = start.network.interfaces.iter();
+        let lan = interfaces.any(|interface| interface.lan.is_some());
         let must_wait = self.torn_down.contains_key(&start.container)
-            || ports
-                && self
-                    .torn_down
-                    .values()
-                    .any(|remains| !remains.network.ports.is_empty());
+            || (ports || lan)
+                && self.torn_down.values().any(|Remains { network, .. }| {
+                    ports && !network.ports.is_empty() || lan && network.has_lan()
+                });
         if must_wait {
             self.waiting.push(Waiting {
                 client,
@@ -280,7 +281,7 @@ impl Job {
                 })
             }
             Err(failure) => {
-                self.undo(id, &state);
+                self.undo(id, &state, &held);
                 Err(failure)
             }
         }
@@ -327,9 +328,9 @@ impl Job {
     }
 
     /// Remove what a start has made that did not come to its end.
-    fn undo(&self, id: &Id, state: &State) {
+    fn undo(&self, id: &Id, state: &State, held: &[(Part, OwnedFd)]) {
         // Whatever stays is withdrawn by the next supervisor's sweep; the start's own error is the one to tell.
-        let _ = self.network.disconnect(id, &state.network);
+        let _ = self.network.disconnect(id, &state.network, held);
         let _ = self.records.remove(&Target::container(id.clone()));
     }
 
