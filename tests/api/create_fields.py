@@ -173,7 +173,7 @@ CASES = [
     Case("H.Tmpfs", host(Tmpfs={"/mnt/it": "size=2m,mode=700"}), OPTIONS_ECHO, "rw,nosuid,nodev,noexec.*size=2048k,mode=700.*"),
     Case("H.VolumesFrom", host(VolumesFrom=["fields-donor"]), "cat /donated/note", "from the donor"),
     Case("H.VolumeDriver", host(VolumeDriver="local", Binds=["fields-local:/mnt/it"]), "grep -c ' /mnt/it ' /proc/mounts", "1"),
-    Case("H.VolumeDriver", host(VolumeDriver="nfs"), refused=(400, 'plugin "nfs" not found')),
+    Case("H.VolumeDriver", host(VolumeDriver="nfs", Binds=["fields-none:/mnt/it"]), refused=(400, 'plugin "nfs" not found')),
     Case("H.StorageOpt", host(StorageOpt={"size": "1G"}), refused=(400, "pquota")),
     Case("H.Mounts.Type H.Mounts.Source H.Mounts.Target H.Mounts.ReadOnly", mount(Type="bind", Source=str(HERE), ReadOnly=True), OPTIONS_ECHO, "ro,.*"),
     Case("H.Mounts.Consistency", mount(Type="bind", Source=str(HERE), Consistency="cached"), OPTIONS_ECHO, "rw,.*"),

@@ -212,7 +212,7 @@ def test_doing_it_twice(api):
         ("GET", '/containers/json?filters={"nonsense":["x"]}', None, 400, "invalid filter 'nonsense'"),
         ("GET", "/volumes/none", None, 404, "no such volume"),
         ("POST", "/volumes/create", {"Name": "../up"}, 400, "up"),
-        ("POST", "/volumes/create", {"Name": "x1", "DriverOpts": {"type": "nfs"}}, 501, "type"),
+        ("POST", "/volumes/create", {"Name": "x1", "DriverOpts": {"type": "nfs"}}, 400, 'missing required option: "device"'),
         ("GET", "/networks/none-such", None, 404, "network none-such not found"),
         ("POST", "/networks/create", {"Name": "x", "EnableIPv6": True}, 501, "IPv6 networks are not supported"),
         ("GET", "/containers/none/stats", None, 404, "No such container: none"),

@@ -211,15 +211,15 @@ def test_plugins_that_are_none(own):
                 ("net", 500, "plugin does not implement the requested driver"),
                 ("deaf", 500, f"did not answer within {LIMIT:g} s"),
             ):
-                found, answer = api.call("POST", "/volumes/create", {"Name": "x", "Driver": name})
+                found, answer = api.call("POST", "/volumes/create", {"Name": "new", "Driver": name})
                 assert (found, message in answer["message"]) == (status, True), answer
-                assert answer["message"].startswith(f"create x: error looking up volume plugin {name}: ")
+                assert answer["message"].startswith(f"create new: error looking up volume plugin {name}: ")
             # They are left alone by those who did not ask for them.
             before = time.monotonic()
             assert api.ok("GET", "/volumes")["Volumes"] == []
-            assert api.call("POST", "/volumes/create", {"Name": "x"})[0] == 201
+            assert api.call("POST", "/volumes/create", {"Name": "new"})[0] == 201
             assert time.monotonic() - before < LIMIT
-            assert api.call("DELETE", "/volumes/x")[0] == 204
+            assert api.call("DELETE", "/volumes/new")[0] == 204
         finally:
             other.close()
             os.unlink(sockets / "deaf.sock")

@@ -51,8 +51,8 @@ class Place:
         api.connection.close()
 
     def close(self) -> None:
-        self.engine.stop()
         self.plugin.close()
+        self.engine.stop()
 
     def wrong(self) -> dict[str, object]:
         """What is not as the engine says that it is."""

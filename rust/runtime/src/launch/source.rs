@@ -174,16 +174,14 @@ fn elsewhere(process: &Path, path: &str, recursive: bool) -> Result<(bool, Owned
     })
 }
 
+#[allow(clippy::needless_pass_by_value)] // as map_err hands it over
 fn raw(error: std::io::Error) -> Errno {
     Errno::from_raw_os_error(error.raw_os_error().unwrap_or(0))
 }
 
 /// Run in a thread that shares less than threads do (`CLONE_*`): one that shares its root with others may not move. It ends
 /// before this returns.
-fn apart<T: Send>(
-    less: i32,
-    work: impl FnOnce() -> Result<T, Errno> + Send,
-) -> Result<T, Errno> {
+fn apart<T: Send>(less: i32, work: impl FnOnce() -> Result<T, Errno> + Send) -> Result<T, Errno> {
     std::thread::scope(|scope| {
         std::thread::Builder::new()
             .stack_size(128 << 10)
