@@ -10,7 +10,9 @@ __all__ = [
     "View",
     "__version__",
     "changes",
+    "mount_volume",
     "pack_local",
+    "unmount_volume",
     "unpack_local",
 ]
 
