@@ -10,7 +10,9 @@ __all__ = [
     "View",
     "__version__",
     "changes",
+    "mount_volume",
     "pack_local",
+    "unmount_volume",
     "unpack_local",
 ]
 
@@ -59,15 +61,16 @@ class View:
         lower: list[str],
         upper: str,
         work: str,
-        mounts: list[tuple[str, str, str, bool, bool, bool]],
+        mounts: list[tuple[str, str, list[str], str, bool, bool, bool]],
         *,
         writable: bool,
         read_only: bool,
     ) -> View:
         """Of a container that does not run, from its layers (top-most first) and its writable directory.
 
-        A mount is (destination, source, path beneath it or "", recursive, read-only, recursively so), outer ones
-        first. To be written, nobody else may mount the writable directory meanwhile; read_only then protects the root.
+        A mount is (destination, source, image layers in its place (top-most first), path beneath it or "", recursive,
+        read-only, recursively so), outer ones first. To be written, nobody else may mount the writable directory
+        meanwhile; read_only then protects the root.
         """
 
     def stat(self, path: str) -> tuple[str, int, int, int, str]:
@@ -232,6 +235,9 @@ class Store:
         The file goes, also where it is refused. Corrupt; what is in the archive is checked when it is unpacked.
         """
 
+    def has_directory(self, lower: list[str], path: str) -> bool:
+        """Whether image layers (top-most first) have a directory at a path, resolved as copy_up does."""
+
     def copy_up(self, lower: list[str], path: str, destination: str) -> bool:
         """Copy a directory's content from image layers (top-most first) to an empty directory,
         with owners, modes, times, xattrs and hard links. path is resolved inside the layers'
@@ -256,3 +262,11 @@ def pack_local(parent: str, name: bytes, shown: bytes, descriptor: int, length: 
 
 def unpack_local(target: str, body: Body, rename: tuple[bytes, bytes] | None = None) -> None:
     """Extract an archive to a directory of the user's own; paths that begin with rename[0] begin with rename[1]."""
+
+def mount_volume(place: str, source: str, kind: str, flags: int, propagation: int, data: str) -> int:
+    """Mount a file system at a directory, in the words of mount(2), unless something is mounted there: 0, or the errno
+    of what was refused. May take as long as whoever serves the file system: for threads of their own.
+    """
+
+def unmount_volume(place: str) -> int:
+    """Unmount what is mounted at a directory; nothing is fine: 0, or the errno of what was refused."""

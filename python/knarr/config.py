@@ -65,6 +65,9 @@ class Config(BaseModel):
     registries: dict[str, RegistrySettings] = Field(default_factory=dict)
     address_pools: list[str] = Field(default_factory=list)  # CIDRs for bridges; empty: the built-in list
     dns: list[str] = Field(default_factory=list)  # for containers, in place of the host's
+    volume_timeout: float = Field(default=60, gt=0, le=3600)  # seconds that mounting, or a volume plugin, may take
+    plugin_sockets: Absolute = "/run/docker/plugins"  # of volume plugins
+    plugin_specs: list[Absolute] = ["/etc/docker/plugins", "/usr/lib/docker/plugins"]  # files that say where others are
 
     @field_validator("data_root", "run_root")
     @classmethod

@@ -3,7 +3,8 @@
     KnarrError
     ├── NotFound           the object named does not exist           HTTP 404
     ├── Conflict           it exists, or is in the wrong state       HTTP 409
-    │   └── NotModified    already in the state asked for            HTTP 304
+    │   ├── NotModified    already in the state asked for            HTTP 304
+    │   └── Failed         refused, as a failure of Docker's own     HTTP 500
     ├── InvalidArgument    the request itself is wrong               HTTP 400
     ├── PermissionDenied   credentials or policy refuse it           HTTP 403
     │   └── Unauthorized   a registry wants (other) credentials      HTTP 401
@@ -19,6 +20,7 @@ HTTP once; `rust/py/src/errors.rs` maps Rust's errors to these once.
 __all__ = [
     "Conflict",
     "Corrupt",
+    "Failed",
     "Internal",
     "InvalidArgument",
     "KnarrError",
@@ -45,6 +47,10 @@ class Conflict(KnarrError):
 
 class NotModified(Conflict):
     """The object is already in the state that was asked for."""
+
+
+class Failed(Conflict):
+    """A refusal that Docker reports as a failure of its own: what a mount, a plugin or a state does not allow."""
 
 
 class InvalidArgument(KnarrError):

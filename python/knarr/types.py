@@ -269,6 +269,8 @@ class VolumeName(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
+        if len(text) == 1:
+            raise InvalidArgument("volume name is too short, names should be at least two alphanumeric characters")
         if len(text) > 255 or not _NAME.fullmatch(text):
             raise InvalidArgument(
                 f'"{_printable(text)}" includes invalid characters for a local volume name, only '

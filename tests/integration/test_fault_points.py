@@ -21,6 +21,7 @@ from tests.api.http_client import Api
 from tests.conftest import busybox_archive, new_engine, wait_until
 from tests.image_files import Layout, files, upload
 from tests.integration.faults import FaultyEngine, points_in_the_source
+from tests.integration.test_fault_volumes import POINTS as OF_VOLUMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -510,6 +511,7 @@ ELSEWHERE = {
     "image.pull.unpack",
     "image.pull.answer",
     "image.push.record",
+    *OF_VOLUMES,
 }
 CASES = [pytest.param(name, point, id=f"{name}-{point}") for name, one in OPERATIONS.items() for point in one.points]
 FAILING = [

@@ -21,7 +21,16 @@ FORBIDDEN = {
     ("cli", "store"),
     ("cli", "api"),
 }
-ENGINE_LAYERS = {"events": 0, "images": 1, "networks": 1, "volumes": 1, "containers": 2, "build": 3, "engine": 4}
+ENGINE_LAYERS = {
+    "apart": 0,
+    "events": 0,
+    "images": 1,
+    "networks": 1,
+    "volumes": 1,
+    "containers": 2,
+    "build": 3,
+    "engine": 4,
+}
 RUST = {
     "sys": set(),
     "inflate": set(),

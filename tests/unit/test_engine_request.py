@@ -52,7 +52,6 @@ from tests.unit.engine_records import config, host
         ({"StorageOpt": {"size": "1G"}}, "supported only for overlay over xfs with 'pquota'.*StorageOpt"),
         ({"StorageOpt": {"nonsense": "1G"}}, "Unknown option nonsense"),
         ({"UsernsMode": "private"}, "invalid userns mode: private"),
-        ({"VolumeDriver": "nfs"}, 'error looking up volume plugin nfs: plugin "nfs" not found'),
         (
             {"DeviceRequests": [{"Driver": "nvidia", "Count": -1, "Capabilities": [["gpu", "x"]]}]},
             r'could not select device driver "nvidia" with capabilities: \[\[gpu x\]\]',

@@ -4,12 +4,22 @@ import pytest
 
 from knarr.engine.containers import mounts as resolving
 from knarr.engine.containers.capabilities import available, capabilities
+from knarr.engine.containers.mounting import Sources
 from knarr.engine.containers.policy import CAPABILITIES, DEFAULT_CAPABILITIES
 from knarr.engine.containers.spec import Surroundings, compose
+from knarr.engine.volumes.volumes import Source
 from knarr.errors import InvalidArgument, PermissionDenied
 from tests.unit.engine_records import ID, config, host, record
 
-AROUND = Surroundings("deadbeef", "/run/x", "/data/volumes", [], 0)
+SOURCES = Sources(
+    {
+        "": Source("/new"),
+        "data": Source("/data/volumes/data/_data"),
+        "bound": Source("/elsewhere", False, ("ro", "nodev")),
+    },
+    {"sha256:1": ["/top", "/bottom"]},
+)
+AROUND = Surroundings("deadbeef", "/run/x", SOURCES, [], 0)
 
 
 def spec(config_values=None, mounts=(), around=AROUND, **host_values):
@@ -84,7 +94,7 @@ def test_a_host_namespace_is_left_out(values, missing):
 
 
 def test_a_pid_namespace_is_joined_by_path():
-    around = Surroundings("deadbeef", "/run/x", "/data/volumes", [], 42)
+    around = Surroundings("deadbeef", "/run/x", SOURCES, [], 42)
     namespaces = spec(around=around, PidMode="container:other")["linux"]["namespaces"]
     assert {"type": "pid", "path": "/proc/42/ns/pid"} in namespaces
 
@@ -137,6 +147,29 @@ def test_mounts_come_in_an_order_that_works(tmp_path):
     assert mount(found, "/var/lib")["source"] == "/data/volumes/data/_data"
     assert mount(found, "/run")["options"] == ["nosuid", "nodev", "size=1m", "exec"]
     assert [point["name"] for point in points if point["destination"] == "/anonymous"] == [""]
+
+
+def test_volumes_and_images_come_from_where_they_are():
+    image = {"Type": "image", "Source": "busybox", "Target": "/image", "ImageOptions": {"Subpath": "./etc"}}
+    points = resolving.resolve(config(), host(Binds=["bound:/bound"], Mounts=[image]), [])
+    points[1]["source"] = "sha256:1"
+    found = spec(mounts=points)
+    assert mount(found, "/bound")["source"] == "/elsewhere"
+    assert mount(found, "/bound")["options"] == ["bind", "rprivate", "ro", "nodev"]
+    assert mount(found, "/image")["knarrLayers"] == ["/top", "/bottom"]
+    assert mount(found, "/image")["options"] == ["rbind", "rprivate", "knarr.beneath=etc", "ro"]
+
+
+def test_a_bind_around_the_data_root_follows_what_is_unmounted():
+    def propagation(source, mode=""):
+        [point] = resolving.resolve(config(), host(Binds=[f"{source}:/x{mode}"]), [], data_root="/tmp/data")
+        return point["propagation"]
+
+    assert [propagation(path) for path in ("/", "/tmp", "/tmp/data/volumes", "/usr")] == ["rslave"] * 3 + ["rprivate"]
+    assert propagation("/tmp", ":rshared") == "rshared"
+    assert propagation("/usr", ":private") == "private"
+    with pytest.raises(InvalidArgument, match='must use either propagation mode "rslave" or "rshared"'):
+        propagation("/tmp", ":private")
 
 
 def test_a_mount_takes_the_place_of_a_default_one(tmp_path):

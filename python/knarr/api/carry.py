@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from aiohttp import web
 
 from knarr._core import Body
-from knarr.engine.containers.files import CHUNKED, PATIENCE, STREAM, apart
+from knarr.engine.apart import apart
+from knarr.engine.containers.files import CHUNKED, PATIENCE, STREAM
 from knarr.errors import KnarrError
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from knarr import errors
-from knarr.engine.containers.container import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,7 +24,7 @@ STATUS: dict[type[Exception], int] = {
     errors.NotFound: 404,
     errors.NotModified: 304,
     errors.Conflict: 409,
-    Failed: 500,
+    errors.Failed: 500,
     errors.InvalidArgument: 400,
     errors.Unauthorized: 401,
     errors.PermissionDenied: 403,

@@ -32,7 +32,7 @@ class Disk:
         return found
 
     async def volumes(self) -> dict[str, int]:
-        """Bytes by name."""
+        """Bytes by name, of volumes whose files are ours."""
         found: dict[str, int] = await self._once("volumes", self._count_volumes)
         return found
 
@@ -53,7 +53,7 @@ class Disk:
 
     async def _count_volumes(self) -> dict[str, int]:
         found = {}
-        for record in self._volumes.every():
+        for record in self._volumes.ours():
             try:
                 found[record.name] = await self._volumes.usage(record.name)
             except (KnarrError, OSError):

@@ -59,7 +59,7 @@ class Engine:
             config.run_root, config.data_root, self._event, self._connected, open_files=open_files
         )
         self.networks = Networks(config, self.database, self.supervisor, self.events)
-        self.volumes = Volumes(config.data_root, self.database, self.store, self.events)
+        self.volumes = Volumes(config, self.database, self.store, self.events)
         self.images = Images(
             self.database,
             self.store,
@@ -83,7 +83,7 @@ class Engine:
                 profiles=Profiles(config.run_root),
             )
         )
-        self.volumes.using = self.containers.using_volume
+        self.volumes.mounted_by = self.containers.using_volume
         self.networks.using = self.containers.on_network
         self.disk = Disk(self.containers, self.images, self.volumes)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -117,6 +117,7 @@ class Engine:
         self.networks.load()
         await asyncio.to_thread(self._prepare)
         await self.supervisor.open()
+        self.volumes.settle()
         await self.images.start()
         self.containers.resume()
         self.containers.balancing.follow()
@@ -155,6 +156,7 @@ class Engine:
             task.cancel()
         await self.images.close()
         await self.containers.close()
+        await self.volumes.close()
         await self.supervisor.close()
         await asyncio.to_thread(self.database.checkpoint)
         self.database.close()

@@ -288,12 +288,20 @@ CONFIG_DEFAULTS: dict[str, Any] = {name: _zero(kind.__forward_arg__) for name, k
 HOST_DEFAULTS: dict[str, Any] = {name: _zero(kind.__forward_arg__) for name, kind in HostConfig.__annotations__.items()}
 
 
+class Wish(TypedDict):
+    """What a volume is to be that may have to be made."""
+
+    driver: str
+    options: dict[str, str]
+    labels: dict[str, str]
+
+
 class MountPoint(TypedDict):
     """A mount as it was resolved when the container was made."""
 
-    type: str  # bind, volume, tmpfs
-    name: str  # of the volume
-    source: str  # on the host; empty for tmpfs
+    type: str  # bind, volume, tmpfs, image
+    name: str  # of the volume, or of the image as it was asked for
+    source: str  # on the host; of an image its ID; empty for volumes and tmpfs
     destination: str
     mode: str  # the options as they were written in a bind, such as "ro,rslave"
     read_only: bool
@@ -301,7 +309,9 @@ class MountPoint(TypedDict):
     propagation: str  # empty: rprivate
     recursive: bool
     no_copy: bool
-    subpath: NotRequired[str]  # of a volume: what of it is mounted
+    subpath: NotRequired[str]  # of a volume or an image: what of it is mounted
+    driver: NotRequired[str]  # of a volume that is none of the local driver's
+    wish: NotRequired[Wish]  # of a volume, until it is there
     options: list[str]  # of a tmpfs
     listed: bool  # `--tmpfs` mounts are not listed by inspect
 

@@ -14,7 +14,7 @@ __all__ = ["VolumeRecord", "Volumes"]
 
 @dataclass(slots=True)
 class VolumeRecord:
-    """One volume; its files are in `<data-root>/volumes/<name>/_data`."""
+    """One volume. A local one's files are in `<data-root>/volumes/<name>/_data`, unless its options say otherwise."""
 
     name: str
     created_ns: int
@@ -22,6 +22,8 @@ class VolumeRecord:
     labels: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
     container: str = ""  # an ID: the volume goes where no record speaks of that container (see engine.volumes)
+    driver: str = "local"  # or a plugin's name
+    users: list[str] = field(default_factory=list)  # whom a plugin has mounted it for
 
 
 class Volumes:
@@ -36,6 +38,10 @@ class Volumes:
             self._database.execute(
                 "INSERT OR REPLACE INTO volume (name, record) VALUES (?, ?)", (record.name, json.dumps(asdict(record)))
             )
+
+    def update(self, record: VolumeRecord) -> None:
+        """Store what has changed of a volume; not durably."""
+        self._database.execute("UPDATE volume SET record = ? WHERE name = ?", (json.dumps(asdict(record)), record.name))
 
     def bind(self, record: VolumeRecord, container: str) -> None:
         """Store that a volume's fate is a container's; not durably."""

@@ -12,6 +12,7 @@ mod look;
 mod namespace;
 pub mod stream;
 mod view;
+pub mod volume;
 
 pub use error::FilesError;
 pub use local::{pack_local, unpack_local};

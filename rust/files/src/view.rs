@@ -13,7 +13,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use knarr_runtime::launch::clone_beneath;
+use knarr_runtime::launch::{clone_beneath, clone_layers};
 use knarr_runtime::rootfs::clone_path;
 use knarr_runtime::{Rootfs, RootfsSource};
 use knarr_store::{ExtractOptions, Fidelity, Limits, Packer, extract_stream, open_in_root};
@@ -43,6 +43,8 @@ pub struct BindMount {
     pub destination: String,
     /// What of the host.
     pub source: PathBuf,
+    /// In its place these directories as they look together, the top-most first: an image's layers.
+    pub layers: Vec<PathBuf>,
     /// A path beneath that, which cannot lead out of it; empty for itself.
     pub beneath: String,
     /// With what is mounted below it.
@@ -79,7 +81,9 @@ impl View {
         let mut found = Vec::new();
         for mount in mounts {
             let wrong = |source| FilesError::io("open the mount's source", &mount.source, source);
-            let opened = if mount.beneath.is_empty() {
+            let opened = if !mount.layers.is_empty() {
+                Ok(clone_layers(&mount.layers, &mount.beneath)?)
+            } else if mount.beneath.is_empty() {
                 clone_path(&mount.source, mount.recursive)
             } else {
                 clone_beneath(&mount.source, &mount.beneath, mount.recursive)

@@ -13,8 +13,8 @@ use pyo3::types::PyBytes;
 use crate::error::raise;
 use crate::funnel::blocking;
 
-/// (destination, source, path beneath it, recursive, read-only, recursively so).
-type MountTuple = (String, PathBuf, String, bool, bool, bool);
+/// (destination, source, layers in its place, path beneath it, recursive, read-only, recursively so).
+type MountTuple = (String, PathBuf, Vec<PathBuf>, String, bool, bool, bool);
 /// (name, size, mode, mtime in ns, target).
 type StatTuple = (String, i64, u32, i128, String);
 
@@ -108,10 +108,19 @@ impl View {
         let mounts: Vec<_> = mounts
             .into_iter()
             .map(
-                |(destination, source, beneath, recursive, read_only, recursive_read_only)| {
+                |(
+                    destination,
+                    source,
+                    layers,
+                    beneath,
+                    recursive,
+                    read_only,
+                    recursive_read_only,
+                )| {
                     BindMount {
                         destination,
                         source,
+                        layers,
                         beneath,
                         recursive,
                         read_only,

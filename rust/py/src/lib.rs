@@ -6,6 +6,7 @@ mod funnel;
 mod progress;
 mod registry;
 mod store;
+mod volumes;
 
 use pyo3::prelude::*;
 
@@ -20,6 +21,8 @@ mod _core {
     use crate::registry::Registry;
     #[pymodule_export]
     use crate::store::Store;
+    #[pymodule_export]
+    use crate::volumes::{mount_volume, unmount_volume};
     use pyo3::prelude::*;
 
     #[pymodule_init]

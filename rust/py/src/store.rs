@@ -266,6 +266,11 @@ impl Store {
         ))
     }
 
+    /// Whether image layers (top-most first) have a directory at a path.
+    fn has_directory(&self, py: Python<'_>, lower: Vec<PathBuf>, path: PathBuf) -> PyResult<bool> {
+        blocking(py, || self.inner.has_directory(&lower, &path))
+    }
+
     /// Copy a directory's content from image layers (top-most first) to an empty directory.
     fn copy_up(
         &self,

@@ -3,7 +3,7 @@
 mod inputs;
 mod source;
 
-pub use source::beneath as clone_beneath;
+pub use source::{beneath as clone_beneath, layers as clone_layers};
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;

@@ -7,6 +7,7 @@
 mod resources;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -215,6 +216,10 @@ pub struct Mount {
     /// Group ID mappings of an ID-mapped mount.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gid_mappings: Vec<IdMapping>,
+    /// Bound are these directories as they look together, the top-most first, in place of the source: an image's layers.
+    /// config.md does not have it.
+    #[serde(rename = "knarrLayers", skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<PathBuf>,
 }
 
 /// Programs run at points of the container's life.

@@ -14,6 +14,20 @@ use crate::store::Store;
 use crate::union::{Found, Union};
 
 impl Store {
+    /// Whether layers' directories (top-most first) have a directory at a path, resolved as `copy_up` does.
+    pub fn has_directory<P: AsRef<Path>>(
+        &self,
+        lower: &[P],
+        path: &Path,
+    ) -> Result<bool, StoreError> {
+        let union = Union::of(lower);
+        let found = union
+            .resolve(path.as_os_str().as_bytes())
+            .at("cannot look up", path)?;
+        let Some(top) = found else { return Ok(false) };
+        Ok(union.list(&top).at("cannot read", path)?.is_some())
+    }
+
     /// Copies a directory's content, and its own attributes, from layers' directories (top-most first) to an empty directory, with
     /// owners, modes, times, extended attributes and hard links. The path is resolved inside the layers' merged view. False where they have no
     /// such directory. After an error the destination holds a part: the caller removes it.

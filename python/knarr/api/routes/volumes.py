@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from pydantic import TypeAdapter
@@ -13,16 +14,19 @@ from knarr.api.wire.containers import labels_match
 from knarr.api.wire.pruning import FILTERS as PRUNE_FILTERS
 from knarr.api.wire.pruning import prunable
 from knarr.api.wire.volumes import volume
-from knarr.errors import Unsupported
+from knarr.errors import InvalidArgument, Unsupported
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from knarr.engine.engine import Engine
     from knarr.store.volumes import VolumeRecord
 
 __all__ = ["routes"]
 
 FILTERS = {"dangling", "driver", "label", "name"}
-TRUE = {"1", "t", "true", "True", "TRUE"}
+TRUE = {"1", "t", "T", "true", "True", "TRUE"}
+FALSE = {"0", "f", "F", "false", "False", "FALSE"}
 
 
 class _VolumeConfig(TypedDict, total=False):
@@ -35,12 +39,39 @@ class _VolumeConfig(TypedDict, total=False):
 _CONFIG: TypeAdapter[_VolumeConfig] = TypeAdapter(_VolumeConfig)
 
 
+def _tests(engine: Engine, name: str, values: list[str]) -> list[Callable[[VolumeRecord], bool]]:
+    """What a filter of a list asks of a volume. InvalidArgument in Docker's words."""
+    if name == "label":
+        return [lambda record: labels_match(values, record.labels)]
+    if name == "driver":
+        return [lambda record: record.driver in values]
+    if name == "name":
+        return [lambda record: any(value == record.name or _matches(value, record.name) for value in values)]
+    wanted = {value in ("1", "true") for value in values if value in ("0", "1", "false", "true")}
+    if len(wanted) != 1:
+        raise InvalidArgument(f"invalid filter '{name}=[{' '.join(values)}]'")
+    return [lambda record: bool(engine.volumes.using(record.name)) is (False in wanted)]
+
+
+def _matches(pattern: str, name: str) -> bool:
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:
+        return False
+
+
+def _all(values: list[str]) -> bool:
+    """Whether a prune takes named volumes as well. InvalidArgument in Docker's words."""
+    if len(values) > 1:
+        raise InvalidArgument(f"invalid filter 'all=[{' '.join(values)}]': only one value is expected")
+    if values and values[0] not in TRUE | FALSE:
+        raise InvalidArgument(f"invalid filter 'all': strconv.ParseBool: parsing \"{values[0]}\": invalid syntax")
+    return bool(values) and values[0] in TRUE
+
+
 def routes(engine: Engine) -> list[web.RouteDef]:
     """The routes of volumes."""
     volumes = engine.volumes
-
-    def show(record: VolumeRecord) -> dict[str, Any]:
-        return volume(volumes, record)
 
     async def create(request: web.Request) -> web.StreamResponse:
         body = {key: value for key, value in (await reply.body(request, optional=True)).items() if value is not None}
@@ -53,33 +84,25 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             labels=wanted.get("Labels"),
             options=wanted.get("DriverOpts"),
         )
-        return reply.reply(show(record), 201)
+        return reply.reply(volume(volumes.shown(record)), 201)
 
     async def listed(request: web.Request) -> web.StreamResponse:
         filters = reply.filters(request.query, FILTERS)
-        found = []
-        for record in volumes.every():
-            if not labels_match(filters.get("label", []), record.labels):
-                continue
-            if (names := filters.get("name")) and not any(name in record.name for name in names):
-                continue
-            if (drivers := filters.get("driver")) and "local" not in drivers:
-                continue
-            if (dangling := filters.get("dangling")) and (dangling[0] in TRUE) == bool(volumes.using(record.name)):
-                continue
-            found.append(show(record))
-        return reply.reply({"Volumes": found, "Warnings": None})
+        wanted = [test for name, values in filters.items() if values for test in _tests(engine, name, values)]
+        shown, warnings = await volumes.listing()
+        found = [volume(one) for one in shown if all(test(one.record) for test in wanted)]
+        return reply.reply({"Volumes": found, "Warnings": warnings or None})
 
     async def inspect(request: web.Request) -> web.StreamResponse:
-        return reply.reply(show(volumes.get(request.match_info["name"])))
+        return reply.reply(volume(await volumes.inspect(request.match_info["name"])))
 
     async def remove(request: web.Request) -> web.StreamResponse:
         await volumes.remove(request.match_info["name"], force=reply.flag(request.query, "force"))
         return reply.empty()
 
     async def prune(request: web.Request) -> web.StreamResponse:
-        filters = reply.filters(request.query, PRUNE_FILTERS | {"all"})
-        every = any(value in TRUE for value in filters.get("all", ()))
+        filters = reply.filters(request.query, {"all", *PRUNE_FILTERS} - {"until"})
+        every = _all(filters.get("all", []))
         may_go = prunable(filters)
         removed, freed = await volumes.prune(
             lambda record: (every or record.anonymous) and may_go(record.created_ns, record.labels)

@@ -147,12 +147,14 @@ def mount_points(engine: Engine, record: ContainerRecord) -> list[dict[str, Any]
             continue
         item: dict[str, Any] = {"Type": point["type"]}
         if point["type"] == "volume":
-            item |= {"Name": point["name"], "Source": engine.volumes.path(point["name"])}
+            item |= {"Name": point["name"], "Source": engine.volumes.place(point["name"])}
+        elif point["type"] == "image":
+            item |= {"Name": point["name"], "Source": point["source"]}
         else:
             item["Source"] = point["source"]
         item["Destination"] = point["destination"]
         if point["type"] == "volume":
-            item["Driver"] = "local"
+            item["Driver"] = point.get("driver", "local")
         item |= {"Mode": point["mode"], "RW": not point["read_only"], "Propagation": point["propagation"]}
         found.append(item)
     return found

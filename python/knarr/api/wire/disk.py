@@ -88,6 +88,6 @@ async def _volumes(engine: Engine) -> list[dict[str, Any]]:
     for record in engine.volumes.every():
         if record.name in sizes:
             users = len(engine.volumes.using(record.name))
-            line = volume(engine.volumes, record)
+            line = volume(engine.volumes.shown(record))
             found.append({**line, "UsageData": {"RefCount": users, "Size": sizes[record.name]}})
     return found

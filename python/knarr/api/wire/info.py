@@ -58,7 +58,7 @@ def info(engine: Engine) -> dict[str, Any]:
         "DriverStatus": [["Backing Filesystem", "overlayfs, mounted detached"], ["Native Overlay Diff", "true"]],
         "DockerRootDir": config.data_root,
         "Plugins": {
-            "Volume": ["local"],
+            "Volume": engine.volumes.drivers,
             "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
             "Authorization": None,
             "Log": sorted(DRIVERS),

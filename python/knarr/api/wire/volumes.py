@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, Any
 from knarr.api.wire.containers import timestamp
 
 if TYPE_CHECKING:
-    from knarr.engine.volumes.volumes import Volumes
-    from knarr.store.volumes import VolumeRecord
+    from knarr.engine.volumes.foreign import Shown
 
 __all__ = ["volume"]
 
 
-def volume(volumes: Volumes, record: VolumeRecord) -> dict[str, Any]:
+def volume(shown: Shown) -> dict[str, Any]:
     """Volume, without its UsageData."""
-    return {
-        "CreatedAt": timestamp(record.created_ns)[:19] + "Z",
-        "Driver": "local",
+    record = shown.record
+    found = {
+        "CreatedAt": shown.created or timestamp(record.created_ns)[:19] + "Z",
+        "Driver": record.driver,
         "Labels": record.labels or None,
-        "Mountpoint": volumes.path(record.name),
+        "Mountpoint": shown.place,
         "Name": record.name,
         "Options": record.options or None,
-        "Scope": "local",
+        "Scope": shown.scope,
     }
+    return found if shown.status is None else {**found, "Status": shown.status}

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from knarr.errors import Conflict
+from knarr.errors import Conflict, Failed
 
 if TYPE_CHECKING:
     from knarr._core import Store
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from knarr.store.containers import ContainerRecord
 
 __all__ = ["Container", "Context", "Exit", "Failed"]
-
-
-class Failed(Conflict):
-    """A refusal that Docker reports as a failure of its own (status 500)."""
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ import shutil
 import signal
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.containers import connect, launch, logs, processes
+from knarr.engine.containers import connect, launch, logs, mounting, processes
 from knarr.engine.containers.balancing import Balancing
 from knarr.engine.containers.commit import Commits
 from knarr.engine.containers.container import Container, Context, Exit
@@ -86,8 +86,13 @@ class Containers:
         return list(self._containers.values())
 
     def using_image(self, image_id: str) -> list[str]:
-        """The IDs of the containers that were made from an image."""
-        return [key for key, found in self._containers.items() if found.record.image_id == image_id]
+        """The IDs of the containers that were made from an image, or mount it."""
+        return [
+            key
+            for key, found in self._containers.items()
+            if found.record.image_id == image_id
+            or any(point["type"] == "image" and point["source"] == image_id for point in found.record.mounts)
+        ]
 
     def using_volume(self, name: str) -> list[str]:
         """The IDs of the containers that mount a volume."""
@@ -109,6 +114,7 @@ class Containers:
         record, warnings = await self._creation.create(asked)
         container = Container(record)
         self._containers[record.id] = container
+        self._context.volumes.release((point["name"] for point in record.mounts), record.id)
         self._links.add(record)
         self._context.announce(container, "create")
         reached("container.create.answer")
@@ -368,6 +374,7 @@ class Containers:
             if container.record.id in there:
                 for endpoint in state.networks.values():
                     context.networks.restore(endpoint)
+                mounting.adopt(context, container.record)
                 self._health.adopt(container)
             elif not container.lock.locked():
                 log.warning("container %s is gone, and with it its exit code", container.record.id[:12])

@@ -21,7 +21,7 @@ from knarr.engine.containers import endpoints, logs, merge, mounts, request
 from knarr.engine.containers.names import random_name
 from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound
 from knarr.failpoints import reached
-from knarr.store.containers import Config, ContainerRecord, Endpoint, HostConfig, State
+from knarr.store.containers import Config, ContainerRecord, Endpoint, HostConfig, MountPoint, State
 from knarr.types import Platform
 
 if TYPE_CHECKING:
@@ -113,12 +113,21 @@ class Creation:
                     )
                 sources = self._sources(host)
                 if host["Binds"] or host["Mounts"]:  # these look at the host's files, which may be slow ones
-                    recursive = asked.read_only_recursive
                     record.mounts = await asyncio.to_thread(
-                        mounts.resolve, config, host, sources, read_only_recursive=recursive
+                        mounts.resolve,
+                        config,
+                        host,
+                        sources,
+                        read_only_recursive=asked.read_only_recursive,
+                        data_root=context.config.data_root,
                     )
                 else:
                     record.mounts = mounts.resolve(config, host, sources)
+                for point in record.mounts:
+                    if point["type"] == "image":
+                        found = await context.images.resolve(point["source"] or point["name"])
+                        held.enter_context(context.images.hold(found.id))
+                        point["source"] = found.id
                 await self._make(record, list(image.lower) if image else [])
         except BaseException:
             del self._names[name]
@@ -269,29 +278,38 @@ class Creation:
         try:
             await asyncio.to_thread(make_directory, context.directory(record.id), lower)
             for point in record.mounts:
-                if point["type"] != "volume":
-                    continue
-                labels: dict[str, str] = {}
-                if not point["name"]:
-                    volume = await context.volumes.create(
-                        anonymous=True, labels={"com.docker.volume.anonymous": ""}, container=record.id
-                    )
-                    point["name"] = volume.name
-                    record.anonymous_volumes.append(volume.name)
-                else:
-                    for mount in record.host["Mounts"] or ():
-                        if mount.get("Source") == point["name"]:
-                            labels = (mount.get("VolumeOptions") or {}).get("Labels") or {}
-                    await context.volumes.create(point["name"], labels=labels)
-                if lower and not point["no_copy"]:
-                    await context.volumes.populate(point["name"], lower, point["destination"])
+                if point["type"] == "volume":
+                    await self._make_volume(record, point)
+                    if lower and not point["no_copy"]:
+                        await context.volumes.fill(point["name"], lower, point["destination"])
             reached("container.create.record")
             with context.records.transaction():
-                context.volumes.release(point["name"] for point in record.mounts)
+                context.volumes.unbind(point["name"] for point in record.mounts)
                 context.records.insert(record)
         except BaseException:
+            context.volumes.release((point["name"] for point in record.mounts), record.id)
             await self._unmake(record)
             raise
+
+    async def _make_volume(self, record: ContainerRecord, point: MountPoint) -> None:
+        """Have the volume of a mount, which nobody removes until the container is there to keep it."""
+        wish = point.pop("wish", None)
+        try:
+            volume = await self._context.volumes.create(
+                point["name"],
+                driver=wish["driver"] if wish else "",
+                options=wish["options"] if wish else None,
+                labels=wish["labels"] if wish else None,
+                container=record.id,
+            )
+        except NotFound as error:  # of a plugin: see _named
+            raise InvalidArgument(str(error)) from error
+        if not point["name"]:
+            point["name"] = volume.name
+            record.anonymous_volumes.append(volume.name)
+        if volume.driver != "local":
+            point["driver"] = volume.driver
+            point["mode"] = point["mode"].removeprefix("z")  # labels are for what is on a disk of ours
 
     async def _unmake(self, record: ContainerRecord) -> None:
         """Undo a creation. Its own error is the one to tell; what stays goes at the next start."""

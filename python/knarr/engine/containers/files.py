@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import threading
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from knarr._core import View, changes
+from knarr.engine.apart import apart
+from knarr.engine.containers import mounting
 from knarr.errors import Conflict, NotFound
 from knarr.failpoints import reached
 
@@ -22,16 +23,18 @@ if TYPE_CHECKING:
 
     from knarr._core import Body
     from knarr.engine.containers.container import Container, Context
+    from knarr.engine.containers.mounting import Sources
 
+    # (destination, source, layers in its place, path beneath it, recursive, read-only, recursively so)
+    _Mount = tuple[str, str, list[str], str, bool, bool, bool]
     Writer = Callable[[int, int], Awaitable[None]]  # of a body: the socket, and how its end is told (CHUNKED, STREAM)
 
-__all__ = ["CHUNKED", "MADE", "PATIENCE", "STREAM", "Files", "PathStat", "Upload", "apart"]
+__all__ = ["CHUNKED", "MADE", "PATIENCE", "STREAM", "Files", "PathStat", "Upload"]
 
 CHUNKED = -1  # in chunks, without the last one, which is empty
 STREAM = -2  # by the end of the stream
 PATIENCE = 60.0  # seconds that an upload may bring nothing
 TRIES = 50  # of opening a container that is just ending
-T = TypeVar("T")
 
 # What the engine makes in a root file system to mount on: no change of the container's, unless there is more to it.
 MADE = [
@@ -57,40 +60,6 @@ class Upload(NamedTuple):
     path: str
     no_overwrite: bool
     as_user: bool  # whatever the archive says, owned by the container's user
-
-
-async def apart(work: Callable[[], T]) -> T:
-    """The result of blocking work that may take as long as somebody else likes, in a thread of its own.
-
-    It goes on where the caller is cancelled.
-    """
-    done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-    threading.Thread(target=_run, args=(work, done), name="files", daemon=True).start()
-    try:
-        return await done
-    finally:
-        del done  # its error refers to this frame: together they would keep mounts and sockets open
-
-
-def _run(work: Callable[[], T], done: asyncio.Future[T]) -> None:
-    result, failure = None, None
-    try:
-        result = work()
-    except BaseException as error:  # noqa: BLE001  raised where it is awaited
-        failure = error
-    loop = done.get_loop()
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(_settle, done, result, failure)
-    del done, failure  # for the same reason
-
-
-def _settle(done: asyncio.Future[T], result: T | None, error: BaseException | None) -> None:
-    if done.cancelled():
-        return
-    if error is not None:
-        done.set_exception(error)
-    else:
-        done.set_result(result)  # type: ignore[arg-type]
 
 
 class Files:
@@ -199,7 +168,7 @@ class Files:
         """A view of a running container; None where it has ended, which the record will say soon."""
         record = container.record
         pid = record.state.pid
-        paths = [path for path, *_ in self._mounts(container, running=True)] if mounts else []
+        paths = [path for path, *_ in self._mounts(container, None)] if mounts else []
         try:
             return await apart(lambda: View.running(pid, record.id, paths))
         except Conflict:
@@ -211,28 +180,41 @@ class Files:
             raise Conflict(f"container {container.record.id} is being removed")
         upper, lower = await self.layers(container)
         work = f"{self._context.directory(container.record.id)}/work"
-        found = self._mounts(container, running=False) if mounts else []
-        read_only = container.record.host["ReadonlyRootfs"]
-        return await apart(
-            lambda: View.stopped(lower, upper, work, found, writable=writable, read_only=writable and read_only)
-        )
+        read_only = writable and container.record.host["ReadonlyRootfs"]
+        if not mounts:
+            return await apart(lambda: View.stopped(lower, upper, work, [], writable=writable, read_only=read_only))
+        async with mounting.sources(self._context, container.record) as sources:
+            found = self._mounts(container, sources)
+            return await apart(lambda: View.stopped(lower, upper, work, found, writable=writable, read_only=read_only))
 
-    def _mounts(self, container: Container, *, running: bool) -> list[tuple[str, str, str, bool, bool, bool]]:
-        """(destination, source, path beneath it, recursive, read-only, recursively so), those above others first."""
+    def _mounts(self, container: Container, sources: Sources | None) -> list[_Mount]:
+        """The mounts of a container, those above others first; without sources those of one that runs."""
         context, record = self._context, container.record
-        found = []
+        found: list[_Mount] = []
         for point in record.mounts:
-            if point["type"] == "tmpfs" and not running:
+            if point["type"] == "tmpfs" and sources is not None:
                 continue  # gone with the container's end
-            source = point["source"]
-            if point["type"] == "volume":
-                source = f"{context.config.data_root}/volumes/{point['name']}/_data"
-            flags = (point["recursive"], point["read_only"], point["recursive_read_only"])
-            found.append((point["destination"], source, point.get("subpath") or "", *flags))
+            source, recursive, read_only, layers = point["source"], point["recursive"], point["read_only"], []
+            if sources is not None and point["type"] == "volume":
+                volume = sources.volumes[point["name"]]
+                source, recursive = volume.path, volume.recursive
+                read_only = read_only or "ro" in volume.options
+            elif sources is not None and point["type"] == "image":
+                layers = sources.images[source]
+            flags = (recursive, read_only, point["recursive_read_only"])
+            found.append((point["destination"], source, layers, point.get("subpath") or "", *flags))
         taken = {mount[0] for mount in found}
         if record.state.started_ns:
             found += [
-                (f"/etc/{name}", f"{context.bundle(record.id)}/{name}", "", True, record.host["ReadonlyRootfs"], False)
+                (
+                    f"/etc/{name}",
+                    f"{context.bundle(record.id)}/{name}",
+                    [],
+                    "",
+                    True,
+                    record.host["ReadonlyRootfs"],
+                    False,
+                )
                 for name in _FILES
                 if f"/etc/{name}" not in taken
             ]

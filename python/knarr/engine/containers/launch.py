@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from knarr.engine.containers.container import Container, Context
     from knarr.engine.containers.links import Links
+    from knarr.engine.containers.mounting import Sources
     from knarr.store.containers import ContainerRecord, Endpoint
 
 __all__ = ["bundle", "dns", "groups", "interface", "seccomp_path", "start_fields", "write_hosts"]
@@ -27,7 +28,9 @@ BLOCK_DEVICES = ("BlkioWeightDevice", *request.BLOCK_RATES)
 OVERLAY_SIZE = 1 << 30  # bytes that a throw-away upper layer may hold
 
 
-async def bundle(context: Context, record: ContainerRecord, find: Callable[[str], Container], links: Links) -> None:
+async def bundle(
+    context: Context, record: ContainerRecord, find: Callable[[str], Container], links: Links, sources: Sources
+) -> None:
     """Write `config.json` and the files that are bound into /etc.
 
     All on the run root, which is no disk, and so from the event loop; only a container with devices reads /dev,
@@ -39,7 +42,7 @@ async def bundle(context: Context, record: ContainerRecord, find: Callable[[str]
     around = Surroundings(
         context.config.engine_id,
         directory,
-        f"{context.config.data_root}/volumes",
+        sources,
         extra,
         pid_of=_shared(host["PidMode"], "PID", find),
         ipc_of=_shared(host["IpcMode"], "IPC", find),

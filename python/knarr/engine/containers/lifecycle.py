@@ -12,10 +12,9 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.containers import connect, endpoints, launch, signals, update
-from knarr.engine.containers.container import Failed
+from knarr.engine.containers import connect, endpoints, launch, mounting, signals, update
 from knarr.engine.supervisor import NotExecutable, SupervisorLost
-from knarr.errors import Conflict, KnarrError, NotFound, NotModified, Unavailable
+from knarr.errors import Conflict, Failed, KnarrError, NotFound, NotModified, Unavailable
 from knarr.failpoints import reached
 
 if TYPE_CHECKING:
@@ -91,10 +90,15 @@ class Lifecycle:
         context.states.settle(record)
         try:
             self._join_networks(record)
-            reached("container.start.bundle")
-            await launch.bundle(context, record, self._find, self._links)
-            fields = await launch.start_fields(context, record, self._find)
-            answer = await self._ask_to_start(record.id, fields)
+            sources = await mounting.use(context, record)
+            try:
+                reached("container.start.bundle")
+                await launch.bundle(context, record, self._find, self._links, sources)
+                fields = await launch.start_fields(context, record, self._find)
+                answer = await self._ask_to_start(record.id, fields)
+            except BaseException:
+                mounting.leave(context, record)
+                raise
         except BaseException as error:
             self._leave_networks(container)
             if isinstance(error, Exception):
@@ -104,6 +108,7 @@ class Lifecycle:
         self._health.started(container)
         context.states.store(record, at="container.start.record")
         self._announce_networks(container, "connect")
+        mounting.announce(context, record, "mount")
         for linking in self._links.linking(record.id):
             launch.write_hosts(context, linking, self._links)
         context.announce(container, "start")
@@ -328,12 +333,14 @@ class Lifecycle:
         state.ports = []
         self._health.ended(container)
         self._leave_networks(container)
+        mounting.leave(self._context, container.record)
         self._context.states.store(
             container.record, at="container.exit.record", then=lambda: self._stored(container.record.id)
         )
         if oom:
             self._context.announce(container, "oom")
         self._announce_networks(container, "disconnect")
+        mounting.announce(self._context, container.record, "unmount")
         duration = max(0, finished_ns - state.started_ns) // 1_000_000_000
         self._context.announce(container, "die", exitCode=str(code), execDuration=str(duration))
 
@@ -459,6 +466,7 @@ class Lifecycle:
             except NotFound:
                 return  # it has ended in the meantime: its exit is about to be announced
             self._started(record, answer)
+            mounting.adopt(context, record)
             for endpoint in state.networks.values():
                 found = answer["interfaces"].get(endpoint["network_id"])
                 if found is not None:

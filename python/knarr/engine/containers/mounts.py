@@ -10,12 +10,20 @@ import posixpath
 import re
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.volumes.volumes import check_driver_options
-from knarr.errors import InvalidArgument, Unsupported
+from knarr.errors import InvalidArgument
 from knarr.types import VolumeName
 
 if TYPE_CHECKING:
-    from knarr.store.containers import BindOptions, Config, ContainerRecord, HostConfig, Mount, MountPoint, TmpfsOptions
+    from knarr.store.containers import (
+        BindOptions,
+        Config,
+        ContainerRecord,
+        HostConfig,
+        Mount,
+        MountPoint,
+        TmpfsOptions,
+        Wish,
+    )
 
 __all__ = ["resolve", "tmpfs_options"]
 
@@ -35,10 +43,12 @@ def resolve(
     sources: list[tuple[ContainerRecord, bool]],
     *,
     read_only_recursive: bool = True,
+    data_root: str = "",
 ) -> list[MountPoint]:
     """The mounts that a request asks for. A volume without a name is anonymous: its maker names it.
 
     read_only_recursive: whether a read-only bind is so all the way down, unless it says otherwise.
+    data_root: the engine's; where a bind holds it or lies in it, what is unmounted there goes from the container too.
     sources: the containers of VolumesFrom, and whether their volumes are only read. Paths that binds
     of `Binds` miss on the host are made; those of `Mounts` must be there, as with Docker.
     """
@@ -46,10 +56,11 @@ def resolve(
     for record, read_only in sources:
         for point in record.mounts:
             if point["type"] != "tmpfs":
-                found[point["destination"]] = {**point, "read_only": point["read_only"] or read_only}
+                inherited = {**point, "read_only": point["read_only"] or read_only, "no_copy": True}
+                found[point["destination"]] = inherited  # type: ignore[assignment]
     asked: dict[str, MountPoint] = {}
     for text in host["Binds"] or ():
-        _add(asked, _bind(text, read_only_recursive))
+        _add(asked, _bind(text, read_only_recursive, host["VolumeDriver"]))
     for mount in host["Mounts"] or ():
         _add(asked, _mount(mount, read_only_recursive))
     for destination, options in (host["Tmpfs"] or {}).items():
@@ -58,12 +69,31 @@ def resolve(
             asked,
             _point("tmpfs", destination, options=tmpfs_options(options), mode=options, listed=False),
         )
+    for point in asked.values():
+        if point["type"] == "bind":
+            _follow(point, data_root)
     found |= asked
     for destination in config["Volumes"] or {}:
         path = _destination(destination, _of("volume"))
         if path not in found:
-            found[path] = _point("volume", path)
+            found[path] = _point("volume", path, wish=_wish(host["VolumeDriver"]))
     return list(found.values())
+
+
+def _follow(point: MountPoint, data_root: str) -> None:
+    """Settle the propagation of a bind. InvalidArgument in Docker's words where it would keep our mounts busy."""
+    source = point["source"]
+    ours = data_root and (
+        f"{source}/".startswith(f"{data_root}/") or f"{data_root}/".startswith(f"{source.rstrip('/')}/")
+    )
+    if not point["propagation"]:
+        point["propagation"] = "rslave" if ours else "rprivate"
+    elif ours and point["propagation"] not in ("rslave", "rshared"):
+        raise InvalidArgument(
+            'invalid mount config: must use either propagation mode "rslave" or "rshared" when mount source is within '
+            f'the daemon root, daemon root: "{data_root}", bind mount source: "{source}", '
+            f'propagation: "{point["propagation"]}"'
+        )
 
 
 def _add(points: dict[str, MountPoint], point: MountPoint) -> None:
@@ -105,11 +135,15 @@ def _of(kind: str) -> str:
     return f'invalid mount config for type "{kind}": '
 
 
-def _bind(text: str, read_only_recursive: bool) -> MountPoint:
+def _wish(driver: str, options: dict[str, str] | None = None, labels: dict[str, str] | None = None) -> Wish:
+    return {"driver": driver, "options": options or {}, "labels": labels or {}}
+
+
+def _bind(text: str, read_only_recursive: bool, driver: str) -> MountPoint:
     """`SOURCE:DESTINATION[:MODE]`, `NAME:DESTINATION[:MODE]`, or `DESTINATION` for an anonymous volume."""
     parts = text.split(":")
     if len(parts) == 1:
-        return _point("volume", parts[0])
+        return _point("volume", parts[0], wish=_wish(driver))
     if len(parts) > 3 or not parts[0] or not parts[1] or (len(parts) == 3 and not parts[2]):
         raise InvalidArgument(f'invalid volume specification: "{text}"')
     source, destination, mode = parts[0], parts[1], parts[2] if len(parts) == 3 else ""
@@ -142,13 +176,19 @@ def _bind(text: str, read_only_recursive: bool) -> MountPoint:
             mode=mode,
             read_only=read_only,
             recursive_read_only=read_only and read_only_recursive,
-            propagation=propagation[0] if propagation else "rprivate",
+            propagation=propagation[0] if propagation else "",
             recursive="bind" not in words,
         )
     if propagation:
         raise InvalidArgument(f"invalid mode: {mode}: propagation is for binds")
     return _point(
-        "volume", destination, name=VolumeName(source), mode=mode or "z", read_only=read_only, no_copy="nocopy" in words
+        "volume",
+        destination,
+        name=VolumeName(source),
+        mode=mode or "z",
+        read_only=read_only,
+        no_copy="nocopy" in words,
+        wish=_wish(driver),
     )
 
 
@@ -167,9 +207,11 @@ def _mount(mount: Mount, read_only_recursive: bool) -> MountPoint:
         return _mount_bind(target, source, read_only, mount.get("BindOptions") or {}, read_only_recursive)
     if kind == "volume":
         options = mount.get("VolumeOptions") or {}
-        check_driver_options(options.get("DriverConfig"))
+        config = options.get("DriverConfig") or {}
         name = VolumeName(source) if source else ""
-        subpath = _subpath(options.get("Subpath") or "", name)
+        subpath = options.get("Subpath") or ""
+        if subpath and not name:
+            raise InvalidArgument(f"{_of(kind)}must not set Subpath when using anonymous volumes")
         return _point(
             "volume",
             target,
@@ -177,30 +219,28 @@ def _mount(mount: Mount, read_only_recursive: bool) -> MountPoint:
             mode="z",
             read_only=read_only,
             no_copy=bool(options.get("NoCopy")),
-            subpath=subpath,
+            subpath=_subpath(subpath, kind),
+            wish=_wish(config.get("Name") or "", config.get("Options"), options.get("Labels")),
         )
     if kind == "tmpfs":
         if source:
             raise InvalidArgument('invalid mount config for type "tmpfs": field Source must not be specified')
         return _point("tmpfs", target, options=_tmpfs(mount.get("TmpfsOptions") or {}, read_only), read_only=read_only)
     if kind == "image":
-        raise Unsupported(f'mount of {target}: type "{kind}" is not supported by knarr: bind, volume and tmpfs are')
+        if not source:
+            raise InvalidArgument(f"{_of(kind)}field Source must not be empty")
+        subpath = _subpath((mount.get("ImageOptions") or {}).get("Subpath") or "", kind)
+        return _point("image", target, name=source, read_only=True, propagation="rprivate", subpath=subpath)
     raise InvalidArgument(f'invalid mount config for type "{kind}": mount type unknown')
 
 
-def _subpath(path: str, volume: str) -> str:
-    """A path in a volume, to be looked up there when the container starts."""
+def _subpath(path: str, kind: str) -> str:
+    """A path in a volume or an image, to be looked up there when the container starts."""
     if not path:
         return ""
-    if not volume:
-        raise InvalidArgument(
-            'invalid mount config for type "volume": must not set Subpath when using anonymous volumes'
-        )
     parts = posixpath.normpath(path).split("/")
     if path.startswith("/") or ".." in parts or "," in path or "\0" in path:
-        raise InvalidArgument(
-            f'invalid mount config for type "volume": subpath must be a relative path within the volume: {path!r}'
-        )
+        raise InvalidArgument(f"{_of(kind)}subpath must be a relative path within the volume: {path!r}")
     return "/".join(parts)
 
 
@@ -218,8 +258,8 @@ def _mount_bind(
         if not options.get("CreateMountpoint"):
             raise InvalidArgument(f'invalid mount config for type "bind": bind source path does not exist: {path}')
         os.makedirs(path, 0o755, exist_ok=True)
-    propagation = options.get("Propagation") or "rprivate"
-    if propagation not in PROPAGATIONS:
+    propagation = options.get("Propagation") or ""
+    if propagation not in ("", *PROPAGATIONS):
         raise InvalidArgument(f'invalid mount config for type "bind": invalid propagation mode: {propagation}')
     recursive = not options.get("NonRecursive")
     forced = bool(options.get("ReadOnlyForceRecursive"))
@@ -227,7 +267,7 @@ def _mount_bind(
         raise InvalidArgument(
             "mount options conflict: ReadOnlyNonRecursive needs ReadOnly, and no ReadOnlyForceRecursive"
         )
-    if forced and not (read_only and recursive and propagation == "rprivate"):
+    if forced and not (read_only and recursive and propagation in ("", "rprivate")):
         raise InvalidArgument("mount options conflict: ReadOnlyForceRecursive needs ReadOnly and propagation rprivate")
     return _point(
         "bind",

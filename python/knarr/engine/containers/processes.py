@@ -12,8 +12,7 @@ import re
 import subprocess
 import time
 
-from knarr.engine.containers.container import Failed
-from knarr.errors import Conflict, InvalidArgument, Unsupported
+from knarr.errors import Conflict, Failed, InvalidArgument, Unsupported
 
 __all__ = ["TITLES", "check", "processes"]
 

@@ -37,10 +37,6 @@ UNSUPPORTED: dict[str, tuple[tuple[Any, ...], KnarrError]] = {
         ("", "host"),
         InvalidArgument("invalid userns mode: {value}: knarr remaps no users, host is all it has"),
     ),
-    "VolumeDriver": (
-        ("", "local"),
-        InvalidArgument('error looking up volume plugin {value}: plugin "{value}" not found'),
-    ),
     "IOMaximumIOps": (
         (0,),
         InvalidArgument("invalid option: QoS maximum IOPs configuration is not supported on linux"),

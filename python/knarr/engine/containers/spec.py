@@ -18,6 +18,7 @@ from knarr.engine.containers.request import security
 from knarr.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from knarr.engine.containers.mounting import Sources
     from knarr.store.containers import ContainerRecord, HostConfig, MountPoint
 
 __all__ = ["ENDPOINT_SYSCTLS", "Surroundings", "cgroup", "compose", "endpoint_sysctls", "process"]
@@ -33,7 +34,7 @@ class Surroundings:
 
     engine_id: str
     directory: str  # of hosts, hostname and resolv.conf
-    volumes: str  # <data-root>/volumes
+    sources: Sources  # of volumes and images
     groups: list[int]  # GroupAdd, resolved
     pid_of: int  # the process whose PID namespace is joined; 0 for none
     ipc_of: int = 0  # the process whose IPC namespace and /dev/shm are shared; 0 for none
@@ -220,10 +221,17 @@ def _user_mount(point: MountPoint, around: Surroundings) -> dict[str, Any]:
             "source": "tmpfs",
             "options": point["options"],
         }
-    source = point["source"] if point["type"] == "bind" else f"{around.volumes}/{point['name']}/_data"
-    options = ["rbind" if point["recursive"] else "bind", point["propagation"] or "rprivate"]
+    source, recursive = point["source"], point["recursive"]
+    more: tuple[str, ...] = ()
+    if point["type"] == "volume":
+        volume = around.sources.volumes[point["name"]]
+        source, recursive, more = volume.path, volume.recursive, volume.options
+    options = ["rbind" if recursive else "bind", point["propagation"] or "rprivate", *more]
     if point.get("subpath"):
         options.append(f"knarr.beneath={point['subpath']}")
     if point["read_only"]:
         options.append("rro" if point["recursive_read_only"] else "ro")
-    return _bind(point["destination"], source, options)
+    found = _bind(point["destination"], source, options)
+    if point["type"] == "image":
+        found["knarrLayers"] = around.sources.images[source]
+    return found

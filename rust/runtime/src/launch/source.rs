@@ -1,22 +1,26 @@
 //! What a bind mount binds, as a detached tree.
 //!
 //! Besides a path of the host that is a path beneath the source that cannot lead out of it (an engine's volume, whose files
-//! are the containers'), and a path in another container (`/proc/PID/root/PATH`): a mount of another mount namespace can
-//! be copied only from within, so a thread goes there for it.
+//! are the containers'), a path in another container (`/proc/PID/root/PATH`): a mount of another mount namespace can
+//! be copied only from within, so a thread goes there for it; and an image's layers as they look together, which are mounted
+//! nowhere else.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use knarr_sys::mount::{MountAttr, set_attributes};
 use knarr_sys::process::{join_namespace, unshare};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
-use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use crate::error::{Kind, LaunchError};
 use crate::plan::{self, Options};
-use crate::rootfs::{clone_path, is_directory};
+use crate::rootfs::{Rootfs, clone_path, is_directory};
 use crate::spec::Mount;
+
+const MS_PRIVATE: u64 = 1 << 18;
 
 /// Whether it is a directory, and the tree.
 pub fn open(
@@ -24,6 +28,15 @@ pub fn open(
     mount: &Mount,
     options: &Options,
 ) -> Result<(bool, OwnedFd), LaunchError> {
+    if !mount.layers.is_empty() {
+        let path = options.beneath.as_deref().unwrap_or_default();
+        return layers(&mount.layers, path).map_err(|error| {
+            LaunchError::new(
+                error.kind,
+                format!("image mount at {:?}: {}", mount.destination, error.message),
+            )
+        });
+    }
     if mount.source.is_empty() {
         return Err(LaunchError::new(
             Kind::InvalidArgument,
@@ -95,6 +108,44 @@ pub fn beneath(source: &Path, path: &str, recursive: bool) -> Result<(bool, Owne
     copy(&place, recursive)
 }
 
+/// Layers (top-most first) as they look together, or what is at a path beneath their root, which cannot lead out: whether it
+/// is a directory, and the tree. Nobody can write to several of them; one alone is bound as it is.
+pub fn layers(layers: &[PathBuf], path: &str) -> Result<(bool, OwnedFd), LaunchError> {
+    let root = OwnedFd::from(Rootfs::merged(layers)?);
+    if path.is_empty() {
+        return Ok((true, root));
+    }
+    // A part of a mount can be copied only where the whole is mounted: in a namespace that ends with this thread.
+    let opened = apart(libc::CLONE_NEWNS, || {
+        let private = MountAttr {
+            propagation: MS_PRIVATE,
+            ..MountAttr::default()
+        };
+        set_attributes(CWD, c"/", true, &private).map_err(raw)?;
+        let whole = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        move_mount(&root, "", CWD, "/", whole)?;
+        let place = find(
+            &root,
+            path,
+            ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
+        )?;
+        copy(&place, true)
+    });
+    opened.map_err(|errno| match errno {
+        Errno::XDEV => LaunchError::new(
+            Kind::InvalidArgument,
+            format!("path {path:?}: path concatenation escapes the base directory"),
+        ),
+        errno => {
+            let raw = errno.raw_os_error();
+            LaunchError::new(
+                plan::kind(raw),
+                format!("cannot access path {path:?}: {}", plan::errno_text(raw)),
+            )
+        }
+    })
+}
+
 /// (its namespace's file, path from its root) of `/proc/PID/root/PATH`.
 fn in_process(source: &str) -> Option<(PathBuf, String)> {
     let (pid, path) = source.strip_prefix("/proc/")?.split_once("/root/")?;
@@ -109,23 +160,34 @@ fn in_process(source: &str) -> Option<(PathBuf, String)> {
 
 /// What a path names in another mount namespace; no link of its maker's is followed.
 fn elsewhere(process: &Path, path: &str, recursive: bool) -> Result<(bool, OwnedFd), Errno> {
-    let raw = |error: std::io::Error| Errno::from_raw_os_error(error.raw_os_error().unwrap_or(0));
     let namespace = OwnedFd::from(File::open(process).map_err(raw)?);
+    apart(libc::CLONE_FS, || {
+        join_namespace(namespace.as_fd(), libc::CLONE_NEWNS).map_err(raw)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, "/", flags, Mode::empty())?;
+        let place = find(
+            &root,
+            path,
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS,
+        )?;
+        copy(&place, recursive)
+    })
+}
+
+#[allow(clippy::needless_pass_by_value)] // as map_err hands it over
+fn raw(error: std::io::Error) -> Errno {
+    Errno::from_raw_os_error(error.raw_os_error().unwrap_or(0))
+}
+
+/// Run in a thread that shares less than threads do (`CLONE_*`): one that shares its root with others may not move. It ends
+/// before this returns.
+fn apart<T: Send>(less: i32, work: impl FnOnce() -> Result<T, Errno> + Send) -> Result<T, Errno> {
     std::thread::scope(|scope| {
         std::thread::Builder::new()
             .stack_size(128 << 10)
             .spawn_scoped(scope, || {
-                // A thread that shares its root with others may not move: and it ends here.
-                unshare(libc::CLONE_FS).map_err(raw)?;
-                join_namespace(namespace.as_fd(), libc::CLONE_NEWNS).map_err(raw)?;
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                let root = openat(CWD, "/", flags, Mode::empty())?;
-                let place = find(
-                    &root,
-                    path,
-                    ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS,
-                )?;
-                copy(&place, recursive)
+                unshare(less).map_err(raw)?;
+                work()
             })
             .map_err(raw)?
             .join()
