@@ -208,7 +208,7 @@ def test_plugins_that_are_none(own):
                 ("empty", 500, "is no address"),
                 ("broken", 500, "legacy plugin"),
                 ("closed", 500, "127.0.0.1"),
-                ("net", 500, "plugin does not implement the requested driver"),
+                ("net", 500, "Plugin does not implement the requested driver"),
                 ("deaf", 500, f"did not answer within {LIMIT:g} s"),
             ):
                 found, answer = api.call("POST", "/volumes/create", {"Name": "new", "Driver": name})

@@ -10,6 +10,7 @@ import pytest
 
 from tests.api.http_client import Api
 from tests.api.slow_files import SlowFiles
+from tests.api.test_compose import Compose
 from tests.conftest import busybox_archive, new_engine, wait_until
 
 LIMIT = 1.5
@@ -143,7 +144,7 @@ def test_what_the_image_has_is_copied_to_where_it_belongs(clean, tmp_path):
         (["device=/x"], 'create bad: missing required option: "type"'),
         (["o=bind"], 'create bad: missing required option: "device"'),
         (["type=cifs", "device=//host:445/x"], "port not allowed in CIFS device URL, include 'port' in 'o='"),
-        (["size=1g"], "size"),
+        (["size=1g"], "create bad: quota size requested but no quota support"),
     ],
 )
 def test_options_that_are_none(clean, options, message):
@@ -273,7 +274,10 @@ def test_image_mounts(clean):
     docker("cp", "one:/img/etc/passwd", clean.base / "copied")
     docker("cp", "one:/etc/sub/passwd", clean.base / "copied-too")
     assert (clean.base / "copied").read_bytes() == (clean.base / "copied-too").read_bytes() != b""
-    for subpath, message in (("no/such", "cannot access path"), ("../x", "subpath must be a relative path")):
+    for subpath, message in (
+        ("no/such", "cannot access path no/such: no such file or directory"),
+        ("../x", "subpath must be a relative path"),
+    ):
         refused = docker("run", "--rm", "--mount", f"type=image,src=other:1,dst=/i,image-subpath={subpath}", "busybox",
                          check=False)  # fmt: skip
         assert message in refused.stderr
@@ -293,6 +297,35 @@ def test_a_mounted_image_stays(clean):
     assert docker("start", "-a", "user").stdout == "/img/made\n"
     docker("rm", "user")
     docker("image", "prune", "-f")
+
+
+PROJECT = """\
+name: volumes
+services:
+  one:
+    image: busybox
+    network_mode: none
+    command: ["sleep", "1000"]
+    stop_grace_period: 0s
+    volumes: ["ram:/ram", "bound:/bound", {type: image, source: busybox, target: /img, image: {subpath: etc}}]
+volumes:
+  ram: {driver_opts: {type: tmpfs, device: tmpfs, o: size=1m}}
+  bound: {driver_opts: {type: none, o: bind, device: PLACE}}
+"""
+
+
+def test_a_project_with_driver_options(clean, tmp_path):
+    (tmp_path / "compose.yaml").write_text(PROJECT.replace("PLACE", str(tmp_path)))
+    compose = Compose(clean, tmp_path)
+    compose("up", "-d")
+    out = compose(
+        "exec", "-T", "one", "sh", "-c", "grep -c ' /ram tmpfs ' /proc/mounts; ls /bound; ls /img/passwd"
+    ).stdout
+    assert out.split() == ["1", "compose.yaml", "/img/passwd"]
+    assert len(mounts(clean)) == 1
+    compose("down", "-v")
+    assert clean.docker("volume", "ls", "-q").stdout == ""
+    assert (tmp_path / "compose.yaml").exists()
 
 
 def test_filters_and_anonymous_volumes(clean):
@@ -317,3 +350,55 @@ def test_filters_and_anonymous_volumes(clean):
     assert api.ok("POST", "/volumes/prune")["VolumesDeleted"] == [anonymous]
     assert sorted(api.ok("POST", '/volumes/prune?filters={"all":["1"]}')["VolumesDeleted"]) == ["other", "two"]
     assert "volume is in use" in docker("volume", "rm", "one", check=False).stderr
+
+
+def test_what_is_passed_on_needs_a_mount_that_passes_on(clean, tmp_path):
+    docker, mounting = clean.docker, ["mount", "-t", "tmpfs", "tmpfs", tmp_path]
+    subprocess.run(mounting, check=True, env=clean.env)
+    try:
+        subprocess.run(["mount", "--make-private", tmp_path], check=True, env=clean.env)
+        for word, kind in (("rshared", "shared"), ("rslave", "shared or slave")):
+            refused = docker("run", "--rm", "-v", f"{tmp_path}:/x:{word}", "busybox", check=False).stderr
+            assert f"path {tmp_path} is mounted on {tmp_path} but it is not a {kind} mount" in refused
+        subprocess.run(["mount", "--make-shared", tmp_path], check=True, env=clean.env)
+        (tmp_path / "below").mkdir()
+        for word in ("rshared", "rslave"):
+            docker("run", "-d", "--name", word, "-v", f"{tmp_path}:/x:{word}", "busybox", "sleep", "1000")
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "below"], check=True, env=clean.env)
+        for word in ("rshared", "rslave"):
+            assert docker("exec", word, "grep", "-c", " /x/below ", "/proc/mounts").stdout == "1\n"
+    finally:
+        docker("rm", "-f", "rshared", "rslave", check=False)
+        subprocess.run(["umount", "-R", tmp_path], check=True, env=clean.env)
+
+
+def test_what_others_volumes_are(clean):
+    docker, api = clean.docker, Api(clean)
+    docker("volume", "create", "data")
+    docker("create", "--name", "one", "-v", "data:/etc:nocopy", "-v", "/anon", "-v", "/etc:/host:ro", "busybox")
+    docker("create", "--name", "two", "--volumes-from", "one:ro", "busybox")
+    assert os.listdir(clean.data_root / "volumes/data/_data") == []  # of others' volumes nothing is filled
+    first, second = ({mount["Destination"]: mount for mount in api.ok("GET", f"/containers/{name}/json")["Mounts"]}
+                     for name in ("one", "two"))  # fmt: skip
+    assert {place: (mount.get("Name"), mount["Source"]) for place, mount in first.items()} == {
+        place: (mount.get("Name"), mount["Source"]) for place, mount in second.items()
+    }
+    assert [(mount["RW"], mount["Mode"]) for mount in second.values()] == [(False, "")] * 3
+    docker("rm", "-v", "one")
+    assert len(docker("volume", "ls", "-q").stdout.split()) == 2
+    docker("rm", "-v", "two")
+    assert docker("volume", "ls", "-q").stdout.split()[-1] == "data"
+
+
+def test_events_of_volumes(clean):
+    docker = clean.docker
+    begun = time.time()
+    docker("run", "--rm", "--name", "one", "-v", "data:/d:ro", "busybox", "true")
+    docker("volume", "rm", "data")
+    shown = docker("events", "--since", f"{begun:.6f}", "--until", f"{time.time() + 0.01:.6f}", "-f", "type=volume",
+                   "--format", "{{json .}}").stdout  # fmt: skip
+    found = [json.loads(line) for line in shown.splitlines()]
+    assert [event["Action"] for event in found] == ["create", "mount", "unmount", "destroy"]
+    assert {event["Actor"]["ID"] for event in found} == {"data"}
+    attributes = found[1]["Actor"]["Attributes"]
+    assert (attributes["destination"], attributes["read/write"], attributes["driver"]) == ("/d", "false", "local")

@@ -117,6 +117,21 @@ POINTS: dict[str, tuple[Callable[[Place], None], tuple, bool]] = {
 }
 
 
+# Points of others, at which something is mounted already.
+MOUNTED = [(volume, point) for volume in ("ram", "data") for point in ("container.start.ask", "container.start.record")]
+
+
+@pytest.mark.parametrize(("volume", "point"), MOUNTED)
+def test_killed_with_something_mounted(place, volume, point):
+    place.reset()
+    container(volume)(place)
+    with place.engine.failing(point, "kill"):
+        place.engine.ask(*START)
+        place.engine.dies(point)
+    place.engine.start()
+    settled(place, START, point)
+
+
 @pytest.mark.parametrize("point", POINTS)
 def test_killed(place, point):
     prepare, request, _ = POINTS[point]

@@ -135,7 +135,7 @@ def test_what_a_platform_runs():
 def test_names(kind):
     assert kind("web-1_x.y") == "web-1_x.y"
     for text in ["", "a", ".", "..", "a/b", "a/../b", "-a", "a b", "a\0b", "ab\n", "é1", "a" * 256]:
-        with pytest.raises(InvalidArgument, match="only|too short"):
+        with pytest.raises(InvalidArgument, match=r"only|too short"):
             kind(text)
 
 

@@ -97,7 +97,7 @@ CREATE = Command(
     options=(
         Option("-d --driver", TEXT, "Volume driver", default="local"),
         Option("--label", LIST, "Set metadata"),
-        Option("-o --opt", LIST, "Driver options"),
+        Option("-o --opt", LIST, "Driver options (type=tmpfs, device=tmpfs, o=size=1g ...)"),
     ),
 )
 LIST_VOLUMES = Command(

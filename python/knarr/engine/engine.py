@@ -128,7 +128,10 @@ class Engine:
         leftovers = f"{self.config.data_root}/tmp"  # noqa: S108  ours alone
         os.makedirs(leftovers, 0o700, exist_ok=True)
         for name in os.listdir(leftovers):
-            self.store.remove_tree(f"{leftovers}/{name}")
+            try:
+                self.store.remove_tree(f"{leftovers}/{name}")
+            except Conflict as error:  # somebody has mounted something in what was a volume
+                log.warning("%s", error)
         self.containers.load()
         self.volumes.load({container.record.id for container in self.containers.all()})
 

@@ -108,7 +108,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             lambda record: (every or record.anonymous) and may_go(record.created_ns, record.labels)
         )
         engine.events.emit("volume", "prune", "", {"reclaimed": str(freed)})
-        return reply.reply({"VolumesDeleted": removed or None, "SpaceReclaimed": freed})
+        return reply.reply({"VolumesDeleted": removed, "SpaceReclaimed": freed})
 
     return [
         web.post("/volumes/create", create),

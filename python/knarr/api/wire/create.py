@@ -53,6 +53,7 @@ _IPC_PRIVATE, _CGROUPS_PRIVATE, _OPTIONS_CHECKED, _READ_ONLY_RECURSIVE, _MANY_EN
 _MAC_WARNED = 44
 _PORTS_WARNED = 52
 _VOLUMES_WARNED = 48
+_IMAGES_MOUNTED = 48
 
 
 class _Addresses(TypedDict, total=False):
@@ -197,6 +198,8 @@ def _former_mounts(host: HostConfig, version: int) -> None:
     """Options of another type of mount were once ignored."""
     for mount in host["Mounts"] or ():
         kind = mount.get("Type")
+        if kind == "image" and version < _IMAGES_MOUNTED:
+            raise InvalidArgument('Mount type "Image" needs API v1.48 or newer')
         if version < _OPTIONS_CHECKED and kind != "volume":
             mount.pop("VolumeOptions", None)
         if version < _OPTIONS_CHECKED and kind != "tmpfs":

@@ -18,10 +18,10 @@ def volume(shown: Shown) -> dict[str, Any]:
     found = {
         "CreatedAt": shown.created or timestamp(record.created_ns)[:19] + "Z",
         "Driver": record.driver,
-        "Labels": record.labels or None,
+        "Labels": dict(sorted(record.labels.items())) or None,
         "Mountpoint": shown.place,
         "Name": record.name,
-        "Options": record.options or None,
+        "Options": dict(sorted(record.options.items())) or None,
         "Scope": shown.scope,
     }
     return found if shown.status is None else {**found, "Status": shown.status}

@@ -7,11 +7,15 @@ in which somebody opens the files of one that does not run, whose copies of the 
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from knarr.errors import Conflict
+from knarr.engine.apart import apart
+from knarr.engine.containers import mounts
+from knarr.engine.volumes.mounts import unescape
+from knarr.errors import Conflict, Failed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -39,6 +43,9 @@ async def use(context: Context, record: ContainerRecord, user: str = "") -> Sour
     """Have everything there that a container mounts, for the container itself or another user: all of it or nothing."""
     user = user or record.id
     volumes, images = {}, {}
+    passed = [point for point in record.mounts if point["propagation"].removeprefix("r") in ("shared", "slave")]
+    if passed:
+        await apart(lambda: _check_propagation(passed, context.config.data_root))
     try:
         for name in _names(record):
             volumes[name] = await context.volumes.use(name, user)
@@ -50,6 +57,29 @@ async def use(context: Context, record: ContainerRecord, user: str = "") -> Sour
             context.volumes.leave(name, user)
         raise
     return Sources(volumes, images)
+
+
+def _check_propagation(points: list[MountPoint], data_root: str) -> None:
+    """Refuse what no mount can be passed on to or from. Failed in Docker's words. Blocks."""
+    for point in points:
+        place, kinds = _mount_of(os.path.realpath(point["source"]))
+        shared, slave = "shared" in kinds, "master" in kinds
+        if "shared" in point["propagation"] and not shared:
+            raise Failed(f"path {point['source']} is mounted on {place} but it is not a shared mount")
+        if "slave" in point["propagation"] and not (shared or slave or mounts.surrounds(point["source"], data_root)):
+            raise Failed(f"path {point['source']} is mounted on {place} but it is not a shared or slave mount")
+
+
+def _mount_of(path: str) -> tuple[str, set[str]]:
+    """Where what a path is on is mounted, and what it passes mounts on to or from: `shared`, `master`."""
+    best, kinds = "", set()
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            fields = line.split(" ")
+            place = unescape(fields[4])
+            if len(place) >= len(best) and f"{path.rstrip('/')}/".startswith(f"{place.rstrip('/')}/"):
+                best, kinds = place, {field.partition(":")[0] for field in fields[6 : fields.index("-")]}
+    return best, kinds
 
 
 async def _layers(context: Context, point: MountPoint) -> list[str]:

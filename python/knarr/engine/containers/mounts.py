@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         Wish,
     )
 
-__all__ = ["resolve", "tmpfs_options"]
+__all__ = ["resolve", "surrounds", "tmpfs_options"]
 
 OPTIONS_OF = {"BindOptions": "bind", "VolumeOptions": "volume", "TmpfsOptions": "tmpfs", "ImageOptions": "image"}
 PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
@@ -56,7 +56,7 @@ def resolve(
     for record, read_only in sources:
         for point in record.mounts:
             if point["type"] != "tmpfs":
-                inherited = {**point, "read_only": point["read_only"] or read_only, "no_copy": True}
+                inherited = {**point, "read_only": point["read_only"] or read_only, "no_copy": True, "mode": ""}
                 found[point["destination"]] = inherited  # type: ignore[assignment]
     asked: dict[str, MountPoint] = {}
     for text in host["Binds"] or ():
@@ -83,9 +83,7 @@ def resolve(
 def _follow(point: MountPoint, data_root: str) -> None:
     """Settle the propagation of a bind. InvalidArgument in Docker's words where it would keep our mounts busy."""
     source = point["source"]
-    ours = data_root and (
-        f"{source}/".startswith(f"{data_root}/") or f"{data_root}/".startswith(f"{source.rstrip('/')}/")
-    )
+    ours = surrounds(source, data_root)
     if not point["propagation"]:
         point["propagation"] = "rslave" if ours else "rprivate"
     elif ours and point["propagation"] not in ("rslave", "rshared"):
@@ -94,6 +92,12 @@ def _follow(point: MountPoint, data_root: str) -> None:
             f'the daemon root, daemon root: "{data_root}", bind mount source: "{source}", '
             f'propagation: "{point["propagation"]}"'
         )
+
+
+def surrounds(source: str, data_root: str) -> bool:
+    """Whether a path lies in the data root, or that in it."""
+    inside, outside = f"{source.rstrip('/')}/", f"{data_root}/"
+    return bool(data_root) and (inside.startswith(outside) or outside.startswith(inside))
 
 
 def _add(points: dict[str, MountPoint], point: MountPoint) -> None:
@@ -199,7 +203,7 @@ def _mount(mount: Mount, read_only_recursive: bool) -> MountPoint:
         raise InvalidArgument(f'invalid mount config for type "{kind}": field Target must not be empty')
     _destination(target, _of(kind))
     for name, owner in OPTIONS_OF.items():
-        if mount.get(name) and kind != owner:
+        if mount.get(name) is not None and kind != owner:
             raise InvalidArgument(f'{name} must not be specified on mount type "{kind}"')
     if mount.get("Consistency") not in (None, "", "default", "consistent", "cached", "delegated"):
         raise InvalidArgument(f'invalid mount config for type "{kind}": invalid consistency: {mount["Consistency"]}')

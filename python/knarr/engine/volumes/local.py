@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote_plus, urlsplit, urlunsplit
 
 from knarr._core import mount_volume
-from knarr.errors import Failed, InvalidArgument, Unsupported
+from knarr.errors import Failed, InvalidArgument
 
 __all__ = ["Bind", "FileSystem", "check", "read"]
 
@@ -126,10 +126,10 @@ def _address(name: str) -> str:
 
 
 def check(options: dict[str, str]) -> None:
-    """Refuse what the local driver does not take. InvalidArgument in Docker's words, Unsupported."""
+    """Refuse what the local driver does not take. InvalidArgument in Docker's words."""
     for name, value in options.items():
         if name == "size":
-            raise Unsupported("quota size requested but no quota support: leave out the option size")
+            raise InvalidArgument("quota size requested but no quota support")
         if name not in _NEEDS:
             raise InvalidArgument(f'invalid option: "{name}"')
         if "\0" in value:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from knarr.engine.volumes.local import Bind, FileSystem
 
-__all__ = ["Mounts", "mounted_below"]
+__all__ = ["Mounts", "mounted_below", "unescape"]
 
 log = logging.getLogger("knarr.volumes")
 
@@ -154,7 +154,12 @@ def mounted_below(directory: str) -> set[str]:
     above, found = os.path.realpath(directory) + "/", set()
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
         for line in table:
-            point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), line.split(" ", 5)[4])
+            point = unescape(line.split(" ", 5)[4])
             if point.startswith(above) and point.endswith("/_data"):
                 found.add(point[len(above) : -len("/_data")])
     return found
+
+
+def unescape(field: str) -> str:
+    """A path as /proc/self/mountinfo has it: spaces and their like are written as octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field) if "\\" in field else field

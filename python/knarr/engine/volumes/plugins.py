@@ -223,7 +223,10 @@ class Plugins:
         if plugin is None:
             raise NotFound(f'error looking up volume plugin {name}: plugin "{name}" not found')
         if not await plugin.activate(patient=patient):
-            raise Failed("plugin does not implement the requested driver")
+            raise Failed(
+                f'Plugin does not implement the requested driver: plugin="{name}", '
+                'requested implementation="VolumeDriver"'
+            )
         return plugin
 
     async def every(self) -> list[Plugin]:

@@ -52,26 +52,34 @@ pub fn open(
         (None, None) => clone_path(&source, recursive),
     };
     opened.map_err(|errno| {
+        if let Some(path) = &options.beneath {
+            return inaccessible(&format!("{}/{path}", mount.source), errno);
+        }
         let raw = errno.raw_os_error();
-        let kind = if errno == Errno::NOENT {
-            Kind::InvalidArgument
-        } else {
-            plan::kind(raw)
-        };
-        let path = options.beneath.as_ref();
-        let below = path.map_or_else(String::new, |path| format!(" (path {path:?} beneath it)"));
-        let why = match (errno, path) {
-            (Errno::XDEV, Some(_)) => "it leads out".to_owned(),
-            _ => plan::errno_text(raw),
-        };
         LaunchError::new(
-            kind,
+            plan::kind(raw),
             format!(
-                "bind source {:?}{below} of {:?}: {why}",
-                mount.source, mount.destination,
+                "bind source {:?} of {:?}: {}",
+                mount.source,
+                mount.destination,
+                plan::errno_text(raw)
             ),
         )
     })
+}
+
+/// A path in a volume or an image that cannot be had, in Docker's words.
+fn inaccessible(path: &str, errno: Errno) -> LaunchError {
+    let raw = errno.raw_os_error();
+    let (kind, why) = match errno {
+        Errno::XDEV => (
+            Kind::InvalidArgument,
+            "it leads out: path concatenation escapes the base directory".to_owned(),
+        ),
+        Errno::NOENT | Errno::NOTDIR => (Kind::NotFound, plan::errno_text(raw)),
+        _ => (plan::kind(raw), plan::errno_text(raw)),
+    };
+    LaunchError::new(kind, format!("cannot access path {path}: {why}"))
 }
 
 /// A descriptor's tree, detached.
@@ -131,19 +139,7 @@ pub fn layers(layers: &[PathBuf], path: &str) -> Result<(bool, OwnedFd), LaunchE
         )?;
         copy(&place, true)
     });
-    opened.map_err(|errno| match errno {
-        Errno::XDEV => LaunchError::new(
-            Kind::InvalidArgument,
-            format!("path {path:?}: path concatenation escapes the base directory"),
-        ),
-        errno => {
-            let raw = errno.raw_os_error();
-            LaunchError::new(
-                plan::kind(raw),
-                format!("cannot access path {path:?}: {}", plan::errno_text(raw)),
-            )
-        }
-    })
+    opened.map_err(|errno| inaccessible(path, errno))
 }
 
 /// (its namespace's file, path from its root) of `/proc/PID/root/PATH`.
