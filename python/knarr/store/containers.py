@@ -320,6 +320,10 @@ class Endpoint(TypedDict):
     aliases: list[str]
     driver_opts: NotRequired[dict[str, str]]
     gw_priority: NotRequired[int]
+    address6: NotRequired[str]  # these as those above, of IPv6
+    prefix6: NotRequired[int]
+    gateway6: NotRequired[str]
+    wanted_address6: NotRequired[str]
     interface: NotRequired[str]  # its name inside, such as eth0
     pending: NotRequired[str]  # connect or disconnect: the supervisor may not know of it yet
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from knarr.engine.containers.endpoints import has_joined
 from knarr.errors import Conflict, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
@@ -104,12 +105,13 @@ class Links:
             except NotFound:
                 continue  # it was removed, and its link with it
             endpoint = other.state.networks.get("bridge")
-            if not other.state.running or endpoint is None or not endpoint["address"]:
+            if not other.state.running or endpoint is None or not has_joined(endpoint):
                 if running:
                     continue
                 raise Conflict(f"Cannot link to a non running container: /{other.name} AS /{record.name}/{alias}")
             names = dict.fromkeys([alias, other.config["Hostname"], other.name])
-            found.append(f"{endpoint['address']}\t{' '.join(names)}\n")
+            addresses = filter(None, (endpoint["address"], endpoint.get("address6")))
+            found += [f"{address}\t{' '.join(names)}\n" for address in addresses]
         return "".join(found)
 
     def linking(self, container_id: str) -> Iterator[ContainerRecord]:

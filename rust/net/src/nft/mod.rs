@@ -28,6 +28,7 @@ pub(crate) use ruleset::write_ruleset;
 const SUBSYSTEM: u16 = 10;
 const FAMILY_INET: u8 = 1;
 const FAMILY_IPV4: u8 = 2;
+const FAMILY_IPV6: u8 = 10;
 
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;

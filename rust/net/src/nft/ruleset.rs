@@ -6,32 +6,43 @@
 //!   set paths   { type ifname . ifname; }           # from which bridge to which: to itself, if to any
 //!   set internal { type ifname; }                   # bridges that nothing leaves, and nothing enters
 //!   set routed  { type ifname; }                    # bridges whose containers keep their own addresses outside
-//!   set subnets { type ipv4_addr; flags interval; } # theirs
-//!   map forwards     { type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service; }
-//!   map forwards-any { type inet_proto . inet_service : ipv4_addr . inet_service; }
+//!   set subnets  { type ipv4_addr; flags interval; } # theirs
+//!   set subnets6 { type ipv6_addr; flags interval; }
+//!   map forwards      { type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service; }
+//!   map forwards-any  { type inet_proto . inet_service : ipv4_addr . inet_service; }
+//!   map forwards6     { type inet_proto . ipv6_addr . inet_service : ipv6_addr . inet_service; }
+//!   map forwards6-any { type inet_proto . inet_service : ipv6_addr . inet_service; }
 //!   chain guard {       # bridges have route_localnet: containers must not reach the host's loopback
 //!     type filter hook prerouting priority raw
 //!     iifname @bridges ip daddr 127.0.0.0/8 drop
 //!     iifname @bridges ip saddr 127.0.0.0/8 drop
+//!     iifname @bridges ip6 daddr ::1 drop
+//!     iifname @bridges ip6 saddr ::1 drop
 //!   }
 //!   chain prerouting {  # 127.0.0.0/8 from outside stays what it is, a martian: a port published
 //!                       # on 127.0.0.1 is not for the neighbours
 //!     type nat hook prerouting priority dstnat
 //!     ip daddr != 127.0.0.0/8 dnat ip to meta l4proto . ip daddr . th dport map @forwards
 //!     ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to meta l4proto . th dport map @forwards-any
+//!     ip6 daddr != ::1 dnat ip6 to meta l4proto . ip6 daddr . th dport map @forwards6
+//!     ip6 daddr != ::1 fib daddr type local dnat ip6 to meta l4proto . th dport map @forwards6-any
 //!   }
 //!   chain output {      # the host's own connections, loopback included
 //!     type nat hook output priority dstnat
 //!     dnat ip to meta l4proto . ip daddr . th dport map @forwards
 //!     meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @forwards-any
+//!     dnat ip6 to meta l4proto . ip6 daddr . th dport map @forwards6
+//!     meta nfproto ipv6 fib daddr type local dnat ip6 to meta l4proto . th dport map @forwards6-any
 //!   }
 //!   chain postrouting {
 //!     type nat hook postrouting priority srcnat
 //!     iifname @bridges iifname != @routed oifname != @bridges masquerade  # to the world
 //!     ip saddr 127.0.0.0/8 oifname @bridges masquerade                 # from the host's loopback
+//!     ip6 saddr ::1 oifname @bridges masquerade
 //!     ip saddr @subnets oifname @bridges ct status dnat masquerade     # hairpin: the answer must come back here
+//!     ip6 saddr @subnets6 oifname @bridges ct status dnat masquerade
 //!   }
-//!   chain forward {
+//!   chain forward {     # of both families
 //!     type filter hook forward priority filter
 //!     iifname @internal iifname . oifname != @paths drop               # first: whatever the flow is
 //!     oifname @internal iifname . oifname != @paths drop
@@ -51,8 +62,9 @@
 //! The source address of outside clients is kept. An `accept` here ends this table's chain only:
 //! `foreign` has what is done about tables that drop forwarded packets.
 
-use super::expression::{Complete, Rule};
+use super::expression::{Complete, End, Rule};
 use super::{DELETE_RULE, NEW_CHAIN, NEW_RULE, NEW_SET, RULE_CHAIN, Transaction};
+use crate::address::Family::{V4, V6};
 use crate::netlink::{APPEND, CREATE};
 
 pub(super) const BRIDGES: &str = "bridges";
@@ -62,6 +74,9 @@ pub(super) const ROUTED: &str = "routed";
 pub(super) const SUBNETS: &str = "subnets";
 pub(super) const FORWARDS: &str = "forwards";
 pub(super) const FORWARDS_ANY: &str = "forwards-any";
+pub(super) const SUBNETS6: &str = "subnets6";
+pub(super) const FORWARDS6: &str = "forwards6";
+pub(super) const FORWARDS6_ANY: &str = "forwards6-any";
 
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
@@ -82,6 +97,7 @@ const FLAG_MAP: u32 = 8;
 // What the nft program calls the types, so that it can show the sets (the kernel does not care).
 // A concatenation is its parts' numbers, six bits each.
 const TYPE_IPV4: u32 = 7;
+const TYPE_IPV6: u32 = 8;
 const TYPE_PROTOCOL: u32 = 12;
 const TYPE_PORT: u32 = 13;
 const TYPE_IFNAME: u32 = 41;
@@ -107,8 +123,9 @@ struct Set {
 }
 
 const ENDPOINT: Option<(u32, u32)> = Some((TYPE_IPV4 << 6 | TYPE_PORT, 8));
+const ENDPOINT6: Option<(u32, u32)> = Some((TYPE_IPV6 << 6 | TYPE_PORT, 20));
 
-const SETS: [Set; 7] = [
+const SETS: [Set; 10] = [
     Set {
         name: BRIDGES,
         flags: 0,
@@ -151,6 +168,24 @@ const SETS: [Set; 7] = [
         key: (TYPE_PROTOCOL << 6 | TYPE_PORT, 8),
         data: ENDPOINT,
     },
+    Set {
+        name: SUBNETS6,
+        flags: FLAG_INTERVAL,
+        key: (TYPE_IPV6, 16),
+        data: None,
+    },
+    Set {
+        name: FORWARDS6,
+        flags: FLAG_MAP,
+        key: ((TYPE_PROTOCOL << 6 | TYPE_IPV6) << 6 | TYPE_PORT, 24),
+        data: ENDPOINT6,
+    },
+    Set {
+        name: FORWARDS6_ANY,
+        flags: FLAG_MAP,
+        key: (TYPE_PROTOCOL << 6 | TYPE_PORT, 8),
+        data: ENDPOINT6,
+    },
 ];
 
 /// Where packets come by a chain.
@@ -175,8 +210,18 @@ const CHAINS: [Chain; 5] = [
             priority: PRIORITY_RAW,
         },
         rules: &[
-            |rule| rule.input_in(BRIDGES).ipv4().destination_loopback().drop(),
-            |rule| rule.input_in(BRIDGES).ipv4().source_loopback().drop(),
+            |rule| {
+                rule.input_in(BRIDGES)
+                    .loopback(V4, End::Destination)
+                    .drop()
+            },
+            |rule| rule.input_in(BRIDGES).loopback(V4, End::Source).drop(),
+            |rule| {
+                rule.input_in(BRIDGES)
+                    .loopback(V6, End::Destination)
+                    .drop()
+            },
+            |rule| rule.input_in(BRIDGES).loopback(V6, End::Source).drop(),
         ],
     },
     Chain {
@@ -188,15 +233,22 @@ const CHAINS: [Chain; 5] = [
         },
         rules: &[
             |rule| {
-                rule.ipv4()
-                    .destination_not_loopback()
-                    .forward_by_address(FORWARDS)
+                rule.destination_not_loopback(V4)
+                    .forward_by_address(V4, FORWARDS)
             },
             |rule| {
-                rule.ipv4()
-                    .destination_not_loopback()
+                rule.destination_not_loopback(V4)
                     .destination_local()
-                    .forward_by_port(FORWARDS_ANY)
+                    .forward_by_port(V4, FORWARDS_ANY)
+            },
+            |rule| {
+                rule.destination_not_loopback(V6)
+                    .forward_by_address(V6, FORWARDS6)
+            },
+            |rule| {
+                rule.destination_not_loopback(V6)
+                    .destination_local()
+                    .forward_by_port(V6, FORWARDS6_ANY)
             },
         ],
     },
@@ -208,11 +260,17 @@ const CHAINS: [Chain; 5] = [
             priority: PRIORITY_DSTNAT,
         },
         rules: &[
-            |rule| rule.ipv4().forward_by_address(FORWARDS),
+            |rule| rule.is(V4).forward_by_address(V4, FORWARDS),
             |rule| {
-                rule.ipv4()
+                rule.is(V4)
                     .destination_local()
-                    .forward_by_port(FORWARDS_ANY)
+                    .forward_by_port(V4, FORWARDS_ANY)
+            },
+            |rule| rule.is(V6).forward_by_address(V6, FORWARDS6),
+            |rule| {
+                rule.is(V6)
+                    .destination_local()
+                    .forward_by_port(V6, FORWARDS6_ANY)
             },
         ],
     },
@@ -231,14 +289,23 @@ const CHAINS: [Chain; 5] = [
                     .masquerade()
             },
             |rule| {
-                rule.ipv4()
-                    .source_loopback()
+                rule.loopback(V4, End::Source)
                     .output_in(BRIDGES)
                     .masquerade()
             },
             |rule| {
-                rule.ipv4()
-                    .source_in(SUBNETS)
+                rule.loopback(V6, End::Source)
+                    .output_in(BRIDGES)
+                    .masquerade()
+            },
+            |rule| {
+                rule.source_in(V4, SUBNETS)
+                    .output_in(BRIDGES)
+                    .status(STATUS_DNAT)
+                    .masquerade()
+            },
+            |rule| {
+                rule.source_in(V6, SUBNETS6)
                     .output_in(BRIDGES)
                     .status(STATUS_DNAT)
                     .masquerade()

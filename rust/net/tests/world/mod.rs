@@ -144,8 +144,8 @@ pub fn bridge(engine: &EngineId, net: u8) -> Bridge {
 pub fn interface(net: u8, number: u8) -> Interface {
     let address = std::net::Ipv4Addr::new(10, net, 0, number);
     Interface {
-        address: format!("{address}/16").parse().unwrap(),
-        gateway: Some(format!("10.{net}.0.1").parse().unwrap()),
+        addresses: vec![format!("{address}/16").parse().unwrap()],
+        gateways: vec![format!("10.{net}.0.1").parse().unwrap()],
         mac: Some(Mac::of_ipv4(address)),
     }
 }
@@ -157,6 +157,7 @@ pub fn port(protocol: Protocol, host_ip: &str, host_port: u16, container_port: u
         host_ip: host_ip.parse().unwrap(),
         host_port,
         host_port_last: None,
+        same_port: false,
         container_port,
     }
 }
@@ -199,7 +200,7 @@ impl Engine {
             .unwrap();
         let published = self
             .host
-            .publish(&format!("container-{container}"), address, ports)
+            .publish(&format!("container-{container}"), &[address], ports)
             .unwrap();
         let chosen = published
             .iter()
@@ -303,7 +304,8 @@ fn ask_within(to: &str, wait: Duration) -> Option<String> {
 
 /// The same over UDP.
 pub fn ask_udp(to: &str) -> Option<String> {
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let from = if to.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+    let socket = UdpSocket::bind(from).unwrap();
     socket.connect(to).ok()?;
     socket
         .set_read_timeout(Some(Duration::from_millis(800)))

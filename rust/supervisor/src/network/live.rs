@@ -5,11 +5,12 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use knarr_net::LinkName;
+use knarr_net::{Family, LinkName};
 
+use super::record::FAMILIES;
 use super::{Attached, Network, NetworkRecord, namespace_of, parts, unavailable};
 use crate::link::Part;
-use crate::protocol::{Connect, Disconnect, Failure, Id, Names};
+use crate::protocol::{Connect, Disconnect, Failure, Id, Names, WaysOut};
 
 impl Network {
     /// Put a running container on a network: its record from now on, and what is to be held with it.
@@ -22,9 +23,10 @@ impl Network {
         let Connect {
             container: id,
             interface,
-            way_out,
             dns,
+            ..
         } = request;
+        let ways_out = [request.way_out.as_deref(), request.way_out6.as_deref()];
         let mut changed = record.clone();
         if changed.on(&interface.network).is_some() {
             return Ok((changed, Vec::new()));
@@ -35,19 +37,25 @@ impl Network {
             namespace.as_fd(),
             &bridge,
             &interface.link_name()?,
-            &interface.interface(None)?,
+            &interface.interface([None; 2])?,
         )?;
         changed.interfaces.push(Attached {
             interface: interface.clone(),
             link: link.to_string(),
         });
-        let done = self.follow(id, &namespace, record, &mut changed, way_out.as_ref(), dns);
+        let done = self.follow(id, &namespace, record, &mut changed, ways_out, dns);
         if done.is_err() {
             // What failed is the error to tell.
             let mut back = record.clone();
-            let way_out = record.way_out.as_ref();
             let _ = self.pool.unplug(&link);
-            let _ = self.follow(id, &namespace, &changed, &mut back, way_out, &[]);
+            let _ = self.follow(
+                id,
+                &namespace,
+                &changed,
+                &mut back,
+                record.ways_out(),
+                &[],
+            );
         }
         Ok((changed, done?))
     }
@@ -74,7 +82,7 @@ impl Network {
             &namespace,
             record,
             &mut changed,
-            request.way_out.as_ref(),
+            [request.way_out.as_deref(), request.way_out6.as_deref()],
             &[],
         )?;
         Ok(changed)
@@ -96,22 +104,27 @@ impl Network {
         Ok(changed)
     }
 
-    /// Default route, published ports and names follow the interfaces that there are now.
+    /// Default routes, published ports and names follow the interfaces that there are now.
     fn follow(
         &self,
         id: &Id,
         namespace: &OwnedFd,
         before: &NetworkRecord,
         now: &mut NetworkRecord,
-        way_out: Option<&String>,
+        ways_out: WaysOut<'_>,
         dns: &[std::net::IpAddr],
     ) -> Result<Vec<(Part, OwnedFd)>, Failure> {
-        now.way_out = way_out.cloned();
-        let gateway = match way_out.and_then(|network| now.on(network)) {
-            Some(attached) => Some(attached.interface.bridge.bridge()?.gateway.address()),
-            None => None,
-        };
-        knarr_net::set_default_route(namespace.as_fd(), gateway)?;
+        [now.way_out, now.way_out6] = ways_out.map(|network| network.map(str::to_owned));
+        for (family, network) in FAMILIES.into_iter().zip(ways_out) {
+            let gateway = match network.and_then(|network| now.on(network)) {
+                Some(attached) => attached.interface.bridge.bridge()?.gateway(family),
+                None => None,
+            };
+            // Without IPv6 before and after there is no such route.
+            if family == Family::V4 || gateway.is_some() || before.way_out6.is_some() {
+                knarr_net::set_default_route(namespace.as_fd(), family, gateway)?;
+            }
+        }
         if before.published()? != now.published()? && !now.ports.is_empty() {
             self.opened(&mut self.host())?.unpublish(id.as_str())?;
             self.publish_again(id, now)?;

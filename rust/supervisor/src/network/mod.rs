@@ -116,7 +116,7 @@ impl Network {
         let bridged = !request.interfaces.is_empty()
             || !request.ports.is_empty()
             || !request.dns.is_empty()
-            || request.way_out.is_some();
+            || request.ways_out() != [None; 2];
         if request.mode != NetworkMode::Bridge && bridged {
             return Err(invalid(id, "only a bridge has interfaces and ports"));
         }
@@ -139,6 +139,7 @@ impl Network {
             .collect::<Result<Vec<_>, _>>()?;
         let mut record = NetworkRecord {
             way_out: request.way_out.clone(),
+            way_out6: request.way_out6.clone(),
             dns: request.dns.clone(),
             ..NetworkRecord::default()
         };
@@ -155,12 +156,13 @@ impl Network {
             None
         };
         if !wanted.is_empty() {
-            let Some(address) = record.published()? else {
+            let addresses = record.published()?;
+            if addresses.is_empty() {
                 return Err(invalid(id, "ports need a network with a way out"));
-            };
+            }
             let published =
                 self.opened(&mut self.host())?
-                    .publish(id.as_str(), address, &wanted)?;
+                    .publish(id.as_str(), &addresses, &wanted)?;
             record.ports = published.iter().map(|done| (&done.port).into()).collect();
             held.extend(
                 published
@@ -187,7 +189,7 @@ impl Network {
         request: &NetworkRequest,
         record: &mut NetworkRecord,
     ) -> Result<Sandbox, Failure> {
-        let way_out = request.way_out.as_deref();
+        let ways_out = request.ways_out();
         let Some((first, others)) = request.interfaces.split_first() else {
             return Err(invalid(id, "the mode `bridge` needs `interfaces`"));
         };
@@ -196,7 +198,7 @@ impl Network {
         }
         let link = self.ensure(&first.bridge)?;
         let mut sandbox = self.pool.take_linked(&link)?;
-        sandbox.configure(&first.interface(way_out)?)?;
+        sandbox.configure(&first.interface(ways_out)?)?;
         let link = sandbox.link().map(ToString::to_string).unwrap_or_default();
         record.interfaces.push(Attached {
             interface: first.clone(),
@@ -208,7 +210,7 @@ impl Network {
                 sandbox.namespace(),
                 &bridge,
                 &interface.link_name()?,
-                &interface.interface(way_out)?,
+                &interface.interface(ways_out)?,
             )?;
             record.interfaces.push(Attached {
                 interface: interface.clone(),
@@ -279,9 +281,9 @@ impl Network {
 
     /// Publish a container's ports, which are reserved, to the address that it has now.
     fn publish_again(&self, id: &Id, record: &NetworkRecord) -> Result<(), Failure> {
-        let Some(address) = record.published()?.filter(|_| !record.ports.is_empty()) else {
+        if record.ports.is_empty() {
             return Ok(());
-        };
+        }
         let ports = record
             .ports
             .iter()
@@ -290,7 +292,7 @@ impl Network {
         let mut host = self.host();
         Ok(self
             .opened(&mut host)?
-            .adopt(id.as_str(), address, &ports)?)
+            .adopt(id.as_str(), &record.published()?, &ports)?)
     }
 
     /// What predecessors have left of other containers is removed when the host's sockets are opened.

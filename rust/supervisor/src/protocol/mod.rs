@@ -15,6 +15,7 @@ pub use measure::{Measure, Update};
 pub use name::{Id, Target};
 pub use network::{
     BridgeRequest, Connect, Disconnect, InterfaceRequest, Names, NetworkMode, NetworkRequest, Port,
+    WaysOut,
 };
 pub use parse::parse;
 pub use request::{Attach, Exec, Hello, Logs, Operation, Request, Size, Start};
