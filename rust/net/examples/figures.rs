@@ -5,8 +5,8 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use knarr_net::{
-    Bridge, EngineId, Family, Host, Interface, LinkName, Mac, Pool, PoolSize, Protocol, Publish, Published,
-    Sandbox, resolver, set_default_route,
+    Bridge, EngineId, Family, Host, Interface, LinkName, Mac, Pool, PoolSize, Protocol, Publish,
+    Published, Sandbox, resolver, set_default_route,
 };
 
 const COUNT: u16 = 300;

@@ -120,9 +120,7 @@ impl Cidr {
             IpAddr::V4(address) => {
                 u128::from(u32::from(address) & u32::MAX.checked_shr(prefix).unwrap_or(0))
             }
-            IpAddr::V6(address) => {
-                u128::from(address) & u128::MAX.checked_shr(prefix).unwrap_or(0)
-            }
+            IpAddr::V6(address) => u128::from(address) & u128::MAX.checked_shr(prefix).unwrap_or(0),
         }
     }
 }
@@ -247,12 +245,7 @@ mod tests {
             ("1.2.3.4/32", "1.2.3.4", "1.2.3.4", 0),
             ("fd00:1::5/64", "fd00:1::", "fd00:1::ffff:ffff:ffff:ffff", 5),
             ("fd00::5/128", "fd00::5", "fd00::5", 0),
-            (
-                "::5/0",
-                "::",
-                "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
-                5,
-            ),
+            ("::5/0", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 5),
         ] {
             let cidr: Cidr = text.parse().unwrap();
             let range = (first.parse().unwrap(), last.parse().unwrap());

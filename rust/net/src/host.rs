@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use knarr_sys::net::NetlinkFamily;
 
-use crate::address::{Family, Mac};
+use crate::address::{Cidr, Family, Mac};
 use crate::bridge::{Bridge, BridgeLink};
 use crate::error::{Error, Result};
 use crate::flows::{Forget, Forgetter};
@@ -159,10 +159,10 @@ impl Host {
     /// only the NAT elements are made sure of, and remembered. Ports of a family that the container has no address of
     /// lead nowhere.
     pub fn adopt(&mut self, owner: &str, container: &[IpAddr], ports: &[Publish]) -> Result<()> {
-        let forwards: Vec<Forward> = ports
+        let forwards = ports
             .iter()
-            .filter_map(|port| Some(forward(owner, to(container, port)?, port)))
-            .collect();
+            .filter_map(|port| Some(self.forward(owner, to(container, port)?, port)))
+            .collect::<Result<Vec<_>>>()?;
         if forwards.is_empty() {
             return Ok(());
         }
@@ -271,6 +271,35 @@ impl Host {
         }
     }
 
+    fn forward(&self, owner: &str, container: IpAddr, port: &Publish) -> Result<Forward> {
+        let by = match container {
+            IpAddr::V4(_) => container, // which nobody asks about
+            IpAddr::V6(_) => self.bridge_of(container)?,
+        };
+        Ok(Forward {
+            protocol: port.protocol,
+            host_ip: Some(port.host_ip).filter(|host| !host.is_unspecified()),
+            host_port: port.host_port,
+            to: (container, port.container_port),
+            by,
+            owner: owner.to_owned(),
+        })
+    }
+
+    /// The own address, in a container's network, of the bridge that it is on.
+    fn bridge_of(&self, container: IpAddr) -> Result<IpAddr> {
+        let mut gateways = self.bridges.values().flat_map(|(known, _)| &known.gateways);
+        let own = gateways.find(|gateway| {
+            let (first, last) = gateway.range();
+            (first..=last).contains(&container) // IPv4 comes before all of IPv6
+        });
+        own.map(Cidr::address).ok_or_else(|| Error::Invalid {
+            what: "address to publish",
+            value: container.to_string(),
+            expected: "one of a network whose bridge there is",
+        })
+    }
+
     fn add(&mut self, forwards: &[Forward]) -> Result<()> {
         let mut transaction = Transaction::new(&self.engine);
         nft::add_forwards(&mut transaction, forwards);
@@ -316,9 +345,6 @@ impl Host {
             route::add_address(&mut batch, link.index, *gateway);
         }
         route::set_up(&mut batch, By::Index(link.index));
-        if bridge.has_ipv6() {
-            route::add_loopback_route(&mut batch, link.index);
-        }
         self.route.run(batch)?;
         if self.ipv6 && !bridge.has_ipv6() {
             // A container's router advertisements must not reach the host.
@@ -358,8 +384,7 @@ impl Host {
             bridges.map(|bridge| &bridge.name).collect::<Vec<_>>()
         };
         for family in [Family::V4, Family::V6] {
-            let admitted =
-                nft::admit(&mut self.netfilter, family, &of(family), &mut self.handles);
+            let admitted = nft::admit(&mut self.netfilter, family, &of(family), &mut self.handles);
             if let Err(error) = admitted {
                 self.warnings.add(format!(
                     "{error}; containers may not reach other hosts, nor be reached from there"
@@ -490,14 +515,4 @@ fn is_bridge(link: &Link) -> Result<()> {
 fn to(container: &[IpAddr], port: &Publish) -> Option<IpAddr> {
     let of = |address: &&IpAddr| Family::of(**address) == Family::of(port.host_ip);
     container.iter().find(of).copied()
-}
-
-fn forward(owner: &str, container: IpAddr, port: &Publish) -> Forward {
-    Forward {
-        protocol: port.protocol,
-        host_ip: Some(port.host_ip).filter(|host| !host.is_unspecified()),
-        host_port: port.host_port,
-        to: (container, port.container_port),
-        owner: owner.to_owned(),
-    }
 }

@@ -62,7 +62,8 @@ pub(crate) fn forward() -> Result<()> {
     if is_on(&all)? {
         return Ok(());
     }
-    let listed = fs::read_dir(CONF).map_err(|cause| Error::system(format!("list {CONF}"), cause))?;
+    let listed =
+        fs::read_dir(CONF).map_err(|cause| Error::system(format!("list {CONF}"), cause))?;
     for entry in listed.flatten() {
         if entry.file_name() == "all" {
             continue;

@@ -73,7 +73,8 @@ impl Maker {
     }
 
     fn bare(&mut self) -> Result<Sandbox> {
-        new_namespace(self.home.as_fd(), false, self.ipv6.then_some(false)).map(|fresh| Sandbox::bare(fresh.namespace))
+        new_namespace(self.home.as_fd(), false, self.ipv6.then_some(false))
+            .map(|fresh| Sandbox::bare(fresh.namespace))
     }
 
     /// With `eth0`, whose other side is a port of that bridge.

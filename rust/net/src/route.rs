@@ -1,6 +1,6 @@
 //! The rtnetlink requests that we make (rtnetlink(7), `linux/if_link.h`), each with its error's words.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::address::{Cidr, Family, Mac};
@@ -42,7 +42,6 @@ const IFA_BROADCAST: u16 = 4;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
-const RTA_PRIORITY: u16 = 6;
 
 const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
@@ -51,14 +50,10 @@ const IFF_UP: u32 = 1;
 /// `IFA_F_NODAD`: whether another has the address is not asked, so that it can be used at once.
 const ADDRESS_AT_ONCE: u8 = 2;
 const TABLE_MAIN: u8 = 254;
-const TABLE_LOCAL: u8 = 255;
 const PROTOCOL_STATIC: u8 = 4;
-const PROTOCOL_KERNEL: u8 = 2;
 const TYPE_UNICAST: u8 = 1;
-const TYPE_LOCAL: u8 = 2;
-/// Behind the one through `lo`, which has 0.
-const LOOPBACK_METRIC: u32 = 1024;
 const SCOPE_ANY: u8 = 255;
+const ENOENT: i32 = 2;
 const ESRCH: i32 = 3;
 const ENODEV: i32 = 19;
 
@@ -285,35 +280,10 @@ pub(crate) fn delete_default_route(socket: &mut Socket, of: Family) -> Result<()
         body.header(&[family, 0, 0, 0, TABLE_MAIN, 0, SCOPE_ANY, 0, 0, 0, 0, 0]);
     });
     match socket.run(batch) {
-        Err(error) if error.errno() == Some(ESRCH) => Ok(()),
+        // The second is what IPv6 says.
+        Err(error) if matches!(error.errno(), Some(ESRCH | ENOENT)) => Ok(()),
         other => other,
     }
-}
-
-/// Take in what comes by a link and is for ::1 once the NAT of a connection of the host's own is undone: IPv6 looks for
-/// loopback addresses on the link only that a packet came by, and has no `route_localnet`. What is for ::1 when it comes
-/// is dropped before any rule sees it.
-pub(crate) fn add_loopback_route(batch: &mut Batch, index: u32) {
-    let doing = "add a route for ::1";
-    batch.request(doing, NEW_ROUTE, CREATE | REPLACE, |body| {
-        body.header(&[
-            AF_INET6,
-            128,
-            0,
-            0,
-            TABLE_LOCAL,
-            PROTOCOL_KERNEL,
-            0,
-            TYPE_LOCAL,
-            0,
-            0,
-            0,
-            0,
-        ]);
-        body.bytes(RTA_DST, &Ipv6Addr::LOCALHOST.octets());
-        body.u32(RTA_OIF, index);
-        body.u32(RTA_PRIORITY, LOOPBACK_METRIC);
-    });
 }
 
 /// Delete a link; one that has gone meanwhile is no error.

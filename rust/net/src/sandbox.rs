@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use knarr_sys::net::{NetlinkFamily, enter_network, unshare_network};
 
 use crate::address::{Cidr, Mac};
-use crate::ipv6;
 use crate::error::{Error, Result};
+use crate::ipv6;
 use crate::names::LinkName;
 use crate::netlink::{Batch, Socket};
 use crate::resolver::{self, Resolver};

@@ -4,7 +4,6 @@ mod world;
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
 
 use knarr_net::{
     Bridge, Error, Family, Host, Interface, LinkName, Mac, Pool, PoolSize, Protocol, Publish,
@@ -35,9 +34,7 @@ impl Engine {
         let mut number = 2;
         [(); N].map(|()| {
             let mut sandbox = self.pool.take_linked(&link).unwrap();
-            sandbox
-                .configure(&interface(bridge, net, number))
-                .unwrap();
+            sandbox.configure(&interface(bridge, net, number)).unwrap();
             number += 1;
             sandbox
         })
@@ -54,7 +51,11 @@ impl Engine {
 
 /// IPv6 on the wire between the host and its neighbour, who sends to the host what is for others.
 fn world() -> World {
-    let world = World::new(false);
+    wired(false)
+}
+
+fn wired(bridge_netfilter: bool) -> World {
+    let world = World::new(bridge_netfilter);
     world.on_host(|| run(&format!("ip addr add {HOST6}/64 dev uplink nodad")));
     world.on_neighbour(|| {
         run("ip addr add 2001:db8::2/64 dev wire nodad");
@@ -86,7 +87,11 @@ fn interface(bridge: &Bridge, net: u8, number: u8) -> Interface {
     Interface {
         mac: Some(Mac::of(first.address())),
         addresses,
-        gateways: bridge.gateways.iter().map(knarr_net::Cidr::address).collect(),
+        gateways: bridge
+            .gateways
+            .iter()
+            .map(knarr_net::Cidr::address)
+            .collect(),
     }
 }
 
@@ -96,11 +101,16 @@ fn containers_reach_one_another_the_host_and_the_world_at_once() {
     let _outside = Server::tcp(world.neighbour.as_fd(), OUTSIDE);
     for bridge in [only6(70), dual(71)] {
         let net = if bridge.gateways.len() == 1 { 70 } else { 71 };
-        let begun = Instant::now();
         let (mut knarr, [one, two]) = world.on_host(|| {
             let mut knarr = Engine::open();
             let containers = knarr.network(net, &bridge);
             (knarr, containers)
+        });
+        on(one.namespace(), || {
+            let addresses = run("ip -6 -o addr show eth0");
+            assert!(addresses.contains("fe80::"), "{addresses}");
+            // Duplicate address detection takes a second or two.
+            assert!(!addresses.contains("tentative"), "{addresses}");
         });
         let _server = Server::tcp(two.namespace(), "[::]:80");
         on(one.namespace(), || {
@@ -109,12 +119,7 @@ fn containers_reach_one_another_the_host_and_the_world_at_once() {
                 format!("fd00:{net}::2")
             );
             assert_eq!(ask(OUTSIDE).as_deref(), Some(HOST6), "masqueraded");
-            let addresses = run("ip -6 -o addr show eth0");
-            assert!(!addresses.contains("tentative"), "{addresses}");
-            assert!(addresses.contains("fe80::"), "{addresses}");
         });
-        // Duplicate address detection takes a second for each address.
-        assert!(begun.elapsed() < Duration::from_millis(900));
         world.on_host(|| {
             assert!(ask(&format!("[fd00:{net}::3]:80")).is_some());
             knarr.host.remove(&bridge.name).unwrap();
@@ -183,7 +188,8 @@ fn a_network_of_ipv4_has_no_ipv6_and_believes_nobody() {
 fn a_host_that_begins_to_forward_still_believes_its_router() {
     let world = World::new(false);
     world.on_host(|| {
-        let accepts = || std::fs::read_to_string("/proc/sys/net/ipv6/conf/uplink/accept_ra").unwrap();
+        let accepts =
+            || std::fs::read_to_string("/proc/sys/net/ipv6/conf/uplink/accept_ra").unwrap();
         run("sysctl -qw net.ipv6.conf.lo.accept_ra=0");
         assert_eq!(accepts().trim(), "1");
         let mut knarr = Engine::open();
@@ -199,7 +205,16 @@ fn a_host_that_begins_to_forward_still_believes_its_router() {
 
 #[test]
 fn published_ports_are_reached_from_everywhere() {
-    let world = world();
+    reachability(false);
+}
+
+#[test]
+fn published_ports_are_reached_where_bridged_frames_pass_the_hosts_rules() {
+    reachability(true);
+}
+
+fn reachability(bridge_netfilter: bool) {
+    let world = wired(bridge_netfilter);
     let (mut knarr, [one, two]) = world.on_host(|| {
         let mut knarr = Engine::open();
         let containers = knarr.network(70, &dual(70));
@@ -229,10 +244,17 @@ fn published_ports_are_reached_from_everywhere() {
             "its own address"
         );
         assert_eq!(ask("192.0.2.1:8080").as_deref(), Some("::ffff:192.0.2.2"));
-        assert_eq!(ask_udp("[2001:db8::1]:8080").as_deref(), Some("2001:db8::2"));
+        assert_eq!(
+            ask_udp("[2001:db8::1]:8080").as_deref(),
+            Some("2001:db8::2")
+        );
         assert!(ask("[2001:db8::1]:9090").is_some());
         assert_eq!(ask_in_vain("[2001:db8::1]:7070"), None, "loopback's only");
-        assert_eq!(ask_in_vain("[fd00:70::2]:80"), None, "by the host's address");
+        assert_eq!(
+            ask_in_vain("[fd00:70::2]:80"),
+            None,
+            "by the host's address"
+        );
         assert_eq!(ask_in_vain("192.0.2.1:9090"), None);
     });
     world.on_host(|| {
@@ -264,7 +286,9 @@ fn published_ports_are_reached_from_everywhere() {
 /// A neighbour and a container that send what is for ::1 to the host.
 #[test]
 fn nobody_reaches_ports_on_the_loopback_of_the_host() {
-    let world = world();
+    // With br_netfilter the rules see what is for ::1; without it the kernel drops it before.
+    let bridge_netfilter = std::path::Path::new("/proc/sys/net/bridge").exists();
+    let world = wired(bridge_netfilter);
     let (mut knarr, [one, two]) = world.on_host(|| {
         let mut knarr = Engine::open();
         let containers = knarr.network(70, &only6(70));
@@ -287,9 +311,12 @@ fn nobody_reaches_ports_on_the_loopback_of_the_host() {
     on(two.namespace(), || aim("eth0", "fd00:70::1"));
     world.on_neighbour(|| aim("wire", HOST6));
     world.on_host(|| {
-        // It is the kernel that drops these, before any rule; the rules are for br_netfilter, which asks them first.
         let guard = run("nft list chain inet knarr-0000aaaa guard");
         assert!(guard.contains("ip6 daddr ::1 drop") && guard.contains("ip6 saddr ::1 drop"));
+        assert!(
+            !bridge_netfilter || !guard.contains("packets 0"),
+            "nothing came: {guard}"
+        );
     });
 }
 
@@ -320,7 +347,9 @@ fn networks_keep_apart_what_they_keep_apart_of_ipv4() {
     let _one = Server::tcp(one.namespace(), "[::]:80");
     let _other = Server::tcp(other.namespace(), "[::]:80");
     let _left = Server::tcp(left.namespace(), "[::]:80");
-    on(two.namespace(), || assert!(ask("[fd00:70::2]:80").is_some()));
+    on(two.namespace(), || {
+        assert!(ask("[fd00:70::2]:80").is_some())
+    });
     on(routed.namespace(), || {
         assert_eq!(ask(OUTSIDE).as_deref(), Some("fd00:73::2"));
     });
@@ -409,14 +438,23 @@ fn one_host_port_for_both_families() {
         };
         let error = refused(&mut knarr, &pair(8000, None));
         let text = error.to_string();
-        assert!(text.contains("[::]:8000/tcp") && text.contains("process"), "{text}");
+        assert!(
+            text.contains("[::]:8000/tcp") && text.contains("process"),
+            "{text}"
+        );
         let error = refused(&mut knarr, &pair(8001, None));
-        assert!(matches!(&error, Error::PortOurs { owner, .. } if owner == "c"), "{error}");
+        assert!(
+            matches!(&error, Error::PortOurs { owner, .. } if owner == "c"),
+            "{error}"
+        );
         let error = refused(&mut knarr, &[port(Protocol::Tcp, "2001:db8::99", 80, 80)]);
         assert!(matches!(error, Error::NotLocal { .. }), "{error}");
         // Of the same number, another's of the other family is none of our business.
         let _other = std::net::TcpListener::bind("127.0.0.1:8100").unwrap();
-        assert_eq!(knarr.publish(&both, &[port(Protocol::Tcp, "::", 8100, 80)]), [8100]);
+        assert_eq!(
+            knarr.publish(&both, &[port(Protocol::Tcp, "::", 8100, 80)]),
+            [8100]
+        );
         assert!(std::net::TcpListener::bind("[::1]:8100").is_err());
     });
 }
@@ -436,12 +474,20 @@ fn sctp_ports_are_in_the_map_or_refused_by_name() {
             Ok(_) => {}
             Err(error) => {
                 assert_eq!(error.kind(), "Unsupported");
-                assert!(error.to_string().contains("publishing sctp ports"), "{error}");
+                assert!(
+                    error.to_string().contains("publishing sctp ports"),
+                    "{error}"
+                );
                 knarr.host.adopt("c", &addresses, &ports).unwrap();
             }
         }
         let table = run("nft list table inet knarr-0000aaaa");
-        for element in ["sctp . 80 ", "10.70.0.2 . 80", "sctp . ::1 . 80 ", "fd00:70::2 . 80"] {
+        for element in [
+            "sctp . 80 ",
+            "10.70.0.2 . 80",
+            "sctp . ::1 . 80 ",
+            "fd00:70::2 . 80",
+        ] {
             assert!(table.contains(element), "{element}: {table}");
         }
         knarr.host.unpublish("c").unwrap();
@@ -465,7 +511,10 @@ fn a_successor_takes_over_and_a_sweep_removes_what_is_nobodys() {
         next.host.adopt("c", &address, &ports).unwrap();
         let _server = Server::tcp(one.namespace(), "[::]:80");
         world.on_neighbour(|| assert!(ask("[2001:db8::1]:8080").is_some()));
-        assert_eq!(next.host.sweep(&knarr_net::Live::default()).unwrap().ports, 1);
+        assert_eq!(
+            next.host.sweep(&knarr_net::Live::default()).unwrap().ports,
+            1
+        );
         world.on_neighbour(|| assert_eq!(ask_in_vain("[2001:db8::1]:8080"), None));
         // Without IPv6 from now on.
         let mut without = dual(70);

@@ -26,7 +26,10 @@ fn a_port_in_use_is_a_conflict_that_names_it() {
                 port(Protocol::Tcp, "0.0.0.0", 6000, 80),
                 port(protocol, host_ip, number, 80),
             ];
-            let error = knarr.host.publish("b", &[container()], &wanted).unwrap_err();
+            let error = knarr
+                .host
+                .publish("b", &[container()], &wanted)
+                .unwrap_err();
             assert_eq!(error.kind(), "Conflict", "{error}");
             error.to_string()
         };
@@ -53,12 +56,17 @@ fn a_port_in_use_is_a_conflict_that_names_it() {
         // None of the refused requests has left anything, its first port included.
         let first = knarr
             .host
-            .publish("a", &[container()],
+            .publish(
+                "a",
+                &[container()],
                 &[port(Protocol::Tcp, "0.0.0.0", 6000, 80)],
             )
             .unwrap();
         let wanted = [port(Protocol::Tcp, "127.0.0.1", 6000, 80)];
-        let error = knarr.host.publish("b", &[container()], &wanted).unwrap_err();
+        let error = knarr
+            .host
+            .publish("b", &[container()], &wanted)
+            .unwrap_err();
         assert!(
             matches!(&error, Error::PortOurs { owner, .. } if owner == "a"),
             "{error}"
@@ -81,7 +89,9 @@ fn addresses_of_other_hosts_are_refused() {
         let mut knarr = Engine::start("0000aaaa", 88, 0);
         let error = knarr
             .host
-            .publish("a", &[container()],
+            .publish(
+                "a",
+                &[container()],
                 &[port(Protocol::Tcp, "203.0.113.9", 80, 80)],
             )
             .unwrap_err();
@@ -258,7 +268,7 @@ fn a_changed_network_replaces_the_old_one() {
         let engine = engine("0000aaaa");
         let mut description = bridge(&engine, 88);
         Host::open(&engine).unwrap().ensure(&description).unwrap();
-        description.gateway = "10.88.0.1/24".parse().unwrap();
+        description.gateways = vec!["10.88.0.1/24".parse().unwrap()];
         Host::open(&engine).unwrap().ensure(&description).unwrap();
         let subnets = run("nft list set inet knarr-0000aaaa subnets");
         assert!(

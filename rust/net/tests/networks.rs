@@ -115,7 +115,12 @@ fn nothing_leaves_an_internal_network_and_nothing_enters() {
         let ports = |number| [port(Protocol::Tcp, "0.0.0.0", number, 80)];
         let mut publish = |owner, address: &str, number| {
             let address = address.parse().unwrap();
-            drop(knarr.host.publish(owner, &[address], &ports(number)).unwrap());
+            drop(
+                knarr
+                    .host
+                    .publish(owner, &[address], &ports(number))
+                    .unwrap(),
+            );
         };
         publish("one", "10.70.0.2", 8070);
         publish("other", "10.71.0.2", 8071);

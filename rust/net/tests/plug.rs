@@ -5,7 +5,9 @@ mod world;
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 
-use knarr_net::{Bridge, Family, Host, Interface, LinkName, Live, Pool, PoolSize, set_default_route};
+use knarr_net::{
+    Bridge, Family, Host, Interface, LinkName, Live, Pool, PoolSize, set_default_route,
+};
 use world::{Server, World, ask, ask_in_vain, engine, interface, on, run};
 
 const OUTSIDE: &str = "192.0.2.2:7777";
@@ -106,8 +108,7 @@ fn a_container_joins_a_network_and_leaves_it() {
             assert!(reaches(expected), "by {net}");
         }
         let unreachable = Some("10.99.0.1".parse().unwrap());
-        let error =
-            set_default_route(container.namespace(), Family::V4, unreachable).unwrap_err();
+        let error = set_default_route(container.namespace(), Family::V4, unreachable).unwrap_err();
         assert!(error.to_string().contains("10.99.0.1"), "{error}");
         assert!(reaches(true), "what was there stays");
 

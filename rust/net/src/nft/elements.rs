@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::ruleset::{
-    BRIDGES, FORWARDS, FORWARDS_ANY, FORWARDS6, FORWARDS6_ANY, INTERNAL, PATHS, ROUTED, SUBNETS,
-    SUBNETS6,
+    BRIDGES, FORWARDS, FORWARDS_ANY, FORWARDS6, FORWARDS6_ANY, INTERNAL, LOOPBACK6, PATHS, ROUTED,
+    SUBNETS, SUBNETS6,
 };
 use super::{
     DELETE_ELEMENT, FAMILY_INET, GET_ELEMENT, NEW_ELEMENT, NFTA_DATA_VALUE, NFTA_LIST_ELEM,
@@ -43,6 +43,8 @@ pub(crate) struct Forward {
     pub(crate) host_port: u16,
     /// Of the same family.
     pub(crate) to: (IpAddr, u16),
+    /// The bridge's own address there: whom the container sees where the host asks from ::1.
+    pub(crate) by: IpAddr,
     pub(crate) owner: String,
 }
 
@@ -58,11 +60,7 @@ impl Forward {
 
     /// `protocol . address . port` or `protocol . port`, each part in 4 bytes or a multiple.
     fn key(&self) -> Vec<u8> {
-        let mut key = vec![self.protocol.number(), 0, 0, 0];
-        key.extend(self.host_ip.iter().flat_map(|address| octets(*address)));
-        key.extend(self.host_port.to_be_bytes());
-        key.extend([0, 0]);
-        key
+        port_key(self.protocol, self.host_ip, self.host_port)
     }
 
     fn data(&self) -> Vec<u8> {
@@ -70,6 +68,12 @@ impl Forward {
         data.extend(self.to.1.to_be_bytes());
         data.extend([0, 0]);
         data
+    }
+
+    /// Its key among the ports that the host asks from ::1, if it is one.
+    fn loopback_key(&self) -> Option<Vec<u8>> {
+        let on_loopback = self.host_ip.is_none_or(|host| host.is_loopback());
+        (self.to.0.is_ipv6() && on_loopback).then(|| port_key(self.protocol, None, self.host_port))
     }
 
     /// Whether publishing that port too would need the same host port.
@@ -104,9 +108,18 @@ impl Forward {
             host_ip,
             host_port: u16::from_be_bytes(*port.first_chunk()?),
             to: (to, u16::from_be_bytes(*to_port.first_chunk()?)),
+            by: to, // not told there, and not needed to withdraw it
             owner: element.comment.clone(),
         })
     }
+}
+
+fn port_key(protocol: Protocol, host: Option<IpAddr>, port: u16) -> Vec<u8> {
+    let mut key = vec![protocol.number(), 0, 0, 0];
+    key.extend(host.into_iter().flat_map(octets));
+    key.extend(port.to_be_bytes());
+    key.extend([0, 0]);
+    key
 }
 
 pub(crate) fn add_forwards<'a>(
@@ -135,6 +148,7 @@ fn change_forwards<'a>(
     for forward in forwards {
         by_set.entry(forward.set()).or_default().push(forward);
     }
+    let mut loopback = Vec::new();
     for chunk in by_set.values().flat_map(|all| all.chunks(CHUNK)) {
         let doing = format!("{verb} the ports of container {}", chunk[0].owner);
         change(transaction, doing, kind, flags, chunk[0].set(), |list| {
@@ -143,6 +157,25 @@ fn change_forwards<'a>(
                     put_value(body, ELEMENT_KEY, &forward.key());
                     if kind == NEW_ELEMENT {
                         put_value(body, ELEMENT_DATA, &forward.data());
+                        put_comment(body, &forward.owner);
+                    }
+                });
+            }
+        });
+        loopback.extend(
+            chunk
+                .iter()
+                .filter_map(|forward| Some((*forward, forward.loopback_key()?))),
+        );
+    }
+    for chunk in loopback.chunks(CHUNK) {
+        let doing = format!("{verb} the ports of container {} on ::1", chunk[0].0.owner);
+        change(transaction, doing, kind, flags, LOOPBACK6, |list| {
+            for (forward, key) in chunk {
+                list.nest(NFTA_LIST_ELEM, |body| {
+                    put_value(body, ELEMENT_KEY, key);
+                    if kind == NEW_ELEMENT {
+                        put_value(body, ELEMENT_DATA, &octets(forward.by));
                         put_comment(body, &forward.owner);
                     }
                 });

@@ -34,6 +34,8 @@ const FIB_ADDRESS_TYPE: u32 = 3;
 const FIB_BY_DESTINATION: u32 = 2;
 const RTN_LOCAL: u32 = 2;
 const CHECKSUM_INTERNET: u32 = 1;
+/// `NFT_PAYLOAD_L4CSUM_PSEUDOHDR`: addresses are part of what the transport's checksum is about.
+const CHECKSUM_OF_TRANSPORT: u32 = 1;
 const DROP: u32 = 0;
 pub(super) const ACCEPT: u32 = 1;
 
@@ -157,10 +159,39 @@ impl Rule<'_, '_> {
         self.is(family).compare_loopback(family, end, EQUAL)
     }
 
-    /// `ip daddr != 127.0.0.0/8` or `ip6 daddr != ::1`
-    pub(super) fn destination_not_loopback(&mut self, family: Family) -> &mut Self {
-        self.is(family)
-            .compare_loopback(family, End::Destination, NOT_EQUAL)
+    /// `ip daddr != 127.0.0.0/8` or `ip6 daddr != ::1`, and the same of `saddr`
+    pub(super) fn not_loopback(&mut self, family: Family, end: End) -> &mut Self {
+        self.is(family).compare_loopback(family, end, NOT_EQUAL)
+    }
+
+    /// `ip6 saddr set meta l4proto . th dport map @map`, after `is`: the packet itself is changed, and its checksum
+    pub(super) fn set_source_by_port(&mut self, map: &str) -> Complete {
+        self.meta(META_L4PROTO, R0)
+            .payload(BASE_TRANSPORT, 2, 2, R1)
+            .lookup(map, R0, false, Some(R0))
+            .set_address(Family::V6, End::Source)
+    }
+
+    /// `ip6 daddr set ::1` and the like, after `is`: the packet itself is changed, and its checksum
+    pub(super) fn set_destination(&mut self, address: Ipv6Addr) -> Complete {
+        self.expression("immediate", |body| {
+            body.u32_be(1, R0);
+            put_value(body, 2, &address.octets());
+        });
+        self.set_address(Family::V6, End::Destination)
+    }
+
+    /// To the address in the first registers.
+    fn set_address(&mut self, family: Family, end: End) -> Complete {
+        let (offset, length) = family.place(end);
+        self.expression("payload", |body| {
+            body.u32_be(5, R0);
+            body.u32_be(2, BASE_NETWORK);
+            body.u32_be(3, offset);
+            body.u32_be(4, length);
+            body.u32_be(8, CHECKSUM_OF_TRANSPORT);
+        });
+        Complete
     }
 
     /// `ip saddr @set` or `ip6 saddr @set`

@@ -23,8 +23,8 @@ use super::expression::Rule as Writer;
 use super::rule::{RULE_EXPRESSIONS, RULE_HANDLE, Rule, Side, rule, rules};
 use super::ruleset::HOOK_FORWARD;
 use super::{
-    DELETE_RULE, FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6, GET_CHAIN, GET_GENERATION, NEW_RULE, NFTA_TABLE_NAME,
-    RULE_CHAIN, Transaction, is_missing, message,
+    DELETE_RULE, FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6, GET_CHAIN, GET_GENERATION, NEW_RULE,
+    NFTA_TABLE_NAME, RULE_CHAIN, Transaction, is_missing, message,
 };
 use crate::address::Family;
 use crate::bridge::Bridge;
@@ -145,7 +145,12 @@ pub(crate) fn dismiss(socket: &mut Socket, bridge: &LinkName) -> Result<()> {
 /// about this bridge.
 pub(crate) fn obstacles(socket: &mut Socket, bridge: &Bridge) -> Result<Vec<String>> {
     let mut families = vec![FAMILY_INET];
-    families.extend(bridge.gateways.iter().map(|own| of(Family::of(own.address()))));
+    families.extend(
+        bridge
+            .gateways
+            .iter()
+            .map(|own| of(Family::of(own.address()))),
+    );
     let bridge = &bridge.name;
     let mut found = Vec::new();
     for Base {

@@ -12,6 +12,7 @@
 //!   map forwards-any  { type inet_proto . inet_service : ipv4_addr . inet_service; }
 //!   map forwards6     { type inet_proto . ipv6_addr . inet_service : ipv6_addr . inet_service; }
 //!   map forwards6-any { type inet_proto . inet_service : ipv6_addr . inet_service; }
+//!   map loopback6     { type inet_proto . inet_service : ipv6_addr; }
 //!   chain guard {       # bridges have route_localnet: containers must not reach the host's loopback
 //!     type filter hook prerouting priority raw
 //!     iifname @bridges ip daddr 127.0.0.0/8 drop
@@ -31,14 +32,21 @@
 //!     type nat hook output priority dstnat
 //!     dnat ip to meta l4proto . ip daddr . th dport map @forwards
 //!     meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @forwards-any
-//!     dnat ip6 to meta l4proto . ip6 daddr . th dport map @forwards6
-//!     meta nfproto ipv6 fib daddr type local dnat ip6 to meta l4proto . th dport map @forwards6-any
+//!     ip6 saddr != ::1 dnat ip6 to meta l4proto . ip6 daddr . th dport map @forwards6
+//!     ip6 saddr != ::1 fib daddr type local dnat ip6 to meta l4proto . th dport map @forwards6-any
+//!   }
+//!   chain loopback {    # before connections are tracked
+//!     type filter hook output priority raw
+//!     ip6 saddr ::1 ip6 daddr ::1 ip6 saddr set meta l4proto . th dport map @loopback6
+//!   }
+//!   chain returning {   # after their NAT is undone
+//!     type filter hook input priority 200
+//!     iifname @bridges ip6 saddr ::1 ip6 daddr != ::1 ip6 daddr set ::1
 //!   }
 //!   chain postrouting {
 //!     type nat hook postrouting priority srcnat
 //!     iifname @bridges iifname != @routed oifname != @bridges masquerade  # to the world
 //!     ip saddr 127.0.0.0/8 oifname @bridges masquerade                 # from the host's loopback
-//!     ip6 saddr ::1 oifname @bridges masquerade
 //!     ip saddr @subnets oifname @bridges ct status dnat masquerade     # hairpin: the answer must come back here
 //!     ip6 saddr @subnets6 oifname @bridges ct status dnat masquerade
 //!   }
@@ -58,9 +66,16 @@
 //! itself: frames between its ports are the bridge's to drop (`IFLA_BRPORT_ISOLATED`), but who sends them to the host,
 //! for it to route them back, comes by here.
 //!
+//! What comes by a bridge for ::1 the kernel drops, whatever the NAT was: IPv6 has no `route_localnet`. So who asks a
+//! published port from ::1 is given the bridge's own address before anything is tracked, and the answer is given ::1 as
+//! the last of all: addresses are written into the packets, as `loopback6` says. The rules that translate leave alone what
+//! still comes from ::1, so that a connection to a port that is not in there is refused, and does not wait for ever.
+//!
 //! `internal` and `routed` hold the exceptions: a table that an earlier version wrote means the same without them.
 //! The source address of outside clients is kept. An `accept` here ends this table's chain only:
 //! `foreign` has what is done about tables that drop forwarded packets.
+
+use std::net::Ipv6Addr;
 
 use super::expression::{Complete, End, Rule};
 use super::{DELETE_RULE, NEW_CHAIN, NEW_RULE, NEW_SET, RULE_CHAIN, Transaction};
@@ -77,6 +92,7 @@ pub(super) const FORWARDS_ANY: &str = "forwards-any";
 pub(super) const SUBNETS6: &str = "subnets6";
 pub(super) const FORWARDS6: &str = "forwards6";
 pub(super) const FORWARDS6_ANY: &str = "forwards6-any";
+pub(super) const LOOPBACK6: &str = "loopback6";
 
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
@@ -103,6 +119,7 @@ const TYPE_PORT: u32 = 13;
 const TYPE_IFNAME: u32 = 41;
 
 const HOOK_PREROUTING: u32 = 0;
+const HOOK_INPUT: u32 = 1;
 pub(super) const HOOK_FORWARD: u32 = 2;
 pub(super) const HOOK_OUTPUT: u32 = 3;
 const HOOK_POSTROUTING: u32 = 4;
@@ -110,6 +127,7 @@ pub(super) const PRIORITY_RAW: i32 = -300;
 const PRIORITY_DSTNAT: i32 = -100;
 const PRIORITY_FILTER: i32 = 0;
 const PRIORITY_SRCNAT: i32 = 100;
+const PRIORITY_LATE: i32 = 200;
 
 const STATE_ESTABLISHED: u32 = 1 << 1;
 const STATE_RELATED: u32 = 1 << 2;
@@ -125,7 +143,7 @@ struct Set {
 const ENDPOINT: Option<(u32, u32)> = Some((TYPE_IPV4 << 6 | TYPE_PORT, 8));
 const ENDPOINT6: Option<(u32, u32)> = Some((TYPE_IPV6 << 6 | TYPE_PORT, 20));
 
-const SETS: [Set; 10] = [
+const SETS: [Set; 11] = [
     Set {
         name: BRIDGES,
         flags: 0,
@@ -186,6 +204,12 @@ const SETS: [Set; 10] = [
         key: (TYPE_PROTOCOL << 6 | TYPE_PORT, 8),
         data: ENDPOINT6,
     },
+    Set {
+        name: LOOPBACK6,
+        flags: FLAG_MAP,
+        key: (TYPE_PROTOCOL << 6 | TYPE_PORT, 8),
+        data: Some((TYPE_IPV6, 16)),
+    },
 ];
 
 /// Where packets come by a chain.
@@ -201,7 +225,7 @@ struct Chain {
     rules: &'static [fn(&mut Rule<'_, '_>) -> Complete],
 }
 
-const CHAINS: [Chain; 5] = [
+const CHAINS: [Chain; 7] = [
     Chain {
         name: "guard",
         hook: Hook {
@@ -210,17 +234,9 @@ const CHAINS: [Chain; 5] = [
             priority: PRIORITY_RAW,
         },
         rules: &[
-            |rule| {
-                rule.input_in(BRIDGES)
-                    .loopback(V4, End::Destination)
-                    .drop()
-            },
+            |rule| rule.input_in(BRIDGES).loopback(V4, End::Destination).drop(),
             |rule| rule.input_in(BRIDGES).loopback(V4, End::Source).drop(),
-            |rule| {
-                rule.input_in(BRIDGES)
-                    .loopback(V6, End::Destination)
-                    .drop()
-            },
+            |rule| rule.input_in(BRIDGES).loopback(V6, End::Destination).drop(),
             |rule| rule.input_in(BRIDGES).loopback(V6, End::Source).drop(),
         ],
     },
@@ -233,20 +249,20 @@ const CHAINS: [Chain; 5] = [
         },
         rules: &[
             |rule| {
-                rule.destination_not_loopback(V4)
+                rule.not_loopback(V4, End::Destination)
                     .forward_by_address(V4, FORWARDS)
             },
             |rule| {
-                rule.destination_not_loopback(V4)
+                rule.not_loopback(V4, End::Destination)
                     .destination_local()
                     .forward_by_port(V4, FORWARDS_ANY)
             },
             |rule| {
-                rule.destination_not_loopback(V6)
+                rule.not_loopback(V6, End::Destination)
                     .forward_by_address(V6, FORWARDS6)
             },
             |rule| {
-                rule.destination_not_loopback(V6)
+                rule.not_loopback(V6, End::Destination)
                     .destination_local()
                     .forward_by_port(V6, FORWARDS6_ANY)
             },
@@ -266,13 +282,43 @@ const CHAINS: [Chain; 5] = [
                     .destination_local()
                     .forward_by_port(V4, FORWARDS_ANY)
             },
-            |rule| rule.is(V6).forward_by_address(V6, FORWARDS6),
             |rule| {
-                rule.is(V6)
+                rule.not_loopback(V6, End::Source)
+                    .forward_by_address(V6, FORWARDS6)
+            },
+            |rule| {
+                rule.not_loopback(V6, End::Source)
                     .destination_local()
                     .forward_by_port(V6, FORWARDS6_ANY)
             },
         ],
+    },
+    Chain {
+        name: "loopback",
+        hook: Hook {
+            kind: "filter",
+            number: HOOK_OUTPUT,
+            priority: PRIORITY_RAW,
+        },
+        rules: &[|rule| {
+            rule.loopback(V6, End::Source)
+                .loopback(V6, End::Destination)
+                .set_source_by_port(LOOPBACK6)
+        }],
+    },
+    Chain {
+        name: "returning",
+        hook: Hook {
+            kind: "filter",
+            number: HOOK_INPUT,
+            priority: PRIORITY_LATE,
+        },
+        rules: &[|rule| {
+            rule.input_in(BRIDGES)
+                .loopback(V6, End::Source)
+                .not_loopback(V6, End::Destination)
+                .set_destination(Ipv6Addr::LOCALHOST)
+        }],
     },
     Chain {
         name: "postrouting",
@@ -290,11 +336,6 @@ const CHAINS: [Chain; 5] = [
             },
             |rule| {
                 rule.loopback(V4, End::Source)
-                    .output_in(BRIDGES)
-                    .masquerade()
-            },
-            |rule| {
-                rule.loopback(V6, End::Source)
                     .output_in(BRIDGES)
                     .masquerade()
             },

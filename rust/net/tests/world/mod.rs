@@ -40,11 +40,13 @@ impl World {
             neighbour: new_namespace(),
         };
         world.on_host(|| {
-            let switch = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-            if std::path::Path::new(switch).exists() {
-                std::fs::write(switch, if bridge_netfilter { "1" } else { "0" }).unwrap();
-            } else {
-                assert!(!bridge_netfilter, "this kernel has no br_netfilter");
+            for family in ["iptables", "ip6tables"] {
+                let switch = format!("/proc/sys/net/bridge/bridge-nf-call-{family}");
+                if std::path::Path::new(&switch).exists() {
+                    std::fs::write(&switch, if bridge_netfilter { "1" } else { "0" }).unwrap();
+                } else {
+                    assert!(!bridge_netfilter, "this kernel has no br_netfilter");
+                }
             }
             run("ip link set lo up");
             run("ip link add uplink type veth peer name wire");
@@ -304,7 +306,11 @@ fn ask_within(to: &str, wait: Duration) -> Option<String> {
 
 /// The same over UDP.
 pub fn ask_udp(to: &str) -> Option<String> {
-    let from = if to.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+    let from = if to.starts_with('[') {
+        "[::]:0"
+    } else {
+        "0.0.0.0:0"
+    };
     let socket = UdpSocket::bind(from).unwrap();
     socket.connect(to).ok()?;
     socket

@@ -48,14 +48,7 @@ impl Network {
             // What failed is the error to tell.
             let mut back = record.clone();
             let _ = self.pool.unplug(&link);
-            let _ = self.follow(
-                id,
-                &namespace,
-                &changed,
-                &mut back,
-                record.ways_out(),
-                &[],
-            );
+            let _ = self.follow(id, &namespace, &changed, &mut back, record.ways_out(), &[]);
         }
         Ok((changed, done?))
     }

@@ -55,7 +55,11 @@ impl NetworkRecord {
         for (family, network) in FAMILIES.into_iter().zip(self.ways_out()) {
             if let Some(attached) = network.and_then(|network| self.on(network)) {
                 let addresses = attached.interface.addresses()?;
-                found.extend(addresses.into_iter().filter(|one| Family::of(*one) == family));
+                found.extend(
+                    addresses
+                        .into_iter()
+                        .filter(|one| Family::of(*one) == family),
+                );
             }
         }
         Ok(found)
