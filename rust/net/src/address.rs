@@ -173,8 +173,10 @@ impl Mac {
         match address {
             IpAddr::V4(address) => Self::of_ipv4(address),
             IpAddr::V6(address) => {
-                let [.., h, g, f, e, d, c, b, a] = address.octets();
-                Self([0x02, e, d ^ h, c ^ g, b ^ f, a])
+                let own = u128::from(address) & u128::from(u64::MAX);
+                let folded = (own & 0xff_ffff_ffff) ^ (own >> 40 << 8);
+                let [.., first, second, third, fourth, fifth] = folded.to_be_bytes();
+                Self([0x02, first, second, third, fourth, fifth])
             }
         }
     }

@@ -1,7 +1,7 @@
 //! IPv6's switches: those that netlink has no message for, and so are files below /proc/sys/net/ipv6.
 //!
 //! What is written is about the network namespace of the calling thread. A container's namespace begins with IPv6 off for
-//! the links that it gets (`lo` is there already, and keeps ::1), or on where its first network has IPv6. Nobody's router
+//! the links that it gets (`lo` is there already, and keeps `::1`), or on where its first network has IPv6. Nobody's router
 //! advertisements are believed, on the host's side or inside: a container may send any. Duplicate addresses are not
 //! looked for, as a start would have to wait for a second: the engine gives no address twice.
 

@@ -28,7 +28,7 @@ impl Engine {
         }
     }
 
-    /// A network and its containers, ::2, ::3, ... and 10.<net>.0.2, ... where it has IPv4.
+    /// A network and its containers, `::2`, `::3`, ... and 10.<net>.0.2, ... where it has IPv4.
     fn network<const N: usize>(&mut self, net: u8, bridge: &Bridge) -> [Sandbox; N] {
         let link = self.host.ensure(bridge).unwrap();
         let mut number = 2;
@@ -283,7 +283,7 @@ fn reachability(bridge_netfilter: bool) {
     world.on_neighbour(|| assert_eq!(ask_in_vain("[2001:db8::1]:8080"), None));
 }
 
-/// A neighbour and a container that send what is for ::1 to the host.
+/// A neighbour and a container that send what is for `::1` to the host.
 #[test]
 fn nobody_reaches_ports_on_the_loopback_of_the_host() {
     // With br_netfilter the rules see what is for ::1; without it the kernel drops it before.
@@ -348,7 +348,7 @@ fn networks_keep_apart_what_they_keep_apart_of_ipv4() {
     let _other = Server::tcp(other.namespace(), "[::]:80");
     let _left = Server::tcp(left.namespace(), "[::]:80");
     on(two.namespace(), || {
-        assert!(ask("[fd00:70::2]:80").is_some())
+        assert!(ask("[fd00:70::2]:80").is_some());
     });
     on(routed.namespace(), || {
         assert_eq!(ask(OUTSIDE).as_deref(), Some("fd00:73::2"));

@@ -43,7 +43,7 @@ pub(crate) struct Forward {
     pub(crate) host_port: u16,
     /// Of the same family.
     pub(crate) to: (IpAddr, u16),
-    /// The bridge's own address there: whom the container sees where the host asks from ::1.
+    /// The bridge's own address there: whom the container sees where the host asks from `::1`.
     pub(crate) by: IpAddr,
     pub(crate) owner: String,
 }
@@ -70,7 +70,7 @@ impl Forward {
         data
     }
 
-    /// Its key among the ports that the host asks from ::1, if it is one.
+    /// Its key among the ports that the host asks from `::1`, if it is one.
     fn loopback_key(&self) -> Option<Vec<u8>> {
         let on_loopback = self.host_ip.is_none_or(|host| host.is_loopback());
         (self.to.0.is_ipv6() && on_loopback).then(|| port_key(self.protocol, None, self.host_port))

@@ -62,7 +62,7 @@ impl Family {
         }
     }
 
-    /// What the host's own addresses for itself begin with: 127.0.0.0/8, ::1.
+    /// What the host's own addresses for itself begin with: 127.0.0.0/8, `::1`.
     fn loopback(self) -> Vec<u8> {
         match self {
             Self::V4 => vec![127],

@@ -66,10 +66,10 @@
 //! itself: frames between its ports are the bridge's to drop (`IFLA_BRPORT_ISOLATED`), but who sends them to the host,
 //! for it to route them back, comes by here.
 //!
-//! What comes by a bridge for ::1 the kernel drops, whatever the NAT was: IPv6 has no `route_localnet`. So who asks a
-//! published port from ::1 is given the bridge's own address before anything is tracked, and the answer is given ::1 as
+//! What comes by a bridge for `::1` the kernel drops, whatever the NAT was: IPv6 has no `route_localnet`. So who asks a
+//! published port from `::1` is given the bridge's own address before anything is tracked, and the answer is given `::1` as
 //! the last of all: addresses are written into the packets, as `loopback6` says. The rules that translate leave alone what
-//! still comes from ::1, so that a connection to a port that is not in there is refused, and does not wait for ever.
+//! still comes from `::1`, so that a connection to a port that is not in there is refused, and does not wait for ever.
 //!
 //! `internal` and `routed` hold the exceptions: a table that an earlier version wrote means the same without them.
 //! The source address of outside clients is kept. An `accept` here ends this table's chain only:
