@@ -2,14 +2,15 @@
 
 mod world;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use knarr_net::{
     Bridge, Error, Family, Host, Interface, LinkName, Mac, Pool, PoolSize, Protocol, Publish,
     Sandbox, set_default_route,
 };
-use world::{Server, World, ask, ask_in_vain, ask_udp, engine, on, port, run};
+use world::{Server, World, ask, ask_in_vain, ask_udp, engine, on, port, run, until};
 
 const OUTSIDE: &str = "[2001:db8::2]:7777";
 const HOST6: &str = "2001:db8::1";
@@ -552,4 +553,36 @@ fn dockers_chain_of_ipv6_lets_it_through() {
             "{warnings:?}"
         );
     });
+}
+
+#[test]
+fn a_udp_client_that_never_stops_gets_the_new_container() {
+    let world = world();
+    let (mut knarr, [zero, one]) = world.on_host(|| {
+        let mut knarr = Engine::open();
+        let containers = knarr.network(70, &only6(70));
+        (knarr, containers)
+    });
+    let _zero = Server::udp(zero.namespace(), "[::]:80");
+    let _one = Server::udp(one.namespace(), "[::]:80");
+    let client = world.on_neighbour(|| UdpSocket::bind("[::]:4000").unwrap());
+    client.connect("[2001:db8::1]:8080").unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
+    let answered = || {
+        let sent = client.send(b"?").ok();
+        sent.and_then(|_| client.recv(&mut [0; 64]).ok()).is_some()
+    };
+    for (host_ip, container) in [("::", "fd00:70::2"), (HOST6, "fd00:70::3")] {
+        until(|| !answered()); // a flow of the host's own
+        let published = world.on_host(|| {
+            let address = [container.parse().unwrap()];
+            let ports = [port(Protocol::Udp, host_ip, 8080, 80)];
+            knarr.host.publish("c", &address, &ports).unwrap()
+        });
+        until(answered);
+        world.on_host(|| knarr.host.unpublish("c").unwrap());
+        drop(published);
+    }
 }
