@@ -65,9 +65,11 @@ pub(crate) fn forget_flows_to_host(
     forward: &Forward,
     is_local: impl Fn(IpAddr) -> bool,
 ) -> Result<()> {
+    // Kernels drop what matches an IPv6 address, and keep all else: such a filter is of no use.
+    let host = forward.host_ip.filter(IpAddr::is_ipv4);
     let flags = BY_PROTOCOL
         | BY_DESTINATION_PORT
-        | if forward.host_ip.is_some() {
+        | if host.is_some() {
             BY_DESTINATION_ADDRESS
         } else {
             0
@@ -84,13 +86,9 @@ pub(crate) fn forget_flows_to_host(
     };
     let filter = |body: &mut Body<'_>| {
         body.nest(TUPLE_ORIGINAL, |body| {
-            if let Some(host) = forward.host_ip {
+            if let Some(host) = host {
                 body.nest(TUPLE_IP, |body| {
-                    let kind = match host {
-                        IpAddr::V4(_) => IPV4_DESTINATION,
-                        IpAddr::V6(_) => IPV6_DESTINATION,
-                    };
-                    body.bytes(kind, &octets(host));
+                    body.bytes(IPV4_DESTINATION, &octets(host));
                 });
             }
             put_proto(body, PROTO_DESTINATION_PORT, forward.host_port);
@@ -102,17 +100,22 @@ pub(crate) fn forget_flows_to_host(
 
 /// After withdrawing: forget flows that lead to the container's port.
 pub(crate) fn forget_flows_to_container(socket: &mut Socket, forward: &Forward) -> Result<()> {
-    let flags = BY_PROTOCOL | BY_SOURCE_ADDRESS | BY_SOURCE_PORT;
+    let source = Some(forward.to.0).filter(IpAddr::is_ipv4); // as above
+    let flags = BY_PROTOCOL
+        | BY_SOURCE_PORT
+        | if source.is_some() {
+            BY_SOURCE_ADDRESS
+        } else {
+            0
+        };
     let wanted = |flow: &Flow| flow.reply.source == Some(forward.to);
     let filter = |body: &mut Body<'_>| {
         body.nest(TUPLE_REPLY, |body| {
-            body.nest(TUPLE_IP, |body| {
-                let kind = match forward.to.0 {
-                    IpAddr::V4(_) => IPV4_SOURCE,
-                    IpAddr::V6(_) => IPV6_SOURCE,
-                };
-                body.bytes(kind, &octets(forward.to.0));
-            });
+            if let Some(source) = source {
+                body.nest(TUPLE_IP, |body| {
+                    body.bytes(IPV4_SOURCE, &octets(source));
+                });
+            }
             put_proto(body, PROTO_SOURCE_PORT, forward.to.1);
         });
         body.nest(FILTER, |body| body.u32(2, flags));
