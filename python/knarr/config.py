@@ -8,12 +8,13 @@ Order, later wins: the defaults here, a JSON file (`/etc/knarr/config.json`, or 
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import os
 from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from knarr.errors import InvalidArgument
 
@@ -68,11 +69,43 @@ class Config(BaseModel):
     volume_timeout: float = Field(default=60, gt=0, le=3600)  # seconds that mounting, or a volume plugin, may take
     plugin_sockets: Absolute = "/run/docker/plugins"  # of volume plugins
     plugin_specs: list[Absolute] = ["/etc/docker/plugins", "/usr/lib/docker/plugins"]  # files that say where others are
+    ipv6: bool = False  # of the default bridge
+    fixed_cidr_v6: str = ""  # its IPv6 subnet; empty to have one chosen
+    ip: str = "0.0.0.0"  # noqa: S104  where ports of containers on it are published that name no address of the host
+    default_network_opts: dict[str, dict[str, str]] = Field(default_factory=dict)  # of new networks, by their driver
+
+    @field_validator("address_pools", "fixed_cidr_v6")
+    @classmethod
+    def _subnets(cls, value: list[str] | str) -> list[str] | str:
+        for text in value if isinstance(value, list) else [value]:
+            if text:
+                ipaddress.ip_network(text)
+        return value
+
+    @field_validator("fixed_cidr_v6")
+    @classmethod
+    def _roomy(cls, value: str) -> str:
+        if value:
+            network = ipaddress.ip_network(value)
+            if network.version != 6 or network.prefixlen > 126:
+                raise ValueError(f"{value} should be an IPv6 subnet of at most 126 bits, such as 2001:db8:1::/64")
+        return value
+
+    @field_validator("ip")
+    @classmethod
+    def _one_address(cls, value: str) -> str:
+        return str(ipaddress.ip_address(value))
 
     @field_validator("data_root", "run_root")
     @classmethod
     def _plain(cls, value: str) -> str:
         return os.path.normpath(value)
+
+    @model_validator(mode="after")
+    def _ipv6_for_its_subnet(self) -> Config:
+        if self.fixed_cidr_v6 and not self.ipv6:
+            raise ValueError("fixed_cidr_v6 (--fixed-cidr-v6) needs ipv6 (--ipv6)")
+        return self
 
     @cached_property
     def addresses(self) -> list[str]:

@@ -220,7 +220,7 @@ def test_doing_it_twice(api):
             'missing required option: "device"',
         ),
         ("GET", "/networks/none-such", None, 404, "network none-such not found"),
-        ("POST", "/networks/create", {"Name": "x", "EnableIPv6": True}, 501, "IPv6 networks are not supported"),
+        ("POST", "/networks/create", {"Name": "x", "EnableIPv4": False}, 400, "IPv4 or IPv6 must be enabled"),
         ("GET", "/containers/none/stats", None, 404, "No such container: none"),
         ("POST", "/build", None, 501, "building an image is not supported"),
         ("POST", "/session", None, 501, "BuildKit's session is not supported"),

@@ -28,9 +28,12 @@ def api(shared_engine):
     for container in (donor, linked):
         assert made.call("POST", f"/containers/{container}/start")[0] == 204
     made.ok("POST", f"/containers/{donor}/wait")
+    dual = {"Config": [{"Subnet": "fd00:97::/64"}]}
+    made.ok("POST", "/networks/create", {"Name": "fields-dual", "EnableIPv6": True, "IPAM": dual})
     yield made
     for item in made.ok("GET", "/containers/json?all=1"):
         made.call("DELETE", f"/containers/{item['Id']}?force=1&v=1")
+    made.call("DELETE", "/networks/fields-dual")
     for name in ("fields-donated", "fields-local", "fields-labelled"):
         made.call("DELETE", f"/volumes/{name}")
     with contextlib.suppress(FileNotFoundError):

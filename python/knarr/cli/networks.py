@@ -3,8 +3,8 @@
 from knarr.cli import human
 from knarr.cli.command import FLAG, INT, LIST, TEXT, Command, Option
 from knarr.cli.each import QUIET, each
-from knarr.cli.terminal import show
-from knarr.errors import InvalidArgument, NotFound
+from knarr.cli.terminal import say, show
+from knarr.errors import NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,27 +27,25 @@ HEADERS = {
 def _create(client: "Client", options: "dict[str, Any]", arguments: "list[str]") -> int:
     from knarr.cli.values import pairs
 
-    if len(options["subnet"]) > 1:
-        raise InvalidArgument("--subnet: a network has one subnet in knarr")
-    pool = {
-        "Subnet": "".join(options["subnet"]),
-        "Gateway": options["gateway"],
-        "IPRange": options["ip_range"],
-        "AuxiliaryAddresses": pairs(options["aux_address"]),
-    }
     ipam: dict[str, Any] = {"Driver": options["ipam_driver"], "Options": pairs(options["ipam_opt"])}
-    if any(pool.values()):
-        ipam["Config"] = [{key: value for key, value in pool.items() if value}]
+    if any(options[key] for key in ("subnet", "gateway", "ip_range", "aux_address")):
+        from knarr.cli import subnets
+
+        auxiliary = pairs(options["aux_address"])
+        ipam["Config"] = subnets.config(options["subnet"], options["gateway"], options["ip_range"], auxiliary)
     made = client.networks.create(
         Name=arguments[0],
         Driver=options["driver"],
         Internal=options["internal"],
         Attachable=options["attachable"],
+        EnableIPv4=options["ipv4"],
         EnableIPv6=options["ipv6"],
         IPAM=ipam,
         Options=pairs(options["opt"]),
         Labels=pairs(options["label"]),
     )
+    if made.get("Warning"):
+        say(f"WARNING: {made['Warning']}")
     show(made["Id"])
     return 0
 
@@ -163,12 +161,13 @@ CREATE = Command(
     options=(
         Option("-d --driver", TEXT, "Driver to manage the network: bridge, macvlan or ipvlan", default="bridge"),
         Option("--subnet", LIST, "Subnet in CIDR format"),
-        Option("--gateway", TEXT, "The host's address in the subnet; with macvlan and ipvlan, a router's"),
-        Option("--ip-range", TEXT, "Choose containers' addresses from this part of the subnet"),
+        Option("--gateway", LIST, "The host's address in a subnet; with macvlan and ipvlan, a router's"),
+        Option("--ip-range", LIST, "Choose containers' addresses from this part of a subnet"),
         Option("--aux-address", LIST, "Addresses that are never chosen, as name=address"),
         Option("--internal", FLAG, "No way out of the network"),
         Option("--attachable", FLAG, "Kept and shown; every network can be joined by hand"),
-        Option("--ipv6", FLAG, "Enable IPv6"),
+        Option("--ipv4", FLAG, "Enable IPv4 (default true)", default=None),
+        Option("--ipv6", FLAG, "Enable IPv6", default=None),
         Option("--ipam-driver", TEXT, "Driver that chooses addresses", default="default"),
         Option("--ipam-opt", LIST, "Options of that driver"),
         Option("--label", LIST, "Set metadata"),

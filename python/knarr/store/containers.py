@@ -331,6 +331,10 @@ class Endpoint(TypedDict):
     links: NotRequired[list[str]]  # "<name>:<alias>": what the container alone calls another of the network
     driver_opts: NotRequired[dict[str, str]]
     gw_priority: NotRequired[int]
+    address6: NotRequired[str]  # these as those above, of IPv6
+    prefix6: NotRequired[int]
+    gateway6: NotRequired[str]
+    wanted_address6: NotRequired[str]
     interface: NotRequired[str]  # its name inside, such as eth0
     lan: NotRequired[bool]  # on an interface of the host's: nothing is published there
     leads_out: NotRequired[bool]  # such a one, with a way out whether or not there is a gateway

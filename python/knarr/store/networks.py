@@ -29,6 +29,12 @@ class NetworkRecord:
     auxiliary: dict[str, str] = field(default_factory=dict)  # name to an address that is never chosen
     internal: bool = False  # no way out
     attachable: bool = False  # Docker's for swarms; kept and shown
+    ipv4: bool = True
+    ipv6: bool = False
+    subnet6: str = ""  # as those above, of IPv6
+    gateway6: str = ""
+    address_range6: str = ""
+    auxiliary6: dict[str, str] = field(default_factory=dict)
     entries: dict[str, Any] = field(default_factory=dict)  # load-balanced entries by name (engine/networks/entries.py)
 
 

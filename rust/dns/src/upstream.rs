@@ -1,7 +1,7 @@
 //! Where names are asked for that are not ours.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -23,7 +23,8 @@ pub(crate) struct HostFile {
     path: PathBuf,
     looked: Option<Instant>,
     changed: Option<SystemTime>,
-    servers: Vec<IpAddr>,
+    /// Their ports are left open.
+    servers: Vec<SocketAddr>,
 }
 
 impl HostFile {
@@ -37,7 +38,7 @@ impl HostFile {
     }
 
     /// Its servers now. A file that cannot be read has none.
-    pub(crate) fn servers(&mut self) -> &[IpAddr] {
+    pub(crate) fn servers(&mut self) -> &[SocketAddr] {
         if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
             self.looked = Some(Instant::now());
             let changed = fs::metadata(&self.path)
@@ -53,7 +54,7 @@ impl HostFile {
     }
 }
 
-fn servers(text: &str) -> Vec<IpAddr> {
+fn servers(text: &str) -> Vec<SocketAddr> {
     text.lines()
         .filter_map(|line| {
             let mut words = line.split_whitespace();
@@ -61,9 +62,27 @@ fn servers(text: &str) -> Vec<IpAddr> {
                 .next()
                 .filter(|word| *word == "nameserver")
                 .and(words.next())?;
-            address.parse().ok()
+            server(address)
         })
         .collect()
+}
+
+/// An address, or a link-local one with its interface: `fe80::1%eth0`.
+fn server(text: &str) -> Option<SocketAddr> {
+    let Some((address, interface)) = text.split_once('%') else {
+        return Some(SocketAddr::new(text.parse().ok()?, 0));
+    };
+    let address: Ipv6Addr = address.parse().ok()?;
+    let scope = match interface.parse() {
+        Ok(index) => index,
+        Err(_) if interface.contains('/') => return None,
+        Err(_) => fs::read_to_string(format!("/sys/class/net/{interface}/ifindex"))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()?,
+    };
+    Some(SocketAddrV6::new(address, 0, 0, scope).into())
 }
 
 #[cfg(test)]
@@ -75,7 +94,12 @@ mod tests {
         let text = "# nameserver 1.1.1.1\nnameserver 10.0.0.1\n  nameserver ::1 x\noptions a\nnameserver bad\nnameserver\n";
         assert_eq!(
             servers(text),
-            [IpAddr::from([10, 0, 0, 1]), "::1".parse().unwrap()]
+            ["10.0.0.1:0", "[::1]:0"].map(|server| server.parse().unwrap())
+        );
+        let scoped = "nameserver fe80::1%lo\nnameserver fe80::2%7\nnameserver fe80::3%no-such\nnameserver fe80::4%../lo";
+        assert_eq!(
+            servers(scoped),
+            ["[fe80::1%1]:0", "[fe80::2%7]:0"].map(|server| server.parse().unwrap())
         );
         let path = std::env::temp_dir().join(format!("knarr-dns-{}.conf", std::process::id()));
         let mut file = HostFile::new(path.clone());

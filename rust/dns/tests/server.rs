@@ -208,6 +208,63 @@ fn containers_are_found_by_their_names() {
 }
 
 #[test]
+fn addresses_of_both_families_have_their_own_questions() {
+    let server = server(9);
+    let client = serve(&server, "a", Upstreams::Host);
+    let six: IpAddr = "fd00::a:2".parse().unwrap();
+    let both = |last: u8, names: &[&str]| {
+        let mut membership = on("net", last, names, true);
+        membership.addresses.push(six);
+        membership
+    };
+    let mut only = on("net", 1, &["one"], true);
+    only.addresses = vec!["fd00::a:1".parse().unwrap()];
+    server.set("a", vec![only]);
+    server.set("b", vec![both(2, &["two"])]);
+    let data = |name: &str, kind| records(&ask(&client, name, kind), &question(name, kind));
+    let octets = |text: &str| {
+        text.parse::<std::net::Ipv6Addr>()
+            .unwrap()
+            .octets()
+            .to_vec()
+    };
+    assert_eq!(data("two", AAAA), [octets("fd00::a:2")]);
+    assert_eq!(data("two", A), [vec![10, 0, 0, 2]]);
+    assert_eq!(data("one", AAAA), [octets("fd00::a:1")]);
+    let answer = ask(&client, "one", A);
+    assert_eq!(
+        (code(&answer), answer[7]),
+        (0, 0),
+        "it has the name, and no such address"
+    );
+    let zeros = "0.".repeat(23);
+    let reverse = format!("2.0.0.0.a.0.0.0.{}d.f.ip6.arpa", &zeros[..44]);
+    assert_eq!(data(&reverse, PTR), [b"\x03two\x03net\x00"]);
+    server.forget("b");
+    assert_eq!(
+        code(&ask(&client, &reverse, PTR)),
+        2,
+        "passed on, to nobody"
+    );
+}
+
+#[test]
+fn a_server_of_ipv6_is_asked() {
+    let upstream = UdpSocket::bind("[::1]:0").unwrap();
+    let server = server(upstream.local_addr().unwrap().port());
+    let given = Upstreams::Given(vec![std::net::Ipv6Addr::LOCALHOST.into()]);
+    let client = serve(&server, "a", given);
+    server.set("a", vec![on("net", 1, &["one"], true)]);
+    let asking = send(&client, &question("far.example", AAAA));
+    let mut buffer = [0; 512];
+    upstream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (length, from) = upstream.recv_from(&mut buffer).unwrap();
+    buffer[2] |= 0x80; // an answer, without records
+    upstream.send_to(&buffer[..length], from).unwrap();
+    assert_eq!(code(&receive(&asking)), 0);
+}
+
+#[test]
 fn what_is_asked_by_tcp_is_answered_in_turn() {
     let server = server(9);
     let client = serve(&server, "a", Upstreams::Host);

@@ -5,8 +5,8 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use knarr_net::{
-    Bridge, EngineId, Host, Interface, LinkName, Mac, Pool, PoolSize, Protocol, Publish, Published,
-    Sandbox, resolver, set_default_route,
+    Bridge, EngineId, Family, Host, Interface, LinkName, Mac, Pool, PoolSize, Protocol, Publish,
+    Published, Sandbox, resolver, set_default_route,
 };
 
 const COUNT: u16 = 300;
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut after_changes = |what: &str| {
         let mut times = Vec::new();
         for port_number in &ports {
-            let held = other.publish("other", container(0), &[port(10_000 + port_number)])?;
+            let held = other.publish("other", &[container(0)], &[port(10_000 + port_number)])?;
             let begun = Instant::now();
             host.ensure(&bridge)?;
             times.push(begun.elapsed());
@@ -92,7 +92,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let number = u16::try_from(kept.len())?;
             kept.push(host.publish(
                 &format!("kept-{number}"),
-                "10.88.1.1".parse()?,
+                &["10.88.1.1".parse()?],
                 &[port(20_000 + number)],
             )?);
         }
@@ -103,7 +103,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                     protocol,
                     ..port(10_000 + n)
                 }];
-                host.publish(&format!("c{n}"), container(n), &ports)
+                host.publish(&format!("c{n}"), &[container(n)], &ports)
                     .map(|published| sockets.push(published))
             })?;
             report(&format!("unpublish it beside {filled}"), |n| {
@@ -138,15 +138,15 @@ fn user_defined(engine: &EngineId, host: &mut Host) -> Result<(), Box<dyn Error>
     let (mut plugs, mut routes, mut unplugs) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..COUNT {
         let interface = Interface {
-            address: "10.89.0.2/16".parse()?,
-            gateway: None,
+            addresses: vec!["10.89.0.2/16".parse()?],
+            gateways: Vec::new(),
             mac: None,
         };
         let begun = Instant::now();
         let plugged = pool.plug(namespace, &link, &name, &interface)?;
         plugs.push(begun.elapsed());
         let begun = Instant::now();
-        set_default_route(namespace, Some(network.gateway.address()))?;
+        set_default_route(namespace, Family::V4, network.gateway(Family::V4))?;
         routes.push(begun.elapsed());
         let begun = Instant::now();
         pool.unplug(&plugged)?;
@@ -339,10 +339,9 @@ fn interface(number: u16) -> knarr_net::Result<Interface> {
         std::net::IpAddr::V4(address) => Some(Mac::of_ipv4(address)),
         std::net::IpAddr::V6(_) => None,
     };
-    let gateway = Some(std::net::Ipv4Addr::new(10, 88, 0, 1).into());
     Ok(Interface {
-        address: knarr_net::Cidr::new(address, 16)?,
-        gateway,
+        addresses: vec![knarr_net::Cidr::new(address, 16)?],
+        gateways: vec![std::net::Ipv4Addr::new(10, 88, 0, 1).into()],
         mac,
     })
 }
@@ -353,6 +352,7 @@ fn port(number: u16) -> Publish {
         host_ip: std::net::Ipv4Addr::UNSPECIFIED.into(),
         host_port: number,
         host_port_last: None,
+        same_port: false,
         container_port: 80,
     }
 }

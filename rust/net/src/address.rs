@@ -1,10 +1,64 @@
 //! Addresses with their prefix, and MAC addresses.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
+
+/// A version of the Internet Protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// That of an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// The address that bytes begin with, and the rest.
+    pub(crate) fn split(self, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
+        match self {
+            Self::V4 => {
+                let (address, rest) = bytes.split_first_chunk::<4>()?;
+                Some((IpAddr::from(*address), rest))
+            }
+            Self::V6 => {
+                let (address, rest) = bytes.split_first_chunk::<16>()?;
+                Some((IpAddr::from(*address), rest))
+            }
+        }
+    }
+}
+
+/// The bytes of an address, as they are in packets.
+pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// The address after that one; None after the last.
+pub(crate) fn next(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(address) => u32::from(address)
+            .checked_add(1)
+            .map(|next| Ipv4Addr::from(next).into()),
+        IpAddr::V6(address) => u128::from(address)
+            .checked_add(1)
+            .map(|next| Ipv6Addr::from(next).into()),
+    }
+}
 
 /// An address and the length of its network's prefix: `10.88.0.5/16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,17 +88,40 @@ impl Cidr {
         self.prefix
     }
 
-    /// First and last address of an IPv4 network; None for IPv6.
+    /// First and last address of the network.
     #[must_use]
-    pub fn range_v4(&self) -> Option<(Ipv4Addr, Ipv4Addr)> {
-        let IpAddr::V4(address) = self.address else {
-            return None;
-        };
-        let host = u32::MAX.checked_shr(u32::from(self.prefix)).unwrap_or(0);
-        Some((
-            Ipv4Addr::from(u32::from(address) & !host),
-            Ipv4Addr::from(u32::from(address) | host),
-        ))
+    pub fn range(&self) -> (IpAddr, IpAddr) {
+        let prefix = u32::from(self.prefix);
+        match self.address {
+            IpAddr::V4(address) => {
+                let host = u32::MAX.checked_shr(prefix).unwrap_or(0);
+                let address = u32::from(address);
+                (
+                    Ipv4Addr::from(address & !host).into(),
+                    Ipv4Addr::from(address | host).into(),
+                )
+            }
+            IpAddr::V6(address) => {
+                let host = u128::MAX.checked_shr(prefix).unwrap_or(0);
+                let address = u128::from(address);
+                (
+                    Ipv6Addr::from(address & !host).into(),
+                    Ipv6Addr::from(address | host).into(),
+                )
+            }
+        }
+    }
+
+    /// Which address of its network it is, from 0 on.
+    #[must_use]
+    pub fn place(&self) -> u128 {
+        let prefix = u32::from(self.prefix);
+        match self.address {
+            IpAddr::V4(address) => {
+                u128::from(u32::from(address) & u32::MAX.checked_shr(prefix).unwrap_or(0))
+            }
+            IpAddr::V6(address) => u128::from(address) & u128::MAX.checked_shr(prefix).unwrap_or(0),
+        }
     }
 }
 
@@ -88,6 +165,20 @@ impl Mac {
     pub fn of_ipv4(address: Ipv4Addr) -> Self {
         let [a, b, c, d] = address.octets();
         Self([0x02, 0x42, a, b, c, d])
+    }
+
+    /// The one that goes with an address: for IPv6, the last 8 bytes folded into 5, so that neighbours' are not alike.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => Self::of_ipv4(address),
+            IpAddr::V6(address) => {
+                let own = u128::from(address) & u128::from(u64::MAX);
+                let folded = (own & 0xff_ffff_ffff) ^ (own >> 40 << 8);
+                let [.., first, second, third, fourth, fifth] = folded.to_be_bytes();
+                Self([0x02, first, second, third, fourth, fifth])
+            }
+        }
     }
 
     /// The six bytes.
@@ -149,21 +240,24 @@ mod tests {
     #[test]
     fn addresses_carry_their_prefix() {
         let cidr: Cidr = "10.88.3.5/16".parse().unwrap();
-        assert_eq!(
-            cidr.range_v4(),
-            Some((Ipv4Addr::new(10, 88, 0, 0), Ipv4Addr::new(10, 88, 255, 255)))
-        );
         assert_eq!(cidr.to_string(), "10.88.3.5/16");
-        let all: Cidr = "1.2.3.4/0".parse().unwrap();
-        assert_eq!(
-            all.range_v4(),
-            Some((Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST))
-        );
-        let one: Cidr = "1.2.3.4/32".parse().unwrap();
-        assert_eq!(
-            one.range_v4(),
-            Some((Ipv4Addr::new(1, 2, 3, 4), Ipv4Addr::new(1, 2, 3, 4)))
-        );
+        for (text, first, last, place) in [
+            ("10.88.3.5/16", "10.88.0.0", "10.88.255.255", 0x305),
+            ("1.2.3.4/0", "0.0.0.0", "255.255.255.255", 0x0102_0304),
+            ("1.2.3.4/32", "1.2.3.4", "1.2.3.4", 0),
+            ("fd00:1::5/64", "fd00:1::", "fd00:1::ffff:ffff:ffff:ffff", 5),
+            ("fd00::5/128", "fd00::5", "fd00::5", 0),
+            ("::5/0", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 5),
+        ] {
+            let cidr: Cidr = text.parse().unwrap();
+            let range = (first.parse().unwrap(), last.parse().unwrap());
+            assert_eq!((cidr.range(), cidr.place()), (range, place), "{text}");
+        }
+        let after = |text: &str| next(text.parse().unwrap()).map(|next| next.to_string());
+        assert_eq!(after("10.0.0.255").as_deref(), Some("10.0.1.0"));
+        assert_eq!(after("fd00::ffff").as_deref(), Some("fd00::1:0"));
+        assert_eq!(after("255.255.255.255"), None);
+        assert_eq!(after("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), None);
         for bad in [
             "10.88.0.5",
             "10.88.0.5/33",
@@ -182,6 +276,10 @@ mod tests {
         let mac: Mac = "02:42:0a:58:00:05".parse().unwrap();
         assert_eq!(mac, Mac::of_ipv4(Ipv4Addr::new(10, 88, 0, 5)));
         assert_eq!(mac.to_string(), "02:42:0a:58:00:05");
+        let of = |text: &str| Mac::of(text.parse().unwrap()).to_string();
+        assert_eq!(of("10.88.0.5"), "02:42:0a:58:00:05");
+        assert_eq!(of("fd00:9::1:2345:6789"), "02:01:23:45:67:89");
+        assert_eq!(of("fd00::1122:3344:5566:7788"), "02:44:44:44:44:88");
         for bad in [
             "",
             "02:42",

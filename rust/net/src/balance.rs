@@ -47,15 +47,18 @@ impl Host {
             let Some((host, port)) = served.published else {
                 continue;
             };
-            let published = self.reserve(&Publish {
+            let wanted = Publish {
                 protocol: served.protocol,
                 host_ip: IpAddr::V4(host),
                 host_port: port,
                 host_port_last: None,
+                same_port: false,
                 container_port: served.to,
-            })?;
-            served.published = Some((host, published.port.host_port));
-            reserved.push(published.reservation);
+            };
+            for published in self.reserve(&[wanted])? {
+                served.published = Some((host, published.port.host_port));
+                reserved.push(published.reservation);
+            }
         }
         Ok(reserved)
     }

@@ -1,6 +1,8 @@
 //! What a bridge network is.
 
-use crate::address::Cidr;
+use std::net::IpAddr;
+
+use crate::address::{Cidr, Family};
 use crate::names::LinkName;
 
 /// A bridge on the host: the first hop of its containers.
@@ -14,8 +16,9 @@ use crate::names::LinkName;
 pub struct Bridge {
     /// The link's name.
     pub name: LinkName,
-    /// The bridge's own address, which is its containers' gateway, with the network's prefix.
-    pub gateway: Cidr,
+    /// The bridge's own addresses, which are its containers' gateways, with their networks' prefixes: at most one of a
+    /// family. Without one of a family its containers have none of it.
+    pub gateways: Vec<Cidr>,
     /// Its and its containers' MTU; None for that of the host's default route, at most 1500.
     pub mtu: Option<u32>,
     /// Nothing is forwarded between its containers and any other interface of the host, neither out nor in, published
@@ -38,13 +41,26 @@ impl Bridge {
     pub fn new(name: LinkName, gateway: Cidr) -> Self {
         Self {
             name,
-            gateway,
+            gateways: vec![gateway],
             mtu: None,
             internal: false,
             masquerade: true,
             isolated: false,
             resolver: false,
         }
+    }
+
+    /// Its own address of a family.
+    #[must_use]
+    pub fn gateway(&self, family: Family) -> Option<IpAddr> {
+        let mut addresses = self.gateways.iter().map(Cidr::address);
+        addresses.find(|address| Family::of(*address) == family)
+    }
+
+    /// Whether it has IPv6.
+    #[must_use]
+    pub fn has_ipv6(&self) -> bool {
+        self.gateway(Family::V6).is_some()
     }
 }
 
@@ -58,6 +74,8 @@ pub struct BridgeLink {
     pub(crate) isolated: bool,
     /// Sandboxes are made with a resolver.
     pub(crate) resolver: bool,
+    /// Sandboxes have IPv6 on their link.
+    pub(crate) ipv6: bool,
 }
 
 impl BridgeLink {

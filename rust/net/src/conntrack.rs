@@ -4,8 +4,9 @@
 //! for ever. So a flow from before a port was published would go past the container, and one from
 //! before it was withdrawn would go to whoever has the container's address next.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
+use crate::address::{Family, octets};
 use crate::error::Result;
 use crate::netlink::{Batch, Body, Socket, attributes};
 use crate::nft::Forward;
@@ -14,7 +15,6 @@ use crate::ports::Protocol;
 const SUBSYSTEM: u16 = 1;
 const GET: u16 = 1;
 const DELETE: u16 = 2;
-const FAMILY_IPV4: u8 = 2;
 
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
@@ -24,6 +24,8 @@ const TUPLE_IP: u16 = 1;
 const TUPLE_PROTO: u16 = 2;
 const IPV4_SOURCE: u16 = 1;
 const IPV4_DESTINATION: u16 = 2;
+const IPV6_SOURCE: u16 = 3;
+const IPV6_DESTINATION: u16 = 4;
 const PROTO_NUMBER: u16 = 1;
 const PROTO_SOURCE_PORT: u16 = 2;
 const PROTO_DESTINATION_PORT: u16 = 3;
@@ -43,8 +45,8 @@ const EOPNOTSUPP: i32 = 95;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Tuple {
     protocol: u8,
-    source: Option<(Ipv4Addr, u16)>,
-    destination: Option<(Ipv4Addr, u16)>,
+    source: Option<(IpAddr, u16)>,
+    destination: Option<(IpAddr, u16)>,
 }
 
 /// A flow as the kernel lists it.
@@ -61,11 +63,13 @@ struct Flow {
 pub(crate) fn forget_flows_to_host(
     socket: &mut Socket,
     forward: &Forward,
-    is_local: impl Fn(Ipv4Addr) -> bool,
+    is_local: impl Fn(IpAddr) -> bool,
 ) -> Result<()> {
+    // Kernels drop what matches an IPv6 address, and keep all else: such a filter is of no use.
+    let host = forward.host_ip.filter(IpAddr::is_ipv4);
     let flags = BY_PROTOCOL
         | BY_DESTINATION_PORT
-        | if forward.host_ip.is_some() {
+        | if host.is_some() {
             BY_DESTINATION_ADDRESS
         } else {
             0
@@ -82,9 +86,9 @@ pub(crate) fn forget_flows_to_host(
     };
     let filter = |body: &mut Body<'_>| {
         body.nest(TUPLE_ORIGINAL, |body| {
-            if let Some(host) = forward.host_ip {
+            if let Some(host) = host {
                 body.nest(TUPLE_IP, |body| {
-                    body.bytes(IPV4_DESTINATION, &host.octets());
+                    body.bytes(IPV4_DESTINATION, &octets(host));
                 });
             }
             put_proto(body, PROTO_DESTINATION_PORT, forward.host_port);
@@ -96,13 +100,22 @@ pub(crate) fn forget_flows_to_host(
 
 /// After withdrawing: forget flows that lead to the container's port.
 pub(crate) fn forget_flows_to_container(socket: &mut Socket, forward: &Forward) -> Result<()> {
-    let flags = BY_PROTOCOL | BY_SOURCE_ADDRESS | BY_SOURCE_PORT;
+    let source = Some(forward.to.0).filter(IpAddr::is_ipv4); // as above
+    let flags = BY_PROTOCOL
+        | BY_SOURCE_PORT
+        | if source.is_some() {
+            BY_SOURCE_ADDRESS
+        } else {
+            0
+        };
     let wanted = |flow: &Flow| flow.reply.source == Some(forward.to);
     let filter = |body: &mut Body<'_>| {
         body.nest(TUPLE_REPLY, |body| {
-            body.nest(TUPLE_IP, |body| {
-                body.bytes(IPV4_SOURCE, &forward.to.0.octets());
-            });
+            if let Some(source) = source {
+                body.nest(TUPLE_IP, |body| {
+                    body.bytes(IPV4_SOURCE, &octets(source));
+                });
+            }
             put_proto(body, PROTO_SOURCE_PORT, forward.to.1);
         });
         body.nest(FILTER, |body| body.u32(2, flags));
@@ -125,9 +138,14 @@ fn forget(
     wanted: impl Fn(&Flow) -> bool,
 ) -> Result<()> {
     let doing = || format!("forget the UDP flows of port {}", forward.host_port);
+    // AF_INET, AF_INET6
+    let family = match forward.to.0 {
+        IpAddr::V4(_) => 2,
+        IpAddr::V6(_) => 10,
+    };
     let listed = socket.dump(|batch, flags| {
         batch.request(doing(), SUBSYSTEM << 8 | GET, flags, |body| {
-            body.header(&[FAMILY_IPV4, 0, 0, 0]);
+            body.header(&[family, 0, 0, 0]);
             filter(body);
         });
     });
@@ -143,7 +161,7 @@ fn forget(
         }
         let mut batch = Batch::new();
         batch.request(doing(), SUBSYSTEM << 8 | DELETE, 0, |body| {
-            body.header(&[FAMILY_IPV4, 0, 0, 0]);
+            body.header(&[family, 0, 0, 0]);
             body.nested_bytes(TUPLE_ORIGINAL, &flow.name.0);
             body.bytes(ID, &flow.name.1);
         });
@@ -173,7 +191,7 @@ fn parse_tuple(bytes: &[u8]) -> Tuple {
     let (mut source, mut destination) = (None, None);
     let (mut source_port, mut destination_port) = (None, None);
     let mut protocol = 0;
-    let address = |value: &[u8]| value.first_chunk::<4>().map(|bytes| Ipv4Addr::from(*bytes));
+    let address = |family: Family, value| family.split(value).map(|(address, _)| address);
     let port = |value: &[u8]| {
         value
             .first_chunk::<2>()
@@ -182,8 +200,10 @@ fn parse_tuple(bytes: &[u8]) -> Tuple {
     for (part, nested) in attributes(bytes) {
         for (kind, value) in attributes(nested) {
             match (part, kind) {
-                (TUPLE_IP, IPV4_SOURCE) => source = address(value),
-                (TUPLE_IP, IPV4_DESTINATION) => destination = address(value),
+                (TUPLE_IP, IPV4_SOURCE) => source = address(Family::V4, value),
+                (TUPLE_IP, IPV4_DESTINATION) => destination = address(Family::V4, value),
+                (TUPLE_IP, IPV6_SOURCE) => source = address(Family::V6, value),
+                (TUPLE_IP, IPV6_DESTINATION) => destination = address(Family::V6, value),
                 (TUPLE_PROTO, PROTO_NUMBER) => protocol = value.first().copied().unwrap_or(0),
                 (TUPLE_PROTO, PROTO_SOURCE_PORT) => source_port = port(value),
                 (TUPLE_PROTO, PROTO_DESTINATION_PORT) => destination_port = port(value),

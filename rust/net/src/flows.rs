@@ -1,7 +1,7 @@
 //! Forgetting flows in the background: the kernel walks its whole table for it, which takes
 //! milliseconds, and no start or stop should wait for that.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
@@ -16,7 +16,7 @@ use crate::nft::Forward;
 #[derive(Debug)]
 pub(crate) enum Forget {
     /// A port was published: flows that the host itself has had, at these addresses of its.
-    ToHost(Forward, Vec<Ipv4Addr>),
+    ToHost(Forward, Vec<IpAddr>),
     /// A port was withdrawn: flows that lead to the container.
     ToContainer(Forward),
 }

@@ -4,23 +4,22 @@
 //! questions, and to write everything anew when somebody has flushed the host's tables.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr};
 
 use knarr_sys::net::NetlinkFamily;
 
-use crate::address::{Cidr, Mac};
+use crate::address::{Cidr, Family, Mac};
 use crate::balance::Balance;
 use crate::bridge::{Bridge, BridgeLink};
 use crate::error::{Error, Result};
 use crate::flows::{Forget, Forgetter};
-use crate::maker::has_ipv6;
+use crate::ipv6::{self, has_ipv6, turn_on};
 use crate::names::{EngineId, LinkName};
 use crate::netlink::{Batch, Socket};
 use crate::nft::{self, Forward, Handles, Transaction};
-use crate::ports::{Protocol, Publish, Published, reserve};
+use crate::ports::{Protocol, Publish, Published};
+use crate::reserve::reserve_all;
 use crate::route::{self, By, Link};
 use crate::watch::{Change, Watch};
 
@@ -120,12 +119,15 @@ impl Host {
         }
         let link = self.make_bridge(bridge)?;
         turn_on("/proc/sys/net/ipv4/ip_forward")?;
+        if bridge.has_ipv6() {
+            ipv6::forward()?;
+        }
         self.write_nat(Some(bridge))?;
         self.bridges
             .insert(bridge.name.clone(), (bridge.clone(), link.clone()));
         self.admit();
         if !bridge.internal {
-            self.look_around(&bridge.name);
+            self.look_around(bridge);
         }
         Ok(link)
     }
@@ -156,32 +158,38 @@ impl Host {
 
     /// Publish a container's ports, all or none, in one transaction.
     ///
-    /// `owner` is the container's ID. A port in use is a Conflict that names it.
+    /// `owner` is the container's ID, `container` its addresses, one of each family that is published. A port in use is a
+    /// Conflict that names it.
     pub fn publish(
         &mut self,
         owner: &str,
-        container: IpAddr,
+        container: &[IpAddr],
         ports: &[Publish],
     ) -> Result<Vec<Published>> {
-        let published = ports
-            .iter()
-            .map(|port| self.reserve(port))
-            .collect::<Result<Vec<_>>>()?;
+        if let Some(port) = ports.iter().find(|port| to(container, port).is_none()) {
+            return Err(Error::Invalid {
+                what: "address to publish on",
+                value: port.host_ip.to_string(),
+                expected: "of a family that the container has an address of",
+            });
+        }
+        let published = self.reserve(ports)?;
         let chosen: Vec<Publish> = published.iter().map(|published| published.port).collect();
         self.adopt(owner, container, &chosen)?;
         Ok(published)
     }
 
     /// Take over what an earlier process published: its reservations are somebody else's, so
-    /// only the NAT elements are made sure of, and remembered.
-    pub fn adopt(&mut self, owner: &str, container: IpAddr, ports: &[Publish]) -> Result<()> {
-        if ports.is_empty() {
-            return Ok(());
-        }
+    /// only the NAT elements are made sure of, and remembered. Ports of a family that the container has no address of
+    /// lead nowhere.
+    pub fn adopt(&mut self, owner: &str, container: &[IpAddr], ports: &[Publish]) -> Result<()> {
         let forwards = ports
             .iter()
-            .map(|port| forward(owner, container, port))
+            .filter_map(|port| Some(self.forward(owner, to(container, port)?, port)))
             .collect::<Result<Vec<_>>>()?;
+        if forwards.is_empty() {
+            return Ok(());
+        }
         let retry = match self.add(&forwards) {
             // The table has gone: somebody flushed the host's rules.
             Err(error) if nft::is_missing(&error) => {
@@ -292,66 +300,44 @@ impl Host {
         }
     }
 
+    fn forward(&self, owner: &str, container: IpAddr, port: &Publish) -> Result<Forward> {
+        let by = match container {
+            IpAddr::V4(_) => container, // which nobody asks about
+            IpAddr::V6(_) => self.bridge_of(container)?,
+        };
+        Ok(Forward {
+            protocol: port.protocol,
+            host_ip: Some(port.host_ip).filter(|host| !host.is_unspecified()),
+            host_port: port.host_port,
+            to: (container, port.container_port),
+            by,
+            owner: owner.to_owned(),
+        })
+    }
+
+    /// The own address, in a container's network, of the bridge that it is on.
+    fn bridge_of(&self, container: IpAddr) -> Result<IpAddr> {
+        let mut gateways = self.bridges.values().flat_map(|(known, _)| &known.gateways);
+        let own = gateways.find(|gateway| {
+            let (first, last) = gateway.range();
+            (first..=last).contains(&container) // IPv4 comes before all of IPv6
+        });
+        own.map(Cidr::address).ok_or_else(|| Error::Invalid {
+            what: "address to publish",
+            value: container.to_string(),
+            expected: "one of a network whose bridge there is",
+        })
+    }
+
     fn add(&mut self, forwards: &[Forward]) -> Result<()> {
         let mut transaction = Transaction::new(&self.engine);
         nft::add_forwards(&mut transaction, forwards);
         transaction.commit(&mut self.netfilter)
     }
 
-    /// Reserve the port, or the first of its range that nobody has.
-    pub(crate) fn reserve(&self, port: &Publish) -> Result<Published> {
-        let first = port.host_port;
-        let Some(last) = port.host_port_last else {
-            return self.reserve_one(port);
-        };
-        if first == 0 || last < first {
-            return Err(Error::Invalid {
-                what: "range of host ports",
-                value: format!("{first}-{last}"),
-                expected: "a first port from 1 on, and a last one that is not below it",
-            });
-        }
-        for host_port in first..=last {
-            let choice = Publish {
-                host_port,
-                host_port_last: None,
-                ..*port
-            };
-            // Who has a port is looked for among all processes: not for each of our own.
-            if self.ours(&choice).is_some() {
-                continue;
-            }
-            match reserve(&choice) {
-                Err(Error::PortTaken { .. }) => {}
-                done => return done,
-            }
-        }
-        Err(Error::RangeTaken {
-            protocol: port.protocol,
-            address: port.host_ip,
-            first,
-            last,
-        })
-    }
-
-    fn reserve_one(&self, port: &Publish) -> Result<Published> {
-        reserve(port).map_err(|error| match (error, self.ours(port)) {
-            (
-                Error::PortTaken {
-                    protocol,
-                    address,
-                    port,
-                    ..
-                },
-                Some(forward),
-            ) => Error::PortOurs {
-                protocol,
-                address,
-                port,
-                owner: forward.owner.clone(),
-            },
-            (error, _) => error,
-        })
+    /// Reserve ports on the host, group by group.
+    pub(crate) fn reserve(&self, ports: &[Publish]) -> Result<Vec<Published>> {
+        reserve_all(ports, |port| self.ours(port))
     }
 
     /// What of ours has that host port.
@@ -372,10 +358,8 @@ impl Host {
             None => route::outgoing_link(&mut self.route, SOMEWHERE)?
                 .map_or(MTU_MAX, |link| link.mtu.min(MTU_MAX)),
         };
-        let mac = match bridge.gateway.address() {
-            IpAddr::V4(address) => Some(Mac::of_ipv4(address)),
-            IpAddr::V6(_) => None,
-        };
+        // Without one that is given, it would be that of one of its containers.
+        let mac = bridge.gateways.first().map(|own| Mac::of(own.address()));
         let mut batch = Batch::new();
         route::create_bridge(&mut batch, name, mac, mtu);
         self.route.run(batch)?;
@@ -386,18 +370,22 @@ impl Host {
         let link = route::link(&mut self.route, By::Name(name))?.ok_or_else(vanished)?;
         let mut batch = Batch::new();
         route::allow_loopback_routes(&mut batch, name);
-        if self.ipv6 {
+        if bridge.has_ipv6() {
+            ipv6::set_link(name, true)?;
+        } else if self.ipv6 {
             route::no_own_ipv6(&mut batch, By::Index(link.index));
         }
-        route::add_address(&mut batch, link.index, bridge.gateway);
+        for gateway in &bridge.gateways {
+            route::add_address(&mut batch, link.index, *gateway);
+        }
         for balance in self.balances.values().filter(|one| one.bridge == *name) {
             let address = Cidr::new(IpAddr::V4(balance.address), 32)?;
             route::add_address(&mut batch, link.index, address);
         }
         route::set_up(&mut batch, By::Index(link.index));
         self.route.run(batch)?;
-        if self.ipv6 {
-            // No IPv6 yet: a container's router advertisements must not reach the host.
+        if self.ipv6 && !bridge.has_ipv6() {
+            // A container's router advertisements must not reach the host.
             turn_on(&format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"))?;
         }
         Ok(BridgeLink {
@@ -406,6 +394,7 @@ impl Host {
             mtu: link.mtu,
             isolated: bridge.isolated,
             resolver: bridge.resolver,
+            ipv6: bridge.has_ipv6(),
         })
     }
 
@@ -427,23 +416,31 @@ impl Host {
     /// Have Docker's chain accept our bridges. It is somebody else's: where that fails, a container can start
     /// all the same.
     fn admit(&mut self) {
-        let names: Vec<&LinkName> = self.bridges.keys().collect();
-        if let Err(error) = nft::admit(&mut self.netfilter, &names, &mut self.handles) {
-            self.warnings.add(format!(
-                "{error}; containers may not reach other hosts, nor be reached from there"
-            ));
+        let of = |family| {
+            let bridges = self.bridges.values().map(|(bridge, _)| bridge);
+            let bridges = bridges.filter(move |bridge| bridge.gateway(family).is_some());
+            bridges.map(|bridge| &bridge.name).collect::<Vec<_>>()
+        };
+        for family in [Family::V4, Family::V6] {
+            let admitted = nft::admit(&mut self.netfilter, family, &of(family), &mut self.handles);
+            if let Err(error) = admitted {
+                self.warnings.add(format!(
+                    "{error}; containers may not reach other hosts, nor be reached from there"
+                ));
+            }
         }
     }
 
     /// Look for what else on this host drops what the bridge forwards. Whether that can be known or not, a
     /// container can start.
-    fn look_around(&mut self, bridge: &LinkName) {
+    fn look_around(&mut self, bridge: &Bridge) {
         match nft::obstacles(&mut self.netfilter, bridge) {
             Ok(obstacles) => obstacles
                 .into_iter()
                 .for_each(|obstacle| self.warnings.add(obstacle)),
             Err(error) => self.warnings.add(format!(
-                "{error}; so it is not known whether another firewall stands in the way of {bridge}"
+                "{error}; so it is not known whether another firewall stands in the way of {}",
+                bridge.name
             )),
         }
     }
@@ -454,7 +451,10 @@ impl Host {
         nft::write_ruleset(&mut transaction);
         if let Some(bridge) = bridge {
             let mut stale = nft::subnets_of(&mut self.netfilter, &self.engine, &bridge.name)?;
-            stale.retain(|network| network.range_v4() != bridge.gateway.range_v4());
+            stale.retain(|network| {
+                let mut ours = bridge.gateways.iter();
+                ours.all(|gateway| gateway.range() != network.range())
+            });
             nft::delete_subnets(&mut transaction, &stale);
         }
         let others = self.bridges.values().map(|(known, _)| known);
@@ -489,7 +489,7 @@ impl Host {
     }
 
     fn forget_flows_to_host(&mut self, forwards: &[Forward]) -> Result<()> {
-        let mut local: Option<Vec<Ipv4Addr>> = None;
+        let mut local: Option<Vec<IpAddr>> = None;
         for forward in forwards
             .iter()
             .filter(|forward| forward.protocol == Protocol::Udp)
@@ -552,30 +552,8 @@ fn is_bridge(link: &Link) -> Result<()> {
     })
 }
 
-fn forward(owner: &str, container: IpAddr, port: &Publish) -> Result<Forward> {
-    let (IpAddr::V4(container), IpAddr::V4(host)) = (container, port.host_ip) else {
-        return Err(Error::Unsupported {
-            what: format!(
-                "publishing port {} on {} over IPv6",
-                port.host_port, port.host_ip
-            ),
-            remedy: "publish it on an IPv4 address",
-        });
-    };
-    Ok(Forward {
-        protocol: port.protocol,
-        host_ip: Some(host).filter(|host| !host.is_unspecified()),
-        host_port: port.host_port,
-        to: (container, port.container_port),
-        owner: owner.to_owned(),
-    })
-}
-
-/// Write 1 to a switch that may be on already (and that may be read-only, as in a container).
-fn turn_on(path: &str) -> Result<()> {
-    let failed = |cause: io::Error| Error::system(format!("write 1 to {path}"), cause);
-    if fs::read(path).map_err(failed)?.first() == Some(&b'1') {
-        return Ok(());
-    }
-    fs::write(path, "1").map_err(failed)
+/// The container's address that a port leads to.
+fn to(container: &[IpAddr], port: &Publish) -> Option<IpAddr> {
+    let of = |address: &&IpAddr| Family::of(**address) == Family::of(port.host_ip);
+    container.iter().find(of).copied()
 }

@@ -1,7 +1,6 @@
 //! Making sandboxes, one after another, from one thread.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,6 +9,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::bridge::BridgeLink;
 use crate::error::{Error, Result};
+use crate::ipv6::{self, has_ipv6};
 use crate::names::{EngineId, LinkName};
 use crate::netlink::{Batch, Socket};
 use crate::route::{self, By, Veth};
@@ -73,17 +73,19 @@ impl Maker {
     }
 
     fn bare(&mut self) -> Result<Sandbox> {
-        new_namespace(self.home.as_fd(), false).map(|fresh| Sandbox::bare(fresh.namespace))
+        new_namespace(self.home.as_fd(), false, self.ipv6.then_some(false))
+            .map(|fresh| Sandbox::bare(fresh.namespace))
     }
 
     /// With `eth0`, whose other side is a port of that bridge.
     fn linked(&mut self, bridge: &BridgeLink) -> Result<Sandbox> {
-        let fresh = new_namespace(self.home.as_fd(), bridge.resolver)?;
+        let ipv6 = self.ipv6.then_some(bridge.ipv6);
+        let fresh = new_namespace(self.home.as_fd(), bridge.resolver, ipv6)?;
         let peer = self.peer.clone();
         let host = self.pair(fresh.namespace.as_fd(), bridge, &peer)?;
-        let ipv6 = self.ipv6_on(bridge);
-        set_up_port(&mut self.route, &host, bridge, ipv6)?;
-        Sandbox::linked(fresh, host, &peer, ipv6)
+        let hush = self.may_have_ipv6(bridge);
+        set_up_port(&mut self.route, &host, bridge, hush)?;
+        Sandbox::linked(fresh, host, &peer, hush && !bridge.ipv6)
     }
 
     /// One more link of a namespace that is in use, ready to be used, or none at all. The thread goes to that
@@ -105,9 +107,10 @@ impl Maker {
             });
         }
         let host = self.pair(namespace, bridge, name)?;
-        let ipv6 = self.ipv6_on(bridge);
-        let done = set_up_port(&mut self.route, &host, bridge, ipv6)
-            .and_then(|()| bring_up(&mut inside, name, ipv6))
+        let hush = self.may_have_ipv6(bridge);
+        let done = set_up_port(&mut self.route, &host, bridge, hush)
+            .and_then(|()| self.switch_ipv6(bridge, name))
+            .and_then(|()| bring_up(&mut inside, name, hush && !bridge.ipv6))
             .and_then(|link| configure(&mut inside, link, interface));
         if let Err(error) = done {
             // Why it was to be deleted is what the caller should know; a sweep deletes what stays.
@@ -145,22 +148,26 @@ impl Maker {
         }
     }
 
-    fn ipv6_on(&self, bridge: &BridgeLink) -> bool {
+    /// A namespace that is in use has switches for the network that it was made for.
+    fn switch_ipv6(&self, bridge: &BridgeLink, link: &LinkName) -> Result<()> {
+        if self.may_have_ipv6(bridge) {
+            ipv6::set_link(link, bridge.ipv6)?;
+        }
+        Ok(())
+    }
+
+    fn may_have_ipv6(&self, bridge: &BridgeLink) -> bool {
         self.ipv6 && bridge.mtu >= IPV6_MTU_MIN
     }
 }
 
-fn set_up_port(route: &mut Socket, port: &LinkName, bridge: &BridgeLink, ipv6: bool) -> Result<()> {
+/// `hush`: the port itself is to have no address.
+fn set_up_port(route: &mut Socket, port: &LinkName, bridge: &BridgeLink, hush: bool) -> Result<()> {
     let mut batch = Batch::new();
     route::set_port(&mut batch, port, bridge.isolated);
-    if ipv6 {
+    if hush {
         route::no_own_ipv6(&mut batch, By::Name(port));
     }
     route::set_up(&mut batch, By::Name(port));
     route.run(batch)
-}
-
-/// Whether the kernel has IPv6 at all.
-pub(crate) fn has_ipv6() -> bool {
-    Path::new("/proc/sys/net/ipv6").exists()
 }

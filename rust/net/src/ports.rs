@@ -81,12 +81,14 @@ impl fmt::Display for Protocol {
 pub struct Publish {
     /// The transport.
     pub protocol: Protocol,
-    /// The host's address; unspecified (0.0.0.0) for all.
+    /// The host's address; unspecified (0.0.0.0, ::) for all of its family.
     pub host_ip: IpAddr,
     /// The host's port; 0 to let the kernel choose from `ip_local_port_range`.
     pub host_port: u16,
     /// The last of a range that begins with `host_port`, of which the first free one is taken.
     pub host_port_last: Option<u16>,
+    /// Its host port is to be that of the one before it, which differs in the address only.
+    pub same_port: bool,
     /// The port in the container.
     pub container_port: u16,
 }
@@ -131,7 +133,13 @@ pub(crate) fn reserve(port: &Publish) -> Result<Published> {
             Err(Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT) => {
                 return Err(Error::Unsupported {
                     what: format!("publishing {} ports", port.protocol),
-                    remedy: "load the kernel's module for it",
+                    remedy: "this kernel has no such sockets; load its module, or publish another protocol",
+                });
+            }
+            Err(Errno::AFNOSUPPORT) => {
+                return Err(Error::Unsupported {
+                    what: format!("publishing on {address}"),
+                    remedy: "this kernel has no IPv6; publish on an IPv4 address",
                 });
             }
             Err(errno) => return Err(Error::system(doing(), errno)),
@@ -163,6 +171,10 @@ fn bound(protocol: Protocol, address: SocketAddr, reuse: bool) -> rustix::io::Re
         Protocol::Sctp => (SocketType::STREAM, Some(ipproto::SCTP)),
     };
     let socket = socket_with(family(address), kind, SocketFlags::CLOEXEC, transport)?;
+    if address.is_ipv6() {
+        // Of all addresses, only IPv6's: 0.0.0.0 is somebody else's, or another reservation of ours.
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
     if reuse {
         sockopt::set_socket_reuseaddr(&socket, true)?;
     }

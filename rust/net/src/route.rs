@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::address::{Cidr, Mac};
+use crate::address::{Cidr, Family, Mac};
 use crate::error::{Error, Result};
 use crate::names::LinkName;
 use crate::netlink::{Batch, Body, CREATE, EXCLUSIVE, REPLACE, Socket, attributes, text, u32_ne};
@@ -45,13 +45,17 @@ const RTA_DST: u16 = 1;
 pub(crate) const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 
+const AF_UNSPEC: u8 = 0;
 pub(crate) const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
+pub(crate) const AF_INET6: u8 = 10;
 const IFF_UP: u32 = 1;
+/// `IFA_F_NODAD`: whether another has the address is not asked, so that it can be used at once.
+const ADDRESS_AT_ONCE: u8 = 2;
 pub(crate) const TABLE_MAIN: u8 = 254;
 pub(crate) const PROTOCOL_STATIC: u8 = 4;
 pub(crate) const TYPE_UNICAST: u8 = 1;
 const SCOPE_ANY: u8 = 255;
+const ENOENT: i32 = 2;
 const ESRCH: i32 = 3;
 const ENODEV: i32 = 19;
 const EADDRNOTAVAIL: i32 = 99;
@@ -214,10 +218,14 @@ pub(crate) fn add_address(batch: &mut Batch, index: u32, address: Cidr) {
         NEW_ADDRESS,
         CREATE | REPLACE,
         |body| {
+            let flags = match address.address() {
+                IpAddr::V4(_) => 0,
+                IpAddr::V6(_) => ADDRESS_AT_ONCE,
+            };
             let mut bytes = [
                 family(address.address()),
                 address.prefix(),
-                0,
+                flags,
                 0,
                 0,
                 0,
@@ -228,7 +236,9 @@ pub(crate) fn add_address(batch: &mut Batch, index: u32, address: Cidr) {
             body.header(&bytes);
             put_address(body, IFA_LOCAL, address.address());
             put_address(body, IFA_ADDRESS, address.address());
-            if let Some((_, last)) = address.range_v4().filter(|_| address.prefix() < 31) {
+            if let (_, IpAddr::V4(last)) = address.range()
+                && address.prefix() < 31
+            {
                 body.bytes(IFA_BROADCAST, &last.octets());
             }
         },
@@ -264,14 +274,19 @@ pub(crate) fn add_default_route(batch: &mut Batch, index: Option<u32>, gateway: 
     );
 }
 
-/// Remove the IPv4 default route, whoever has made it; none is no error.
-pub(crate) fn delete_default_route(socket: &mut Socket) -> Result<()> {
+/// Remove the default route of a family, whoever has made it; none is no error.
+pub(crate) fn delete_default_route(socket: &mut Socket, of: Family) -> Result<()> {
+    let family = match of {
+        Family::V4 => AF_INET,
+        Family::V6 => AF_INET6,
+    };
     let mut batch = Batch::new();
     batch.request("remove the default route", DELETE_ROUTE, 0, |body| {
-        body.header(&[AF_INET, 0, 0, 0, TABLE_MAIN, 0, SCOPE_ANY, 0, 0, 0, 0, 0]);
+        body.header(&[family, 0, 0, 0, TABLE_MAIN, 0, SCOPE_ANY, 0, 0, 0, 0, 0]);
     });
     match socket.run(batch) {
-        Err(error) if error.errno() == Some(ESRCH) => Ok(()),
+        // The second is what IPv6 says.
+        Err(error) if matches!(error.errno(), Some(ESRCH | ENOENT)) => Ok(()),
         other => other,
     }
 }
@@ -341,16 +356,23 @@ pub(crate) fn links(socket: &mut Socket) -> Result<Vec<Link>> {
     parsed.ok_or_else(|| Error::malformed("list the network interfaces"))
 }
 
-/// All IPv4 addresses of the namespace's links.
-pub(crate) fn local_addresses(socket: &mut Socket) -> Result<Vec<Ipv4Addr>> {
+/// All addresses of the namespace's links.
+pub(crate) fn local_addresses(socket: &mut Socket) -> Result<Vec<IpAddr>> {
     let objects = socket.dump(|batch, flags| {
         batch.request("list the host's addresses", GET_ADDRESS, flags, |body| {
-            body.header(&[AF_INET, 0, 0, 0, 0, 0, 0, 0]);
+            body.header(&[AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0]);
         });
     })?;
     let local = |body: &[u8]| {
-        let (_, value) = attributes(body.get(8..)?).find(|(kind, _)| *kind == IFA_LOCAL)?;
-        Some(Ipv4Addr::from(*value.first_chunk::<4>()?))
+        // IPv6 has the second only, where it is the same.
+        let of = |wanted| attributes(body.get(8..)?).find(|(kind, _)| *kind == wanted);
+        let (_, value) = of(IFA_LOCAL).or_else(|| of(IFA_ADDRESS))?;
+        let family = match *body.first()? {
+            AF_INET => Family::V4,
+            AF_INET6 => Family::V6,
+            _ => return None,
+        };
+        Some(family.split(value)?.0)
     };
     Ok(objects.iter().filter_map(|(_, body)| local(body)).collect())
 }
@@ -444,6 +466,9 @@ mod tests {
             8, 0, 4, 0, 10, 88, 255, 255,
         ];
         assert_eq!(batch.numbered(1), expected);
+        let mut batch = Batch::new();
+        add_address(&mut batch, 7, "fd00::5/64".parse().unwrap());
+        assert_eq!(batch.numbered(1)[16..24], [10, 64, 2, 0, 7, 0, 0, 0]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use knarr_sys::net::{NetlinkFamily, enter_network, unshare_network};
 
 use crate::address::{Cidr, Mac};
 use crate::error::{Error, Result};
+use crate::ipv6;
 use crate::names::LinkName;
 use crate::netlink::{Batch, Socket};
 use crate::resolver::{self, Resolver};
@@ -21,12 +22,12 @@ const SYSCTLS: [(&str, &str); 2] = [
 ];
 
 /// What a container's link is given.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Interface {
-    /// Its address and prefix.
-    pub address: Cidr,
-    /// The next hop of its default route; None for no such route through this link.
-    pub gateway: Option<IpAddr>,
+    /// Its addresses and prefixes, at most one of a family.
+    pub addresses: Vec<Cidr>,
+    /// The next hops of its default routes, at most one of a family; those of a family without one lead elsewhere.
+    pub gateways: Vec<IpAddr>,
     /// Its MAC address; None to keep the kernel's random one.
     pub mac: Option<Mac>,
 }
@@ -63,11 +64,16 @@ pub(crate) struct Fresh {
     resolver: Option<Resolver>,
 }
 
-/// A new namespace with `lo` up, and a resolver if it is to have one. The calling thread visits it and returns to `home`; if it cannot
+/// A new namespace with `lo` up, and a resolver if it is to have one; `ipv6` is whether its links have IPv6, None where
+/// the kernel has not. The calling thread visits it and returns to `home`; if it cannot
 /// return, that is the error, and the thread must not do anything else.
-pub(crate) fn new_namespace(home: BorrowedFd<'_>, resolver: bool) -> Result<Fresh> {
+pub(crate) fn new_namespace(
+    home: BorrowedFd<'_>,
+    resolver: bool,
+    ipv6: Option<bool>,
+) -> Result<Fresh> {
     unshare_network().map_err(|cause| Error::system("create a network namespace", cause))?;
-    let made = furnish(resolver);
+    let made = furnish(resolver, ipv6);
     enter_network(home)
         .map_err(|cause| Error::system("return to the host's network namespace", cause))?;
     made
@@ -81,7 +87,7 @@ pub(crate) fn current_namespace() -> Result<OwnedFd> {
         .map_err(|cause| Error::system(format!("open {path}"), cause))
 }
 
-fn furnish(resolver: bool) -> Result<Fresh> {
+fn furnish(resolver: bool, ipv6: Option<bool>) -> Result<Fresh> {
     let namespace = current_namespace()?;
     let mut route = Socket::open(NetlinkFamily::Route)?;
     let mut batch = Batch::new();
@@ -97,6 +103,9 @@ fn furnish(resolver: bool) -> Result<Fresh> {
                 ) => {}
             other => other.map_err(|cause| Error::system(format!("write {path}"), cause))?,
         }
+    }
+    if let Some(on) = ipv6 {
+        ipv6::set_default(on)?;
     }
     let resolver = if resolver {
         Some(resolver::open()?)
@@ -119,14 +128,14 @@ impl Sandbox {
         }
     }
 
-    /// With an `eth0` that another socket has put there: bring it up, without an address yet.
+    /// With an `eth0` that another socket has put there: bring it up, without an address yet but its own of IPv6's.
     pub(crate) fn linked(
         mut fresh: Fresh,
         host: LinkName,
         peer: &LinkName,
-        ipv6: bool,
+        hush: bool,
     ) -> Result<Self> {
-        let (index, mac) = bring_up(&mut fresh.route, peer, ipv6)?;
+        let (index, mac) = bring_up(&mut fresh.route, peer, hush)?;
         Ok(Self {
             namespace: fresh.namespace,
             resolver: fresh.resolver,
@@ -163,11 +172,14 @@ impl Sandbox {
         self.link.as_ref().map(|link| &link.host)
     }
 
-    /// Give `eth0` its address, default route and MAC address. Once only.
+    /// Give `eth0` its addresses, default routes and MAC address. Once only.
     pub fn configure(&mut self, interface: &Interface) -> Result<()> {
         let unlinked = || Error::Invalid {
             what: "sandbox",
-            value: interface.address.to_string(),
+            value: interface
+                .addresses
+                .first()
+                .map_or_else(String::new, Cidr::to_string),
             expected: "one with an interface that has no address yet",
         };
         let link = self.link.as_mut().ok_or_else(unlinked)?;
@@ -176,12 +188,12 @@ impl Sandbox {
     }
 }
 
-/// Bring a container's link up, without an address yet: its index and its MAC address.
-pub(crate) fn bring_up(inside: &mut Socket, name: &LinkName, ipv6: bool) -> Result<(u32, Mac)> {
+/// Bring a container's link up, without an address yet: its index and its MAC address. `hush`: it gives itself none.
+pub(crate) fn bring_up(inside: &mut Socket, name: &LinkName, hush: bool) -> Result<(u32, Mac)> {
     let missing = || Error::malformed(format!("look up {name} in a container's network namespace"));
     let link = route::link(inside, By::Name(name))?.ok_or_else(missing)?;
     let mut batch = Batch::new();
-    if ipv6 {
+    if hush {
         route::no_own_ipv6(&mut batch, By::Index(link.index));
     }
     route::announce_addresses(&mut batch, link.index);
@@ -190,7 +202,7 @@ pub(crate) fn bring_up(inside: &mut Socket, name: &LinkName, ipv6: bool) -> Resu
     Ok((link.index, Mac::new(link.mac.ok_or_else(missing)?)?))
 }
 
-/// Give a container's link that is up its address, default route and MAC address.
+/// Give a container's link that is up its addresses, default routes and MAC address.
 ///
 /// A MAC address of its own is announced to the bridge, so that nobody sends to whoever had the address before.
 /// One that goes with the address is what everybody remembers already, and every port of the bridge would be
@@ -202,18 +214,30 @@ pub(crate) fn configure(
 ) -> Result<()> {
     let mut batch = Batch::new();
     let mac = interface.mac.unwrap_or(own);
-    let usual =
-        matches!(interface.address.address(), IpAddr::V4(address) if mac == Mac::of_ipv4(address));
+    let usual = interface.is_usual(mac);
     if usual {
         route::set_mac(&mut batch, index, mac);
     }
-    route::add_address(&mut batch, index, interface.address);
-    if let Some(gateway) = interface.gateway {
-        route::add_default_route(&mut batch, Some(index), gateway);
+    for address in &interface.addresses {
+        route::add_address(&mut batch, index, *address);
+    }
+    for gateway in &interface.gateways {
+        route::add_default_route(&mut batch, Some(index), *gateway);
     }
     if !usual {
         // Last, and even if it is the one that it has: this is what makes the kernel announce it.
         route::set_mac(&mut batch, index, mac);
     }
     inside.run(batch)
+}
+
+impl Interface {
+    /// Whether whoever has had one of the addresses before had this MAC address too: it goes with the first of them,
+    /// and the others have the same place in their networks.
+    fn is_usual(&self, mac: Mac) -> bool {
+        let Some((first, others)) = self.addresses.split_first() else {
+            return false;
+        };
+        mac == Mac::of(first.address()) && others.iter().all(|other| other.place() == first.place())
+    }
 }

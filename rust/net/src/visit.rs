@@ -9,17 +9,22 @@ use std::thread;
 
 use knarr_sys::net::{NetlinkFamily, enter_network};
 
+use crate::address::Family;
 use crate::error::{Error, Result};
 use crate::netlink::{Batch, Socket};
 use crate::route;
 
-/// Replace the default route of a namespace, or remove it; none is fine. The gateway must be in a network of one of
-/// the namespace's links.
-pub fn set_default_route(namespace: BorrowedFd<'_>, gateway: Option<IpAddr>) -> Result<()> {
+/// Replace the default route of a family in a namespace, or remove it; none is fine. The gateway must be in a network of
+/// one of the namespace's links.
+pub fn set_default_route(
+    namespace: BorrowedFd<'_>,
+    family: Family,
+    gateway: Option<IpAddr>,
+) -> Result<()> {
     inside(namespace, || {
         let mut socket = Socket::open(NetlinkFamily::Route)?;
         let Some(gateway) = gateway else {
-            return route::delete_default_route(&mut socket);
+            return route::delete_default_route(&mut socket, family);
         };
         let mut batch = Batch::new();
         route::add_default_route(&mut batch, None, gateway);

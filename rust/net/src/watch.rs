@@ -1,5 +1,5 @@
-//! Noticing that somebody else has changed what an engine's networks live by: its own table, or the table that has
-//! Docker's chain.
+//! Noticing that somebody else has changed what an engine's networks live by: its own table, or one of the
+//! tables that have Docker's chains.
 //!
 //! The kernel tells a multicast group of every change, with the port of the socket that it was asked through: so the
 //! engine's own changes are told from others'.
@@ -19,7 +19,7 @@ const DOING: &str = "wait for changes of the nftables rules";
 /// What somebody else has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
-    /// The table that Docker's chain is in, where our bridges are let through.
+    /// A table that one of Docker's chains is in, where our bridges are let through.
     Dockers,
     /// The engine's own table, or nobody knows: the kernel drops what is not read in time.
     Ours,

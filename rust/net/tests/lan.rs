@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::process::Command;
 
 use knarr_net::{
-    Interface, IpvlanFlag, IpvlanMode, Lan, LanKind, LanRoute, LinkName, Mac, MacvlanMode, Parent,
-    Pool, PoolSize, Sandbox, ensure_parent, has_parents, plug_lan, remove_parent, remove_parents,
-    set_default_route, set_link_route, unplug_lan,
+    Family, Interface, IpvlanFlag, IpvlanMode, Lan, LanKind, LanRoute, LinkName, Mac, MacvlanMode,
+    Parent, Pool, PoolSize, Sandbox, ensure_parent, has_parents, plug_lan, remove_parent,
+    remove_parents, set_default_route, set_link_route, unplug_lan,
 };
 use world::{HOST, NEIGHBOUR, Server, World, ask, ask_in_vain, engine, on, run, until};
 
@@ -35,16 +35,16 @@ fn ipvlan(mode: IpvlanMode) -> Lan {
     }
 }
 
-fn gateway() -> LanRoute {
-    LanRoute::Gateway(NEIGHBOUR.parse().unwrap())
+fn gateway() -> [LanRoute; 1] {
+    [LanRoute::Gateway(NEIGHBOUR.parse().unwrap())]
 }
 
 /// The machine 192.0.2.<number>.
 fn machine(number: u8) -> Interface {
     let address = std::net::Ipv4Addr::new(192, 0, 2, number);
     Interface {
-        address: format!("{address}/24").parse().unwrap(),
-        gateway: None,
+        addresses: vec![format!("{address}/24").parse().unwrap()],
+        gateways: Vec::new(),
         mac: Some(Mac::of_ipv4(address)),
     }
 }
@@ -58,7 +58,13 @@ fn sandbox() -> Sandbox {
 fn container(lan: &Lan, number: u8) -> (Sandbox, u32) {
     let sandbox = sandbox();
     let link = name("eth0");
-    let index = plug_lan(lan, sandbox.namespace(), &link, &machine(number), gateway());
+    let index = plug_lan(
+        lan,
+        sandbox.namespace(),
+        &link,
+        &machine(number),
+        &gateway(),
+    );
     (sandbox, index.unwrap())
 }
 
@@ -182,15 +188,7 @@ fn passthru_is_for_one() {
         let (one, index) = container(&lan, 10);
         assert_eq!(mac(), "02:42:c0:00:02:0a");
         let other = sandbox();
-        let second = |lan| {
-            plug_lan(
-                lan,
-                other.namespace(),
-                &name("eth0"),
-                &machine(11),
-                LanRoute::None,
-            )
-        };
+        let second = |lan| plug_lan(lan, other.namespace(), &name("eth0"), &machine(11), &[]);
         let bridge = macvlan(MacvlanMode::Bridge);
         for lan in [&lan, &bridge] {
             let error = second(lan).unwrap_err();
@@ -213,7 +211,7 @@ fn what_cannot_be_plugged_leaves_nothing() {
         let other = sandbox();
         let refused = |lan: &Lan, link: &str, interface: &Interface| {
             let before = links(other.namespace());
-            let error = plug_lan(lan, other.namespace(), &name(link), interface, gateway());
+            let error = plug_lan(lan, other.namespace(), &name(link), interface, &gateway());
             assert_eq!(links(other.namespace()), before);
             error.unwrap_err()
         };
@@ -234,7 +232,7 @@ fn what_cannot_be_plugged_leaves_nothing() {
         assert_eq!(error.kind(), "Conflict", "{error}");
         assert!(error.to_string().contains("has that address"), "{error}");
         let mut wanted = machine(11);
-        wanted.address = "10.1.1.1/24".parse().unwrap();
+        wanted.addresses = vec!["10.1.1.1/24".parse().unwrap()];
         let error = refused(&lan, "eth0", &wanted);
         assert!(error.to_string().contains("192.0.2.2"), "{error}");
         run("ip link add bridge0 type bridge");
@@ -263,7 +261,7 @@ fn what_cannot_be_plugged_leaves_nothing() {
             other.namespace(),
             &name("eth0"),
             &machine(11),
-            gateway(),
+            &gateway(),
         )
         .unwrap();
         let found = links(other.namespace());
@@ -289,7 +287,8 @@ fn ipvlan_shares_the_interfaces_mac_address() {
         let [one, two] = [sandbox(), sandbox()];
         if !there {
             let lan = ipvlan(IpvlanMode::L2);
-            let error = plug_lan(&lan, one.namespace(), &eth0, &wanted(10), gateway()).unwrap_err();
+            let error =
+                plug_lan(&lan, one.namespace(), &eth0, &wanted(10), &gateway()).unwrap_err();
             assert_eq!(error.kind(), "Unsupported", "{error}");
             assert!(error.to_string().contains("ipvlan"), "{error}");
             assert_eq!(links(one.namespace()).lines().count(), 1);
@@ -298,12 +297,12 @@ fn ipvlan_shares_the_interfaces_mac_address() {
         for mode in [IpvlanMode::L2, IpvlanMode::L3, IpvlanMode::L3s] {
             let lan = ipvlan(mode);
             let (route, default) = if lan.kind.is_routed() {
-                (LanRoute::Link, "default dev eth0")
+                ([LanRoute::Link(Family::V4)], "default dev eth0")
             } else {
                 (gateway(), "default via 192.0.2.2 dev eth0")
             };
-            let first = plug_lan(&lan, one.namespace(), &eth0, &wanted(10), route).unwrap();
-            let second = plug_lan(&lan, two.namespace(), &eth0, &wanted(11), route).unwrap();
+            let first = plug_lan(&lan, one.namespace(), &eth0, &wanted(10), &route).unwrap();
+            let second = plug_lan(&lan, two.namespace(), &eth0, &wanted(11), &route).unwrap();
             if lan.kind.is_routed() {
                 // No ARP: whoever is on the wire is told where the containers are.
                 world.on_neighbour(|| {
@@ -321,24 +320,12 @@ fn ipvlan_shares_the_interfaces_mac_address() {
             on(two.namespace(), || {
                 assert!(ask("192.0.2.10:80").is_some(), "{mode:?}");
             });
-            let error = plug_lan(
-                &lan,
-                two.namespace(),
-                &name("eth1"),
-                &wanted(10),
-                LanRoute::None,
-            )
-            .unwrap_err();
+            let error =
+                plug_lan(&lan, two.namespace(), &name("eth1"), &wanted(10), &[]).unwrap_err();
             assert_eq!(error.kind(), "Conflict", "{error}");
             let other = macvlan(MacvlanMode::Bridge);
-            let error = plug_lan(
-                &other,
-                two.namespace(),
-                &name("eth1"),
-                &machine(12),
-                LanRoute::None,
-            )
-            .unwrap_err();
+            let error =
+                plug_lan(&other, two.namespace(), &name("eth1"), &machine(12), &[]).unwrap_err();
             assert!(error.to_string().contains("the other kind"), "{error}");
             unplug_lan(one.namespace(), first).unwrap();
             unplug_lan(two.namespace(), second).unwrap();
@@ -358,12 +345,17 @@ fn the_default_route_goes_from_one_to_another() {
             assert_eq!(found.next(), None, "{routes}");
             first
         };
-        set_link_route(one.namespace(), index).unwrap();
+        set_link_route(one.namespace(), index, Family::V4).unwrap();
         assert!(default().contains("default dev eth0"), "{}", default());
-        set_default_route(one.namespace(), Some(NEIGHBOUR.parse().unwrap())).unwrap();
+        set_default_route(
+            one.namespace(),
+            Family::V4,
+            Some(NEIGHBOUR.parse().unwrap()),
+        )
+        .unwrap();
         assert!(default().contains("via 192.0.2.2"), "{}", default());
-        set_link_route(one.namespace(), index).unwrap();
-        set_default_route(one.namespace(), None).unwrap();
+        set_link_route(one.namespace(), index, Family::V4).unwrap();
+        set_default_route(one.namespace(), Family::V4, None).unwrap();
         assert_eq!(default(), "");
     });
 }

@@ -26,7 +26,10 @@ fn a_port_in_use_is_a_conflict_that_names_it() {
                 port(Protocol::Tcp, "0.0.0.0", 6000, 80),
                 port(protocol, host_ip, number, 80),
             ];
-            let error = knarr.host.publish("b", container(), &wanted).unwrap_err();
+            let error = knarr
+                .host
+                .publish("b", &[container()], &wanted)
+                .unwrap_err();
             assert_eq!(error.kind(), "Conflict", "{error}");
             error.to_string()
         };
@@ -55,12 +58,15 @@ fn a_port_in_use_is_a_conflict_that_names_it() {
             .host
             .publish(
                 "a",
-                container(),
+                &[container()],
                 &[port(Protocol::Tcp, "0.0.0.0", 6000, 80)],
             )
             .unwrap();
         let wanted = [port(Protocol::Tcp, "127.0.0.1", 6000, 80)];
-        let error = knarr.host.publish("b", container(), &wanted).unwrap_err();
+        let error = knarr
+            .host
+            .publish("b", &[container()], &wanted)
+            .unwrap_err();
         assert!(
             matches!(&error, Error::PortOurs { owner, .. } if owner == "a"),
             "{error}"
@@ -85,7 +91,7 @@ fn addresses_of_other_hosts_are_refused() {
             .host
             .publish(
                 "a",
-                container(),
+                &[container()],
                 &[port(Protocol::Tcp, "203.0.113.9", 80, 80)],
             )
             .unwrap_err();
@@ -93,9 +99,10 @@ fn addresses_of_other_hosts_are_refused() {
         assert!(error.to_string().contains("203.0.113.9"), "{error}");
         let error = knarr
             .host
-            .publish("a", container(), &[port(Protocol::Tcp, "::", 80, 80)])
+            .publish("a", &[container()], &[port(Protocol::Tcp, "::", 80, 80)])
             .unwrap_err();
-        assert_eq!(error.kind(), "Unsupported");
+        assert_eq!(error.kind(), "InvalidArgument");
+        assert!(error.to_string().contains("\"::\""), "{error}");
     });
 }
 
@@ -158,7 +165,7 @@ fn the_first_free_port_of_a_range_is_taken() {
         assert_eq!(knarr.publish(1, &[range]), [8003]);
         let error = knarr
             .host
-            .publish("c", container(), &[range])
+            .publish("c", &[container()], &[range])
             .unwrap_err();
         assert_eq!(error.kind(), "Conflict");
         assert_eq!(
@@ -179,7 +186,7 @@ fn the_first_free_port_of_a_range_is_taken() {
             };
             let error = knarr
                 .host
-                .publish("c", container(), &[backwards])
+                .publish("c", &[container()], &[backwards])
                 .unwrap_err();
             assert_eq!(error.kind(), "InvalidArgument");
         }
@@ -261,7 +268,7 @@ fn a_changed_network_replaces_the_old_one() {
         let engine = engine("0000aaaa");
         let mut description = bridge(&engine, 88);
         Host::open(&engine).unwrap().ensure(&description).unwrap();
-        description.gateway = "10.88.0.1/24".parse().unwrap();
+        description.gateways = vec!["10.88.0.1/24".parse().unwrap()];
         Host::open(&engine).unwrap().ensure(&description).unwrap();
         let subnets = run("nft list set inet knarr-0000aaaa subnets");
         assert!(
@@ -312,7 +319,7 @@ fn a_sweep_removes_what_a_killed_engine_left_and_nothing_else() {
         assert_eq!(next.sweep(&live).unwrap(), Swept::default());
         next.adopt(
             "container-0",
-            container(),
+            &[container()],
             &[port(Protocol::Tcp, "0.0.0.0", 8080, 80)],
         )
         .unwrap();
@@ -363,7 +370,7 @@ fn five_hundred_sandboxes_leave_nothing() {
             let published = host
                 .publish(
                     &owner,
-                    container(),
+                    &[container()],
                     &[port(Protocol::Tcp, "0.0.0.0", 10_000 + round, 80)],
                 )
                 .unwrap();
@@ -468,7 +475,7 @@ fn a_udp_client_that_never_stops_gets_the_new_container() {
             let published = world.on_host(|| {
                 let address = format!("10.88.0.{}", container + 2).parse().unwrap();
                 let ports = [port(Protocol::Udp, host_ip, 8080, 80)];
-                knarr.host.publish("c", address, &ports).unwrap()
+                knarr.host.publish("c", &[address], &ports).unwrap()
             });
             until(answered);
             world.on_host(|| knarr.host.unpublish("c").unwrap());
@@ -495,7 +502,7 @@ fn the_table_is_the_one_that_is_documented() {
         words.filter(|line| line.contains('@')).collect()
     };
     assert_eq!(rules(&listed), rules(&documented));
-    assert_eq!(rules(&listed).len(), 20, "{listed}");
+    assert_eq!(rules(&listed).len(), 29, "{listed}");
 }
 
 #[test]
@@ -509,7 +516,7 @@ fn what_a_dead_container_left_under_a_port_is_replaced() {
             port(Protocol::Tcp, "0.0.0.0", 8080, 80),
             port(Protocol::Tcp, "127.0.0.1", 8081, 80),
         ];
-        drop(killed.publish("dead", container(), &ports).unwrap());
+        drop(killed.publish("dead", &[container()], &ports).unwrap());
         drop(killed);
         knarr.publish(1, &ports);
         assert!(ask("127.0.0.1:8080").is_some());

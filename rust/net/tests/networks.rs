@@ -81,7 +81,7 @@ fn networks_of_an_engine_do_not_reach_one_another() {
     world.on_host(|| {
         let address = "10.71.0.2".parse().unwrap();
         let ports = [port(Protocol::Tcp, "0.0.0.0", 8080, 80)];
-        drop(knarr.host.publish("two", address, &ports).unwrap());
+        drop(knarr.host.publish("two", &[address], &ports).unwrap());
     });
     on(one.namespace(), || {
         assert!(
@@ -115,7 +115,12 @@ fn nothing_leaves_an_internal_network_and_nothing_enters() {
         let ports = |number| [port(Protocol::Tcp, "0.0.0.0", number, 80)];
         let mut publish = |owner, address: &str, number| {
             let address = address.parse().unwrap();
-            drop(knarr.host.publish(owner, address, &ports(number)).unwrap());
+            drop(
+                knarr
+                    .host
+                    .publish(owner, &[address], &ports(number))
+                    .unwrap(),
+            );
         };
         publish("one", "10.70.0.2", 8070);
         publish("other", "10.71.0.2", 8071);
@@ -226,7 +231,7 @@ fn isolated_containers_do_not_reach_one_another() {
         assert!(ask("10.70.0.2:80").is_some());
         let address = "10.70.0.2".parse().unwrap();
         let ports = [port(Protocol::Tcp, "0.0.0.0", 8080, 80)];
-        drop(knarr.host.publish("one", address, &ports).unwrap());
+        drop(knarr.host.publish("one", &[address], &ports).unwrap());
     });
     on(two.namespace(), || {
         assert!(ask(OUTSIDE).is_some());

@@ -5,7 +5,9 @@ mod world;
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 
-use knarr_net::{Bridge, Host, Interface, LinkName, Live, Pool, PoolSize, set_default_route};
+use knarr_net::{
+    Bridge, Family, Host, Interface, LinkName, Live, Pool, PoolSize, set_default_route,
+};
 use world::{Server, World, ask, ask_in_vain, engine, interface, on, run};
 
 const OUTSIDE: &str = "192.0.2.2:7777";
@@ -23,7 +25,7 @@ fn network(net: u8) -> Bridge {
 /// As `interface`, without a default route.
 fn beside(net: u8, number: u8) -> Interface {
     Interface {
-        gateway: None,
+        gateways: Vec::new(),
         ..interface(net, number)
     }
 }
@@ -93,7 +95,7 @@ fn a_container_joins_a_network_and_leaves_it() {
         };
         for (net, expected) in [(71, true), (0, false), (0, false), (70, true)] {
             let gateway = (net > 0).then(|| format!("10.{net}.0.1").parse().unwrap());
-            set_default_route(container.namespace(), gateway).unwrap();
+            set_default_route(container.namespace(), Family::V4, gateway).unwrap();
             let default = routes()
                 .lines()
                 .filter(|line| line.starts_with("default"))
@@ -105,8 +107,8 @@ fn a_container_joins_a_network_and_leaves_it() {
             }
             assert!(reaches(expected), "by {net}");
         }
-        let error = set_default_route(container.namespace(), Some("10.99.0.1".parse().unwrap()))
-            .unwrap_err();
+        let unreachable = Some("10.99.0.1".parse().unwrap());
+        let error = set_default_route(container.namespace(), Family::V4, unreachable).unwrap_err();
         assert!(error.to_string().contains("10.99.0.1"), "{error}");
         assert!(reaches(true), "what was there stays");
 
@@ -163,7 +165,7 @@ fn what_cannot_be_plugged_leaves_nothing() {
         assert_eq!(error.kind(), "Conflict", "{error}");
         assert!(error.to_string().contains("named lo exists"), "{error}");
         let mut wanted = interface(70, 2);
-        wanted.gateway = Some("10.99.0.1".parse().unwrap());
+        wanted.gateways = vec!["10.99.0.1".parse().unwrap()];
         let error = refused(&first, &name("eth1"), &wanted);
         assert!(error.to_string().contains("10.99.0.1"), "{error}");
         host.remove(first.name()).unwrap();

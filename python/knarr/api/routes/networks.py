@@ -45,7 +45,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
                 raise InvalidArgument(f"invalid filter 'dangling={value}'")
         version = reply.version(request)
         found = [
-            network(record) | ({"Containers": {}} if version < LISTED_UNTIL else {})
+            network(record, engine.config.ip) | ({"Containers": {}} if version < LISTED_UNTIL else {})
             for record in networks.every()
             if _matches(networks, record, filters)
         ]
@@ -55,12 +55,13 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         record = networks.get(request.match_info["name"])
         if request.query.get("scope") not in (None, "", "local"):
             raise InvalidArgument(f"network {record.name} not found in the scope {request.query['scope']}")
-        return reply.reply(network(record) | {"Containers": _members(engine, record)})
+        return reply.reply(network(record, engine.config.ip) | {"Containers": _members(engine, record)})
 
     async def create(request: web.Request) -> web.StreamResponse:
-        record = await networks.create(create_request(await reply.body(request)))
+        asked = create_request(await reply.body(request))
+        record = await networks.create(asked)
         await balancing.declare(record)
-        return reply.reply({"Id": record.id, "Warning": ""}, 201)
+        return reply.reply({"Id": record.id, "Warning": "\n".join(asked.warnings)}, 201)
 
     async def remove(request: web.Request) -> web.StreamResponse:
         await networks.remove(request.match_info["name"])
@@ -143,11 +144,12 @@ def _members(engine: Engine, record: NetworkRecord) -> dict[str, Any]:
         endpoint = container.record.state.networks.get(record.name)
         if endpoint is not None and container.record.state.running:
             address = f"{endpoint['address']}/{endpoint['prefix']}" if endpoint["address"] else ""
+            address6 = f"{endpoint['address6']}/{endpoint['prefix6']}" if endpoint.get("address6") else ""
             found[container.record.id] = {
                 "Name": container.record.name,
                 "EndpointID": endpoint["endpoint_id"],
                 "MacAddress": endpoint["mac"],
                 "IPv4Address": address,
-                "IPv6Address": "",
+                "IPv6Address": address6,
             }
     return found

@@ -165,8 +165,13 @@ def _endpoints(record: ContainerRecord) -> dict[str, Any]:
 
 
 def _endpoint(record: ContainerRecord, name: str, endpoint: Endpoint) -> dict[str, Any]:
+    wanted = {}
+    if endpoint["wanted_address"]:
+        wanted["IPv4Address"] = endpoint["wanted_address"]
+    if endpoint.get("wanted_address6"):
+        wanted["IPv6Address"] = endpoint["wanted_address6"]
     return {
-        "IPAMConfig": {"IPv4Address": endpoint["wanted_address"]} if endpoint["wanted_address"] else None,
+        "IPAMConfig": wanted or None,
         "Links": endpoint.get("links") or None,
         "Aliases": endpoint["aliases"] or None,
         "MacAddress": endpoint["mac"],
@@ -177,9 +182,9 @@ def _endpoint(record: ContainerRecord, name: str, endpoint: Endpoint) -> dict[st
         "Gateway": endpoint["gateway"],
         "IPAddress": endpoint["address"],
         "IPPrefixLen": endpoint["prefix"],
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "IPv6Gateway": endpoint.get("gateway6", ""),
+        "GlobalIPv6Address": endpoint.get("address6", ""),
+        "GlobalIPv6PrefixLen": endpoint.get("prefix6", 0),
         "DNSNames": dns_names(record, endpoint) if is_user_defined(name) else None,
     }
 

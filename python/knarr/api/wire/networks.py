@@ -11,7 +11,7 @@ from knarr.api.wire.containers import timestamp
 from knarr.engine.networks import creation
 from knarr.engine.networks.entries import Entry, parse_port
 from knarr.engine.networks.networks import DEFAULT
-from knarr.errors import InvalidArgument, Unsupported
+from knarr.errors import InvalidArgument, PermissionDenied, Unsupported
 
 if TYPE_CHECKING:
     from knarr.store.networks import NetworkRecord
@@ -54,7 +54,6 @@ _CREATE: TypeAdapter[_Create] = TypeAdapter(_Create)
 _NOT_DONE = {
     "Ingress": "a network for a swarm's published ports needs a swarm, which knarr has not",
     "ConfigOnly": "networks that only hold a configuration are not supported by knarr",
-    "EnableIPv6": "IPv6 networks are not supported by knarr yet",
 }
 
 
@@ -69,8 +68,6 @@ def create_request(body: dict[str, Any]) -> creation.Request:
             raise Unsupported(f"{key}: {why}")
     if (asked.get("ConfigFrom") or {}).get("Network"):
         raise Unsupported(f"ConfigFrom: {_NOT_DONE['ConfigOnly']}")
-    if asked.get("EnableIPv4") is False:
-        raise InvalidArgument("IPv4 or IPv6 must be enabled")
     if asked.get("Scope") not in (None, "", "local"):
         raise Unsupported(f"Scope {asked['Scope']}: knarr has no swarm, every network is local")
     if not asked.get("Name"):
@@ -80,22 +77,44 @@ def create_request(body: dict[str, Any]) -> creation.Request:
         raise Unsupported(f"IPAM.Driver {ipam['Driver']} is not supported by knarr: leave it out")
     for option in ipam.get("Options") or {}:
         raise Unsupported(f"IPAM.Options.{option} is not supported by knarr: leave it out")
-    pools = [pool for pool in ipam.get("Config") or () if any(pool.values())]
-    if len(pools) > 1:
-        raise Unsupported("IPAM.Config: a network with several subnets is not supported by knarr: give one")
-    pool: _IpamConfig = pools[0] if pools else {}
-    return creation.Request(
+    request = creation.Request(
         name=asked["Name"],
         driver=asked.get("Driver") or "bridge",
         internal=asked.get("Internal", False),
         attachable=asked.get("Attachable", False),
-        subnet=pool.get("Subnet", ""),
-        gateway=pool.get("Gateway", ""),
-        address_range=pool.get("IPRange", ""),
-        auxiliary=pool.get("AuxiliaryAddresses") or pool.get("AuxAddress") or {},
+        ipv4=None if asked.get("EnableIPv4") is False else creation.Addresses(),
+        ipv6=creation.Addresses() if asked.get("EnableIPv6") else None,
         labels=asked.get("Labels") or {},
         options=asked.get("Options") or {},
     )
+    _add_pools(request, ipam.get("Config") or [])
+    return request
+
+
+def _add_pools(request: creation.Request, pools: list[_IpamConfig]) -> None:
+    """Take in the subnets of a request. PermissionDenied, as Docker has it, for a second one of a family."""
+    seen = set()
+    for pool in pools:
+        if not any(pool.values()):
+            continue
+        subnet = pool.get("Subnet") or ""
+        version = creation.version_of(subnet) if subnet else 4
+        of = request.ipv4 if version == 4 else request.ipv6
+        if of is None:
+            # Docker ignores it and says nothing.
+            request.warnings.append(
+                f"The subnet {subnet} is not used: IPv{version} is not enabled (EnableIPv{version})"
+            )
+            continue
+        if version in seen:
+            raise PermissionDenied(
+                f"{request.driver} driver doesn't support multiple subnets: give one of IPv{version}"
+            )
+        seen.add(version)
+        of.subnet = subnet
+        of.gateway = pool.get("Gateway", "")
+        of.address_range = pool.get("IPRange", "")
+        of.auxiliary = pool.get("AuxiliaryAddresses") or pool.get("AuxAddress") or {}
 
 
 class _Entry(TypedDict, total=False):
@@ -122,43 +141,52 @@ def entry_request(body: dict[str, Any]) -> Entry:
     }
 
 
-def network(record: NetworkRecord) -> dict[str, Any]:
-    """One network, without who is on it."""
-    pools: list[dict[str, Any]] | None = None
-    if record.subnet:
-        pool: dict[str, Any] = {"Subnet": record.subnet}
-        if record.address_range:
-            pool["IPRange"] = record.address_range
-        if record.gateway:
-            pool["Gateway"] = record.gateway
-        if record.auxiliary:
-            pool["AuxiliaryAddresses"] = record.auxiliary
-        pools = [pool]
+def network(record: NetworkRecord, default_ip: str) -> dict[str, Any]:
+    """One network, without who is on it. default_ip: where the default bridge's ports are published."""
+    pools = [
+        _pool(*pool)
+        for pool in (
+            (record.subnet, record.address_range, record.gateway, record.auxiliary),
+            (record.subnet6, record.address_range6, record.gateway6, record.auxiliary6),
+        )
+        if pool[0]
+    ]
     return {
         "Name": record.name,
         "Id": record.id,
         "Created": timestamp(record.created_ns),
         "Scope": "local",
         "Driver": record.driver,
-        "EnableIPv4": True,
-        "EnableIPv6": False,
-        "IPAM": {"Driver": "default", "Options": None if record.name == DEFAULT else {}, "Config": pools},
+        "EnableIPv4": record.ipv4,
+        "EnableIPv6": record.ipv6,
+        "IPAM": {"Driver": "default", "Options": None if record.name == DEFAULT else {}, "Config": pools or None},
         "Internal": record.internal,
         "Attachable": record.attachable,
         "Ingress": False,
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": False,
-        "Options": _default_options(record) if record.name == DEFAULT else record.options,
+        "Options": _default_options(record, default_ip) if record.name == DEFAULT else record.options,
         "Labels": record.labels,
     }
 
 
-def _default_options(record: NetworkRecord) -> dict[str, str]:
+def _pool(subnet: str, address_range: str, gateway: str, auxiliary: dict[str, str]) -> dict[str, Any]:
+    pool: dict[str, Any] = {"Subnet": subnet}
+    if address_range:
+        pool["IPRange"] = address_range
+    if gateway:
+        pool["Gateway"] = gateway
+    if auxiliary:
+        pool["AuxiliaryAddresses"] = auxiliary
+    return pool
+
+
+def _default_options(record: NetworkRecord, default_ip: str) -> dict[str, str]:
     return {
         "com.docker.network.bridge.default_bridge": "true",
         creation.ICC: "true",
         creation.MASQUERADE: "true",
-        creation.HOST_BINDING: "0.0.0.0",  # noqa: S104  what it is
+        creation.HOST_BINDING: default_ip,
         creation.BRIDGE_NAME: record.bridge,
         creation.MTU: "1500",
     }

@@ -69,7 +69,7 @@ async def disconnect(context: Context, links: Links, container: Container, netwo
         endpoint = record.state.networks.get(network.name)
         if endpoint is None:
             raise NotFound(f"container {record.id} is not connected to network {network.name}")
-        if not (record.state.running and endpoint["address"]):
+        if not (record.state.running and endpoints.has_joined(endpoint)):
             _drop(context, record, network.name)
             return
         endpoint["pending"] = "disconnect"
@@ -159,7 +159,7 @@ async def _connect(context: Context, ask: Ask, record: ContainerRecord, endpoint
         "connect",
         container=record.id,
         interface=launch.interface(context, record, name, endpoint),
-        way_out=_way_out(record),
+        **endpoints.ways_out(record),
         dns=launch.dns(context, record),
     )
 
@@ -169,14 +169,8 @@ async def _disconnect(ask: Ask, record: ContainerRecord, endpoint: Endpoint) -> 
         "disconnect",
         container=record.id,
         network=endpoint["network_id"],
-        way_out=_way_out(record, endpoint),
+        **endpoints.ways_out(record, endpoint),
     )
-
-
-def _way_out(record: ContainerRecord, leaving: Endpoint | None = None) -> str | None:
-    """The network that has the default route, when one endpoint has gone."""
-    found = endpoints.gateway(record, leaving)
-    return found["network_id"] if found else None
 
 
 def _drop(context: Context, record: ContainerRecord, name: str) -> None:

@@ -21,12 +21,14 @@ __all__ = [
     "add_interface",
     "dns_names",
     "exposes",
-    "gateway",
+    "gateways",
+    "has_joined",
     "in_order",
     "is_user_defined",
     "make",
     "may_publish",
     "publishes",
+    "ways_out",
 ]
 
 
@@ -57,7 +59,8 @@ def make(networks: Networks, network: NetworkRecord, settings: dict[str, Any], m
         "prefix": 0,
         "gateway": "",
         "mac": "",
-        "wanted_address": _wanted(networks, network, settings.get("IPAMConfig") or {}),
+        "wanted_address": "",
+        **_wanted(networks, network, settings.get("IPAMConfig") or {}),  # type: ignore[typeddict-item]
         "wanted_mac": mac,
         "aliases": list(dict.fromkeys(aliases)),
         "links": list(dict.fromkeys(links)),
@@ -66,22 +69,28 @@ def make(networks: Networks, network: NetworkRecord, settings: dict[str, Any], m
     }
 
 
-def _wanted(networks: Networks, network: NetworkRecord, addresses: dict[str, Any]) -> str:
+def _wanted(networks: Networks, network: NetworkRecord, addresses: dict[str, Any]) -> dict[str, str]:
     if not any(addresses.values()):
-        return ""
+        return {}
     if not is_user_defined(network.name):
         raise _invalid(network, "user-specified IP address is supported on user-defined networks only")
-    if addresses.get("IPv6Address"):
-        raise Unsupported(f"IPv6 is not supported by knarr yet: {addresses['IPv6Address']} on {network.name}")
     if addresses.get("LinkLocalIPs"):
         raise Unsupported("LinkLocalIPs are not supported by knarr: leave them out")
-    text: str = addresses.get("IPv4Address") or ""
-    try:
-        found = str(ipaddress.IPv4Address(text))
-    except ValueError:
-        raise _invalid(network, f"invalid IPv4 address: {text}") from None
-    networks.check_address(network, found)
-    return found
+    wanted = {}
+    for field, key, of in (
+        ("IPv4Address", "wanted_address", ipaddress.IPv4Address),
+        ("IPv6Address", "wanted_address6", ipaddress.IPv6Address),
+    ):
+        text: str = addresses.get(field) or ""
+        if not text:
+            continue
+        try:
+            found = str(of(text))
+        except ValueError:
+            raise _invalid(network, f"invalid {field[:4]} address: {text}") from None
+        networks.check_address(network, found)
+        wanted[key] = found
+    return wanted
 
 
 def _invalid(network: NetworkRecord, what: str) -> InvalidArgument:
@@ -94,10 +103,15 @@ def is_user_defined(name: str) -> bool:
 
 
 def in_order(record: ContainerRecord) -> list[tuple[str, Endpoint]]:
-    """The endpoints that have an address, as their interfaces come: the network mode's first, then by name."""
+    """The endpoints that have joined, as their interfaces come: the network mode's first, then by name."""
     mode = record.host["NetworkMode"]
-    found = [item for item in record.state.networks.items() if item[1]["address"]]
+    found = [item for item in record.state.networks.items() if has_joined(item[1])]
     return sorted(found, key=lambda item: (item[1].get("interface", ""), item[0] != mode, item[0]))
+
+
+def has_joined(endpoint: Endpoint) -> bool:
+    """Whether it has an address, of whichever family."""
+    return bool(endpoint["address"] or endpoint.get("address6"))
 
 
 def add_interface(record: ContainerRecord, endpoint: Endpoint) -> None:
@@ -109,19 +123,43 @@ def add_interface(record: ContainerRecord, endpoint: Endpoint) -> None:
     endpoint["interface"] = f"eth{number}"
 
 
-def gateway(record: ContainerRecord, leaving: Endpoint | None = None) -> Endpoint | None:
-    """The endpoint whose network has the default route, and the published ports: the highest GwPriority, then by name.
+def gateways(record: ContainerRecord, leaving: Endpoint | None = None) -> dict[int, Endpoint]:
+    """For IPv4 and IPv6 (4 and 6), the endpoint whose network has the default route, and the published ports.
 
-    An internal network has no way out. None where there is no other; one that is `leaving` does not count.
+    The highest GwPriority, then one that leads out with both, then by name. An internal network has no way out. None
+    where there is no other; one that is `leaving` does not count.
     """
-    found = [item for item in in_order(record) if _leads_out(item[1]) and item[1] is not leaving]
-    if not found:
-        return None
-    return min(found, key=lambda item: (-item[1].get("gw_priority", 0), item[0]))[1]
+    found = [item for item in in_order(record) if item[1] is not leaving]
+    ways: dict[int, Endpoint] = {}
+    for version in (4, 6):
+        able = [item for item in found if _leads_out(item[1], version)]
+        if able:
+            ways[version] = min(able, key=_rank)[1]
+    return ways
 
 
-def _leads_out(endpoint: Endpoint) -> bool:
-    return bool(endpoint["gateway"]) or endpoint.get("leads_out", False)
+def _leads_out(endpoint: Endpoint, version: int) -> bool:
+    """Some lead out without a gateway."""
+    address, gateway = (
+        (endpoint["address"], endpoint["gateway"])
+        if version == 4
+        else (endpoint.get("address6"), endpoint.get("gateway6"))
+    )
+    return bool(gateway) or bool(address and endpoint.get("leads_out"))
+
+
+def _rank(item: tuple[str, Endpoint]) -> tuple[int, bool, str]:
+    name, endpoint = item
+    return -endpoint.get("gw_priority", 0), not (_leads_out(endpoint, 4) and _leads_out(endpoint, 6)), name
+
+
+def ways_out(record: ContainerRecord, leaving: Endpoint | None = None) -> dict[str, str | None]:
+    """The networks of `gateways`, as the supervisor is told of them."""
+    ways = gateways(record, leaving)
+    found: dict[str, str | None] = {"way_out": ways[4]["network_id"] if 4 in ways else None}
+    if 6 in ways:
+        found["way_out6"] = ways[6]["network_id"]
+    return found
 
 
 def may_publish(networks: Networks, record: ContainerRecord) -> bool:
@@ -137,9 +175,9 @@ def exposes(record: ContainerRecord) -> bool:
 
 
 def publishes(record: ContainerRecord) -> bool:
-    """Whether published ports lead to the container now: not while its way out is on an interface of the host's."""
-    way_out = gateway(record)
-    return way_out is None or not way_out.get("lan")
+    """Whether published ports lead to the container now: not while its ways out are on interfaces of the host's."""
+    ways = gateways(record).values()
+    return not ways or not all(endpoint.get("lan") for endpoint in ways)
 
 
 def dns_names(record: ContainerRecord, endpoint: Endpoint) -> list[str]:

@@ -8,10 +8,9 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.containers import endpoints, logs, netfiles, request
+from knarr.engine.containers import endpoints, logs, netfiles, published, request
 from knarr.engine.containers.capabilities import capabilities
 from knarr.engine.containers.spec import Surroundings, compose
-from knarr.engine.networks.creation import HOST_BINDING
 from knarr.errors import Conflict, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
@@ -69,16 +68,17 @@ def write_hosts(context: Context, record: ContainerRecord, links: Links) -> None
 
 
 def _hosts(context: Context, record: ContainerRecord, links: Links, *, running: bool = False) -> str:
-    gateway = _host_gateway(context, record) if _wants_gateway(record) else ""
-    return netfiles.hosts(record, gateway, links.lines(record, running=running))
+    gateways = _host_gateways(context, record) if _wants_gateway(record) else []
+    return netfiles.hosts(record, gateways, links.lines(record, running=running))
 
 
-def _host_gateway(context: Context, record: ContainerRecord) -> str:
-    """The host's address as the container reaches it."""
-    endpoint = endpoints.gateway(record)
-    if endpoint is None or endpoint.get("lan"):  # there the gateway is somebody else
-        return context.networks.gateway()
-    return endpoint["gateway"]
+def _host_gateways(context: Context, record: ContainerRecord) -> list[str]:
+    """The host's addresses as the container reaches it, at most one of a family."""
+    found = []
+    for version, endpoint in endpoints.gateways(record).items():
+        if not endpoint.get("lan"):  # there the gateway is somebody else
+            found.append(endpoint["gateway"] if version == 4 else endpoint["gateway6"])
+    return found or context.networks.gateways()
 
 
 def _at_home(record: ContainerRecord, find: Callable[[str], Container]) -> ContainerRecord:
@@ -98,6 +98,7 @@ def _resolv_conf(context: Context, record: ContainerRecord) -> str:
         record,
         context.config.dns,
         own_network=bool(named),
+        ipv6=any(endpoint.get("address6") for endpoint in record.state.networks.values()),
         resolver=any(endpoints.is_user_defined(name) for name in named),
     )
 
@@ -167,22 +168,24 @@ def _network(context: Context, record: ContainerRecord, find: Callable[[str], Co
     joined = endpoints.in_order(record)
     if not joined:
         return {"mode": "none"}
-    way_out = endpoints.gateway(record)
     return {
         "mode": "bridge",
         "interfaces": [interface(context, record, name, endpoint) for name, endpoint in joined],
-        "way_out": way_out["network_id"] if way_out else None,
-        "ports": _ports(context, record, way_out) if way_out and not way_out.get("lan") else [],
+        **endpoints.ways_out(record),
+        "ports": published.ports(context, record, endpoints.gateways(record)),
         "dns": dns(context, record),
     }
 
 
 def interface(context: Context, record: ContainerRecord, network: str, endpoint: Endpoint) -> dict[str, Any]:
     """An endpoint, as the supervisor is told of it."""
+    addresses = {"address": f"{endpoint['address']}/{endpoint['prefix']}"} if endpoint["address"] else {}
+    if endpoint.get("address6"):
+        addresses["address6"] = f"{endpoint['address6']}/{endpoint['prefix6']}"
     return {
         "name": endpoint["interface"],
         **context.networks.place(endpoint["network_id"]),
-        "address": f"{endpoint['address']}/{endpoint['prefix']}",
+        **addresses,
         "mac": endpoint["mac"] or None,
         "network": endpoint["network_id"],
         "network_name": network,
@@ -194,30 +197,6 @@ def interface(context: Context, record: ContainerRecord, network: str, endpoint:
 def dns(context: Context, record: ContainerRecord) -> list[str]:
     """The servers that names beyond the networks are asked of; none for the host's own."""
     return record.host["Dns"] or list(context.config.dns)
-
-
-def _ports(context: Context, record: ContainerRecord, endpoint: Endpoint) -> list[dict[str, Any]]:
-    found = []
-    # Docker's default, published on purpose.
-    usual = context.networks.by_id(endpoint["network_id"]).options.get(HOST_BINDING, "0.0.0.0")  # noqa: S104
-    bindings = dict(record.host["PortBindings"] or {})
-    if record.host["PublishAllPorts"]:
-        for port in record.config["ExposedPorts"] or {}:
-            bindings.setdefault(port, [{}])
-    for port, places in bindings.items():
-        protocol, number = request.parse_port(port)
-        for place in places or [{}]:
-            first, last = request.host_ports(place.get("HostPort") or "0")
-            found.append(
-                {
-                    "protocol": protocol,
-                    "host_ip": place.get("HostIp") or usual,
-                    "host_port": first,
-                    "host_port_last": last,
-                    "container_port": number,
-                }
-            )
-    return found
 
 
 def groups(context: Context, record: ContainerRecord) -> list[int]:

@@ -470,7 +470,7 @@ class Lifecycle:
             for endpoint in state.networks.values():
                 found = answer["interfaces"].get(endpoint["network_id"])
                 if found is not None:
-                    context.networks.resume(endpoint, found["address"])
+                    context.networks.resume(endpoint, found["address"], found.get("address6"))
                     endpoint["interface"] = found["name"]
             state.status = status
             self._health.started(container)

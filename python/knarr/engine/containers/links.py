@@ -115,12 +115,14 @@ class Links:
             except NotFound:
                 continue  # it was removed, and its link with it
             endpoint = other.state.networks.get("bridge")
-            if not other.state.running or endpoint is None or not endpoint["address"]:
+            own = (endpoint["address"], endpoint.get("address6")) if endpoint else ()
+            addresses = [address for address in own if address]
+            if not other.state.running or not addresses:
                 if running:
                     continue
                 raise Conflict(f"Cannot link to a non running container: /{other.name} AS /{record.name}/{alias}")
             names = dict.fromkeys([alias, other.config["Hostname"], other.name])
-            found.append(f"{endpoint['address']}\t{' '.join(names)}\n")
+            found += [f"{address}\t{' '.join(names)}\n" for address in addresses]
         return "".join(found)
 
     def linking(self, container_id: str) -> Iterator[ContainerRecord]:

@@ -18,25 +18,33 @@ ff02::1\tip6-allnodes
 ff02::2\tip6-allrouters
 """
 RESOLVER = "127.0.0.11"  # where the engine answers, inside of containers on user-defined networks
-PUBLIC_DNS = ["8.8.8.8", "8.8.4.4"]  # where the host names only servers on its own loopback
+PUBLIC_DNS = ["8.8.8.8", "8.8.4.4"]  # where the host names no servers but on its own loopback
+PUBLIC_DNS6 = ["2001:4860:4860::8888", "2001:4860:4860::8844"]
 STUB = "/run/systemd/resolve/resolv.conf"  # the servers behind systemd-resolved's stub
 
 
-def hosts(record: ContainerRecord, gateway: str, linked: str = "") -> str:
-    """/etc/hosts: loopback, what was added, linked containers' lines, and the container's own addresses."""
+def hosts(record: ContainerRecord, gateways: list[str], linked: str = "") -> str:
+    """/etc/hosts: loopback, what was added, linked containers' lines, and the container's own addresses.
+
+    gateways: the host's addresses, which `host-gateway` stands for.
+    """
     lines = [HOSTS]
     for entry in record.host["ExtraHosts"] or ():
         name, _, address = entry.replace("=", ":", 1).partition(":")
-        lines.append(f"{gateway if address == 'host-gateway' else address.strip('[]')}\t{name}\n")
+        addresses = gateways if address == "host-gateway" else [address.strip("[]")]
+        lines += [f"{one}\t{name}\n" for one in addresses]
     lines.append(linked)
     hostname = record.config["Hostname"]
     domain = record.config["Domainname"]
     full = f"{hostname}.{domain} {hostname}" if domain else hostname
-    lines += [f"{endpoint['address']}\t{full}\n" for endpoint in record.state.networks.values() if endpoint["address"]]
+    for endpoint in record.state.networks.values():
+        lines += [f"{own}\t{full}\n" for own in (endpoint["address"], endpoint.get("address6")) if own]
     return "".join(lines)
 
 
-def resolv_conf(record: ContainerRecord, default_dns: list[str], *, own_network: bool, resolver: bool = False) -> str:
+def resolv_conf(
+    record: ContainerRecord, default_dns: list[str], *, own_network: bool, ipv6: bool = False, resolver: bool = False
+) -> str:
     """/etc/resolv.conf: the host's, without servers that the container could not reach, or what was asked for.
 
     resolver: on a user-defined network the engine itself answers, and asks the servers for what it does not know.
@@ -54,7 +62,8 @@ def resolv_conf(record: ContainerRecord, default_dns: list[str], *, own_network:
         elif words[0] == "options":
             options += words[1:]
     if own_network:
-        servers = [server for server in servers if not _loopback(server)] or PUBLIC_DNS
+        reached = [server for server in servers if not _loopback(server) and (ipv6 or ":" not in server)]
+        servers = reached or [*PUBLIC_DNS, *(PUBLIC_DNS6 if ipv6 else ())]
     if default_dns:
         servers = default_dns
     servers = host["Dns"] or servers

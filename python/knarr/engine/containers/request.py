@@ -293,14 +293,25 @@ def check_restart(host: HostConfig) -> None:
 
 def _check_binding(port: str, address: str, host_port: str) -> None:
     if address:
-        parsed = _address(address, f"invalid IP address {address!r} in the port binding of {port}")
-        if parsed.version != 4:
-            raise Unsupported(f"port binding of {port}: IPv6 host addresses are not supported by knarr yet")
+        try:
+            host_address(address)
+        except ValueError:
+            raise InvalidArgument(f"invalid IP address {address!r} in the port binding of {port}") from None
     if host_port:
         try:
             host_ports(host_port)
         except ValueError as error:
             raise InvalidArgument(f"invalid host port {host_port!r} in the port binding of {port}") from error
+
+
+def host_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """A binding's address of the host, IPv4 also where it is written as one of IPv6. Raises ValueError."""
+    found = ipaddress.ip_address(text)
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.scope_id is not None:
+            raise ValueError(text)
+        return found.ipv4_mapped or found
+    return found
 
 
 def host_ports(text: str) -> tuple[int, int | None]:
@@ -326,14 +337,12 @@ def _check_knarr(config: Config, host: HostConfig) -> None:
 
 
 def parse_port(text: str) -> tuple[str, int]:
-    """("tcp" or "udp", number) of `80/tcp`. Raises InvalidArgument, Unsupported for other protocols."""
+    """("tcp", "udp" or "sctp", number) of `80/tcp`. Raises InvalidArgument."""
     number, _, protocol = text.partition("/")
     if not (number.isascii() and number.isdigit()) or not 1 <= int(number) <= 65535:
         raise InvalidArgument(f"invalid port specification: {text!r}")
     protocol = protocol.lower() or "tcp"
-    if protocol not in ("tcp", "udp"):
-        if protocol == "sctp":
-            raise Unsupported(f"port {text}: SCTP is not supported by knarr yet")
+    if protocol not in ("tcp", "udp", "sctp"):
         raise InvalidArgument(f"invalid port specification: {text!r}: unknown protocol")
     return protocol, int(number)
 

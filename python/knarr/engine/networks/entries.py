@@ -1,7 +1,7 @@
 """Load-balanced entries of a network: what one is, and what a request for one may say.
 
-An entry is an address of the network's, and perhaps ports of the host's, behind which all running containers stand that
-are on the network, carry the entry's labels and are not unhealthy. Who that is, is `engine/containers/balancing.py`'s.
+An entry is an IPv4 address of the network's, and perhaps ports of the host's, behind which all running containers stand
+that are on the network, carry the entry's labels and are not unhealthy. Who that is, is `engine/containers/balancing.py`'s.
 """
 
 from __future__ import annotations
@@ -12,7 +12,18 @@ from typing import Any, TypedDict
 
 from knarr.errors import InvalidArgument
 
-__all__ = ["OPTION", "SERVICE", "Entry", "EntryPort", "check_name", "declared", "parse_port", "port_text", "shown"]
+__all__ = [
+    "OPTION",
+    "SERVICE",
+    "Entry",
+    "EntryPort",
+    "check_name",
+    "declared",
+    "needs_ipv4",
+    "parse_port",
+    "port_text",
+    "shown",
+]
 
 OPTION = "knarr.lb."
 """A network's option `knarr.lb.NAME=PORTS` makes an entry for the containers of Compose's service NAME."""
@@ -69,6 +80,14 @@ def parse_port(text: str) -> EntryPort:
         "host_ip": address,
         "host_port": int(host or 0) if published else None,
     }
+
+
+def needs_ipv4(network: str) -> InvalidArgument:
+    """What is said where an entry is asked for on a network without IPv4."""
+    return InvalidArgument(
+        f"network {network} has no IPv4, and a load-balanced entry is an IPv4 address: "
+        "make the network with IPv4 too, or publish the containers' own ports"
+    )
 
 
 def port_text(port: EntryPort) -> str:

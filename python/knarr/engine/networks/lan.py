@@ -170,6 +170,7 @@ def wire(record: NetworkRecord) -> dict[str, Any]:
         "flag": (options.get(FLAG) or FLAGS[0]) if driver == "ipvlan" else None,
         "mtu": mtu_of(options),
         "gateway": record.gateway or None,
+        "gateway6": record.gateway6 or None,
         "internal": is_internal(record),
     }
 
@@ -180,5 +181,7 @@ def adapt(endpoint: Endpoint, record: NetworkRecord) -> None:
     endpoint["leads_out"] = not is_internal(record)
     if is_internal(record) or _mode(record.driver, record.options) in ROUTED:
         endpoint["gateway"] = ""
+        if "gateway6" in endpoint:
+            endpoint["gateway6"] = ""
     if record.driver == "ipvlan":
         endpoint["mac"] = ""  # that of the interface

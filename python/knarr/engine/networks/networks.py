@@ -16,7 +16,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from knarr.engine.networks import creation, entries, lan
-from knarr.engine.networks.subnets import DEFAULT_POOLS, AddressPool, choose, host_networks, mac_of
+from knarr.engine.networks.subnets import (
+    DEFAULT_POOLS,
+    AddressPool,
+    choose,
+    choose6,
+    host_networks,
+    host_networks6,
+    mac_of,
+    mac_of6,
+    unique_local,
+)
 from knarr.engine.supervisor import SupervisorLost
 from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound, PermissionDenied
 from knarr.failpoints import reached
@@ -24,10 +34,11 @@ from knarr.store import networks as records
 from knarr.store.networks import NetworkRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from knarr.config import Config
     from knarr.engine.events import Events
+    from knarr.engine.networks.creation import IPNetwork
     from knarr.engine.supervisor import Supervisor
     from knarr.store.containers import Endpoint
     from knarr.store.database import Database
@@ -48,6 +59,7 @@ class Networks:
         self._events = events
         self._networks: dict[str, NetworkRecord] = {}  # by name
         self._pools: dict[str, AddressPool] = {}  # by network ID
+        self._pools6: dict[str, AddressPool] = {}
         self._leaving: set[str] = set()  # IDs of those that are being removed, or not made yet
         self._checked = False
         self.using: Callable[[str], list[tuple[str, str]]] = lambda _: []
@@ -67,6 +79,8 @@ class Networks:
         for record in self._networks.values():
             if record.subnet:
                 self._pools[record.id] = _pool_of(record)
+            if record.subnet6:
+                self._pools6[record.id] = _pool6_of(record)
 
     def every(self) -> list[NetworkRecord]:
         """Every network."""
@@ -92,6 +106,8 @@ class Networks:
         """Make a network. Raises what `creation.check` does, Conflict, PermissionDenied, Unavailable."""
         if asked.name in DRIVERS:
             raise PermissionDenied(f"operation is not permitted on predefined {asked.name} network")
+        for option, value in self._config.default_network_opts.get(asked.driver, {}).items():
+            asked.options.setdefault(option, value)
         creation.check(asked)
         if asked.name in self._networks:
             raise Conflict(f"network with name {asked.name} already exists")
@@ -106,23 +122,34 @@ class Networks:
             asked.name,
             asked.driver,
             time.time_ns(),
-            subnet=self._subnet(asked),
-            gateway=asked.gateway,
             bridge=bridge,
             labels=asked.labels,
             options=asked.options,
-            address_range=asked.address_range,
-            auxiliary=asked.auxiliary,
             internal=asked.internal,
             attachable=asked.attachable,
+            ipv4=asked.ipv4 is not None,
+            ipv6=asked.ipv6 is not None,
         )
-        pool = _pool_of(record)
-        record.gateway = pool.gateway
-        for entry in entries.declared(asked.options):
-            record.entries[entry["name"]] = {**entry, "address": _text(pool.allocate())}
+        pool = pool6 = None
+        if (of := asked.ipv4) is not None:
+            record.subnet, record.gateway = self._subnet(of, asked.driver), of.gateway
+            record.address_range, record.auxiliary = of.address_range, of.auxiliary
+            pool = _pool_of(record)
+            record.gateway = pool.gateway
+            for entry in entries.declared(asked.options):
+                record.entries[entry["name"]] = {**entry, "address": pool.text(pool.allocate())}
+        if (of := asked.ipv6) is not None:
+            record.subnet6, record.gateway6 = self._subnet6(of, asked.driver), of.gateway
+            record.address_range6, record.auxiliary6 = of.address_range, of.auxiliary
+            pool6 = _pool6_of(record)
+            record.gateway6 = pool6.gateway
         reached("network.create.record")
         self._records.save(record)
-        self._networks[record.name], self._pools[record.id] = record, pool
+        self._networks[record.name] = record
+        if pool is not None:
+            self._pools[record.id] = pool
+        if pool6 is not None:
+            self._pools6[record.id] = pool6
         if record.driver in lan.DRIVERS:
             await self._make_parent(record)
         self._announce(record, "create")
@@ -156,24 +183,34 @@ class Networks:
         finally:
             self._leaving.discard(record.id)
 
-    def _subnet(self, asked: creation.Request) -> str:
+    def _subnet(self, asked: creation.Addresses, driver: str) -> str:
         ours = {f"network {record.name}": record.subnet for record in self.every() if record.subnet}
         taken = [(ipaddress.IPv4Network(subnet), f"{subnet} of {name}") for name, subnet in ours.items()]
-        if asked.driver == "bridge" or not asked.subnet:  # else it is a network that the host itself is on
+        if driver == "bridge" or not asked.subnet:  # else it is a network that the host itself is on
             taken += [(subnet, f"the host's route to {subnet}") for subnet in host_networks("")]
         if not asked.subnet:
             return str(choose(self._choices(), [subnet for subnet, _ in taken], self._start()))
-        wanted = ipaddress.IPv4Network(asked.subnet)
-        for subnet, whose in taken:
-            if wanted.overlaps(subnet):
-                raise PermissionDenied(
-                    "invalid pool request: Pool overlaps with other one on this address space: "
-                    f"{wanted} overlaps {whose}"
-                )
+        _check_free(asked.subnet, taken)
+        return asked.subnet
+
+    def _subnet6(self, asked: creation.Addresses, driver: str) -> str:
+        ours = {f"network {record.name}": record.subnet6 for record in self.every() if record.subnet6}
+        taken = [(ipaddress.IPv6Network(subnet), f"{subnet} of {name}") for name, subnet in ours.items()]
+        if driver == "bridge" or not asked.subnet:
+            taken += [(subnet, f"the host's route to {subnet}") for subnet in host_networks6("")]
+        if not asked.subnet:
+            return str(choose6(self._choices6(), [subnet for subnet, _ in taken]))
+        _check_free(asked.subnet, taken)
         return asked.subnet
 
     def _choices(self) -> tuple[ipaddress.IPv4Network, ...]:
-        return tuple(ipaddress.IPv4Network(text) for text in self._config.address_pools) or DEFAULT_POOLS
+        pools = [ipaddress.ip_network(text) for text in self._config.address_pools]
+        return tuple(pool for pool in pools if isinstance(pool, ipaddress.IPv4Network)) or DEFAULT_POOLS
+
+    def _choices6(self) -> tuple[ipaddress.IPv6Network, ...]:
+        pools = [ipaddress.ip_network(text) for text in self._config.address_pools]
+        ours = tuple(pool for pool in pools if isinstance(pool, ipaddress.IPv6Network))
+        return ours or (unique_local(self._config.run_root),)
 
     def _start(self) -> int:
         return int(self._config.engine_id, 16) % len(self._choices())
@@ -217,6 +254,7 @@ class Networks:
         self._records.delete(record.id)
         del self._networks[record.name]
         self._pools.pop(record.id, None)
+        self._pools6.pop(record.id, None)
 
     async def prune(self, wanted: Callable[[NetworkRecord], bool]) -> list[str]:
         """Remove those that nobody is on and that are wanted gone: their names."""
@@ -242,16 +280,19 @@ class Networks:
             raise InvalidArgument(
                 f"load-balanced entries are for user-defined bridge networks, and {record.name} is not"
             )
+        pool = self._pools.get(record.id)
+        if pool is None:
+            raise entries.needs_ipv4(record.name)
         if asked["address"]:
             self.check_address(record, asked["address"])
-        entry: entries.Entry = {**asked, "address": _text(self._pool(record).allocate(asked["address"]))}
+        entry: entries.Entry = {**asked, "address": pool.text(pool.allocate(asked["address"]))}
         record.entries[entry["name"]] = entry
         try:
             reached("network.entry.address")
             self.save(record)
         except BaseException:
             del record.entries[entry["name"]]
-            self._pool(record).release(entry["address"])
+            pool.release(entry["address"])
             raise
         return entry
 
@@ -265,7 +306,7 @@ class Networks:
         except BaseException:
             record.entries[name] = entry
             raise
-        self._pool(record).release(entry["address"])
+        self._pools[record.id].release(entry["address"])
 
     def save(self, record: NetworkRecord) -> None:
         """Store a network that has changed."""
@@ -284,39 +325,67 @@ class Networks:
             return
         if record.id in self._leaving:
             raise NotFound(f"network {record.name} not found: it is being made or removed")
-        pool = self._pool(record)
-        self._place(endpoint, record, pool, pool.allocate(endpoint["wanted_address"]))
+        self._settle(record)
+        pool, pool6 = self._pools.get(record.id), self._pools6.get(record.id)
+        address = pool.allocate(endpoint["wanted_address"]) if pool else None
+        address6 = None
+        if pool6:
+            # At the same place in both subnets where it can be, so that a MAC address goes with both.
+            place = pool.place(address) if pool and address is not None and not endpoint["wanted_address"] else None
+            try:
+                address6 = pool6.allocate(endpoint.get("wanted_address6", ""), place)
+            except BaseException:
+                if pool and address is not None:
+                    pool.release(pool.text(address))
+                raise
+        self._place(endpoint, record, address, address6)
 
-    def resume(self, endpoint: Endpoint, address: str) -> None:
-        """Give an endpoint the address that its container runs with, which nobody wrote down."""
+    def resume(self, endpoint: Endpoint, address: str | None, address6: str | None) -> None:
+        """Give an endpoint the addresses that its container runs with, which nobody wrote down."""
         record = self.by_id(endpoint["network_id"])
-        pool = self._pools[record.id]
-        pool.restore(address)
-        self._place(endpoint, record, pool, int(ipaddress.IPv4Address(address)))
+        numbers = []
+        for pools, text in ((self._pools, address), (self._pools6, address6)):
+            if text:
+                pools[record.id].restore(text)
+            numbers.append(int(ipaddress.ip_address(text)) if text else None)
+        self._place(endpoint, record, *numbers)
 
-    def _place(self, endpoint: Endpoint, record: NetworkRecord, pool: AddressPool, address: int) -> None:
-        endpoint["address"] = str(ipaddress.IPv4Address(address))
-        endpoint["prefix"] = pool.prefix
-        endpoint["gateway"] = "" if record.internal else record.gateway
-        endpoint["mac"] = endpoint["wanted_mac"] or mac_of(address)
+    def _place(self, endpoint: Endpoint, record: NetworkRecord, address: int | None, address6: int | None) -> None:
+        mac = ""
+        if address6 is not None:
+            pool = self._pools6[record.id]
+            endpoint["address6"], endpoint["prefix6"] = pool.text(address6), pool.prefix
+            endpoint["gateway6"] = "" if record.internal else record.gateway6
+            mac = mac_of6(address6)
+        if address is not None:
+            pool = self._pools[record.id]
+            endpoint["address"], endpoint["prefix"] = pool.text(address), pool.prefix
+            endpoint["gateway"] = "" if record.internal else record.gateway
+            mac = mac_of(address)
+        endpoint["mac"] = endpoint["wanted_mac"] or mac
         endpoint["endpoint_id"] = secrets.token_hex(32)
         if record.driver in lan.DRIVERS:
             lan.adapt(endpoint, record)
 
     def leave(self, endpoint: Endpoint) -> None:
-        """Take the address back."""
-        if endpoint["address"]:
-            pool = self._pools.get(endpoint["network_id"])
-            if pool is not None:
-                pool.release(endpoint["address"])
+        """Take the addresses back."""
+        for pool, address in self._addresses(endpoint):
+            pool.release(address)
         endpoint["address"] = endpoint["gateway"] = endpoint["mac"] = endpoint["endpoint_id"] = ""
         endpoint["prefix"] = 0
+        for key in ("address6", "prefix6", "gateway6"):
+            endpoint.pop(key, None)  # type: ignore[misc]
 
     def restore(self, endpoint: Endpoint) -> None:
-        """Count an address as used: its container ran on while the daemon was away."""
-        pool = self._pools.get(endpoint["network_id"])
-        if pool is not None and endpoint["address"]:
-            pool.restore(endpoint["address"])
+        """Count addresses as used: their container ran on while the daemon was away."""
+        for pool, address in self._addresses(endpoint):
+            pool.restore(address)
+
+    def _addresses(self, endpoint: Endpoint) -> list[tuple[AddressPool, str]]:
+        """What an endpoint has, and of which pools."""
+        network = endpoint["network_id"]
+        found = ((self._pools.get(network), endpoint["address"]), (self._pools6.get(network), endpoint.get("address6")))
+        return [(pool, address) for pool, address in found if pool is not None and address]
 
     @staticmethod
     def has_addresses(record: NetworkRecord) -> bool:
@@ -333,9 +402,17 @@ class Networks:
     @staticmethod
     def _bridge(record: NetworkRecord) -> dict[str, Any]:
         options = record.options
+        own = {
+            name: f"{gateway}/{subnet.partition('/')[2]}"
+            for name, gateway, subnet in (
+                ("address", record.gateway, record.subnet),
+                ("address6", record.gateway6, record.subnet6),
+            )
+            if subnet
+        }
         return {
             "name": record.bridge,
-            "address": f"{record.gateway}/{ipaddress.IPv4Network(record.subnet).prefixlen}",
+            **own,
             "mtu": int(options[creation.MTU]) if creation.MTU in options else None,
             "internal": record.internal,
             "isolated": not creation.is_on(options, creation.ICC, default=True),
@@ -343,11 +420,11 @@ class Networks:
             "resolver": record.name not in DRIVERS,
         }
 
-    def gateway(self) -> str:
-        """The host's address as containers on the default bridge see it."""
+    def gateways(self) -> list[str]:
+        """The host's addresses as containers on the default bridge see it."""
         record = self._networks[DEFAULT]
-        self._pool(record)
-        return record.gateway
+        self._settle(record)
+        return [gateway for gateway in (record.gateway, record.gateway6) if gateway]
 
     def by_id(self, network_id: str) -> NetworkRecord:
         """A network by its whole ID. Raises NotFound."""
@@ -358,34 +435,72 @@ class Networks:
 
     def check_address(self, record: NetworkRecord, address: str) -> None:
         """Raise InvalidArgument where a container on a network cannot be given that address."""
-        if not self._pools[record.id].contains(address):
+        pools = (self._pools.get(record.id), self._pools6.get(record.id))
+        if not any(pool is not None and pool.contains(address) for pool in pools):
+            subnets = " and ".join(subnet for subnet in (record.subnet, record.subnet6) if subnet)
             raise InvalidArgument(
                 f"invalid config for network {record.name}: invalid endpoint settings:\n"
-                f"no configured subnet contains IP address {address}: it has {record.subnet}"
+                f"no configured subnet contains IP address {address}: it has {subnets}"
             )
 
-    def _pool(self, record: NetworkRecord) -> AddressPool:
-        pool = self._pools.get(record.id)
+    def _settle(self, record: NetworkRecord) -> None:
+        """Choose the default bridge's subnets where it has none yet, or where nobody uses those that it has, and they
+        have come to collide with the host or the configuration says otherwise.
+        """
         if record.name != DEFAULT:
-            return self._pools[record.id]
+            return
+        pool, pool6 = self._pools.get(record.id), self._pools6.get(record.id)
         if pool is not None and (self._checked or pool.used):
-            return pool
+            return
         self._checked = True
-        if pool is not None and os.path.exists(f"/sys/class/net/{record.bridge}"):
-            return pool
-        others = [one for one in self.every() if one.subnet and one is not record]
-        taken = [*host_networks(record.bridge), *(ipaddress.IPv4Network(one.subnet) for one in others)]
-        if pool is None or any(pool.network.overlaps(other) for other in taken):
-            pool = AddressPool(str(choose(self._choices(), taken, self._start())))
+        changed = replace(record)
+        others = [one for one in self.every() if one is not record]
+        if pool is None or not os.path.exists(f"/sys/class/net/{record.bridge}"):
+            taken = [
+                *host_networks(record.bridge),
+                *(ipaddress.IPv4Network(one.subnet) for one in others if one.subnet),
+            ]
+            if pool is None or any(pool.network.overlaps(other) for other in taken):
+                pool = AddressPool(str(choose(self._choices(), taken, self._start())))
+                changed.subnet, changed.gateway = str(pool.network), pool.gateway
+        pool6 = self._settle6(changed, pool6, [one.subnet6 for one in others if one.subnet6])
+        if changed != record:
             reached("network.subnet.record")
-            self._records.save(replace(record, subnet=str(pool.network), gateway=pool.gateway))
-            record.subnet, record.gateway = str(pool.network), pool.gateway
-            self._pools[record.id] = pool
+            self._records.save(changed)
+            record.subnet, record.gateway = changed.subnet, changed.gateway
+            record.ipv6, record.subnet6, record.gateway6 = changed.ipv6, changed.subnet6, changed.gateway6
+        self._pools[record.id] = pool
+        self._pools6.pop(record.id, None)
+        if pool6 is not None:
+            self._pools6[record.id] = pool6
+
+    def _settle6(self, record: NetworkRecord, pool: AddressPool | None, others: list[str]) -> AddressPool | None:
+        """The default bridge's IPv6 as it is configured, written into its record."""
+        record.ipv6 = self._config.ipv6
+        if not record.ipv6:
+            record.subnet6 = record.gateway6 = ""
+            return None
+        ours = [ipaddress.IPv6Network(subnet) for subnet in others]
+        taken = [*host_networks6(record.bridge), *ours]
+        fixed = self._config.fixed_cidr_v6
+        if fixed:
+            if pool is None or str(pool.network) != str(ipaddress.IPv6Network(fixed)):
+                _check_free(fixed, [(subnet, f"{subnet} of another network") for subnet in ours])
+                pool = AddressPool(fixed)
+        elif pool is None or any(pool.network.overlaps(other) for other in taken):
+            pool = AddressPool(str(choose6(self._choices6(), taken)))
+        record.subnet6, record.gateway6 = str(pool.network), pool.gateway
         return pool
 
 
-def _text(address: int) -> str:
-    return str(ipaddress.IPv4Address(address))
+def _check_free(wanted: str, taken: Iterable[tuple[IPNetwork, str]]) -> None:
+    """Raise PermissionDenied where a subnet overlaps one of those, which are said to be whose they are."""
+    network = ipaddress.ip_network(wanted)
+    for subnet, whose in taken:
+        if network.version == subnet.version and network.overlaps(subnet):
+            raise PermissionDenied(
+                f"invalid pool request: Pool overlaps with other one on this address space: {network} overlaps {whose}"
+            )
 
 
 def _pool_of(record: NetworkRecord) -> AddressPool:
@@ -399,3 +514,13 @@ def _pool_of(record: NetworkRecord) -> AddressPool:
     for entry in record.entries.values():
         pool.restore(entry["address"])
     return pool
+
+
+def _pool6_of(record: NetworkRecord) -> AddressPool:
+    return AddressPool(
+        record.subnet6,
+        gateway=record.gateway6,
+        address_range=record.address_range6,
+        auxiliary=record.auxiliary6.values(),
+        ours=record.driver not in lan.DRIVERS,
+    )

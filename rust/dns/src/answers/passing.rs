@@ -22,7 +22,7 @@ pub(super) struct Passed {
     /// As it was asked, but under our own number.
     packet: Vec<u8>,
     id: u16,
-    servers: Vec<IpAddr>,
+    servers: Vec<SocketAddr>,
 }
 
 /// A question that one of its servers has.
@@ -55,7 +55,7 @@ impl Answers {
         };
         let servers = match &client.upstreams {
             Upstreams::Host => self.host.servers().to_vec(),
-            Upstreams::Given(servers) => servers.clone(),
+            Upstreams::Given(servers) => servers.iter().map(|one| (*one, 0).into()).collect(),
         };
         let mut id = [0; 2];
         let random = getrandom(&mut id, GetRandomFlags::empty());
@@ -77,7 +77,7 @@ impl Answers {
             question,
             packet,
             id,
-            servers,
+            servers: at(servers, self.port),
         };
         self.ask(passed, 0);
     }
@@ -85,7 +85,7 @@ impl Answers {
     /// Ask the servers from one on, until one can be asked.
     fn ask(&mut self, passed: Passed, from: usize) {
         for (at, server) in passed.servers.iter().enumerate().skip(from) {
-            let Ok(socket) = asking(*server, self.port, &passed.packet) else {
+            let Ok(socket) = asking(*server, &passed.packet) else {
                 continue;
             };
             let Ok(key) = self.watch(&socket, Source::Upstream, false) else {
@@ -171,7 +171,7 @@ impl Answers {
         let Some(Pending { passed, at, .. }) = self.take(key) else {
             return;
         };
-        let asked = connecting(SocketAddr::new(passed.servers[at], self.port)).and_then(|stream| {
+        let asked = connecting(passed.servers[at]).and_then(|stream| {
             let mut framed = Framed::new(stream);
             framed.send(&passed.packet)?;
             let key = self.watch(&framed.stream, Source::Upstream, true)?;
@@ -215,15 +215,23 @@ impl Answers {
     }
 }
 
+/// Servers where they answer.
+fn at(mut servers: Vec<SocketAddr>, port: u16) -> Vec<SocketAddr> {
+    for server in &mut servers {
+        server.set_port(port);
+    }
+    servers
+}
+
 /// A socket on a port that nobody guesses, which has sent the question and hears nobody but that server.
-fn asking(server: IpAddr, port: u16, packet: &[u8]) -> io::Result<UdpSocket> {
+fn asking(server: SocketAddr, packet: &[u8]) -> io::Result<UdpSocket> {
     let any: IpAddr = match server {
-        IpAddr::V4(_) => [0, 0, 0, 0].into(),
-        IpAddr::V6(_) => [0_u16; 8].into(),
+        SocketAddr::V4(_) => [0, 0, 0, 0].into(),
+        SocketAddr::V6(_) => [0_u16; 8].into(),
     };
     let socket = UdpSocket::bind((any, 0))?;
     socket.set_nonblocking(true)?;
-    socket.connect((server, port))?;
+    socket.connect(server)?;
     socket.send(packet)?;
     Ok(socket)
 }

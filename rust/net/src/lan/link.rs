@@ -1,14 +1,14 @@
 //! Containers' links on an interface of the host's.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use knarr_sys::net::NetlinkFamily;
 
 use super::{Lan, LanKind, MacvlanMode, request};
+use crate::address::{Cidr, Family};
 use crate::error::{Error, Result};
+use crate::ipv6;
 use crate::names::LinkName;
 use crate::netlink::{Batch, Socket};
 use crate::route::{self, By};
@@ -25,26 +25,24 @@ const EINVAL: i32 = 22;
 const EOPNOTSUPP: i32 = 95;
 const EADDRINUSE: i32 = 98;
 
-/// Whether a link gets the namespace's default route, and to where.
+/// A default route of the namespace that a link gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LanRoute {
-    /// It does not.
-    None,
     /// To a next hop on the wire.
     Gateway(IpAddr),
-    /// To the link itself: who is there, it finds out.
-    Link,
+    /// Of that family, to the link itself: who is there, it finds out.
+    Link(Family),
 }
 
-/// One more link of a namespace, a running container's or a fresh sandbox's, with its address, up and announced on the wire;
-/// or none at all. The gateway of `interface` is not looked at. The result is the link's index inside, which it keeps
+/// One more link of a namespace, a running container's or a fresh sandbox's, with its addresses, up and announced on the wire;
+/// or none at all. The gateways of `interface` are not looked at: `routes` are what it gets. The result is the link's index inside, which it keeps
 /// whatever the container calls it.
 pub fn plug_lan(
     lan: &Lan,
     namespace: BorrowedFd<'_>,
     name: &LinkName,
     interface: &Interface,
-    route: LanRoute,
+    routes: &[LanRoute],
 ) -> Result<u32> {
     aside(|| {
         let mut host = Socket::open(NetlinkFamily::Route)?;
@@ -59,7 +57,7 @@ pub fn plug_lan(
             });
         }
         let index = create(&mut host, &mut inside, lan, parent, namespace)?;
-        let settled = settle(&mut inside, lan, index, name, interface, route)
+        let settled = settle(&mut inside, lan, index, name, interface, routes)
             .map_err(|error| explain(lan, error));
         if settled.is_err() {
             // Why it was to be deleted is what the caller should know; it is down, and goes with the namespace.
@@ -76,11 +74,11 @@ pub fn unplug_lan(namespace: BorrowedFd<'_>, index: u32) -> Result<()> {
     })
 }
 
-/// Replace the default route of a namespace by one to a link.
-pub fn set_link_route(namespace: BorrowedFd<'_>, index: u32) -> Result<()> {
+/// Replace the default route of a family in a namespace by one to a link.
+pub fn set_link_route(namespace: BorrowedFd<'_>, index: u32, family: Family) -> Result<()> {
     inside(namespace, || {
         let mut batch = Batch::new();
-        request::add_link_route(&mut batch, index);
+        request::add_link_route(&mut batch, index, family);
         Socket::open(NetlinkFamily::Route)?.run(batch)
     })
 }
@@ -119,46 +117,33 @@ fn settle(
     index: u32,
     name: &LinkName,
     interface: &Interface,
-    route: LanRoute,
+    routes: &[LanRoute],
 ) -> Result<()> {
     let mut batch = Batch::new();
     request::rename(&mut batch, index, name);
     inside.run(batch)?;
-    if interface.address.address().is_ipv4() {
-        // Routers of the wire would give it an address of the other family.
-        no_ipv6(name)?;
-    }
+    // The calling thread is in the container's namespace. Routers of the wire would give the link addresses of their own.
+    let mut addresses = interface.addresses.iter().map(Cidr::address);
+    ipv6::set_link(name, addresses.any(|address| address.is_ipv6()))?;
     let mut batch = Batch::new();
     if let (LanKind::Macvlan(_), Some(mac)) = (lan.kind, interface.mac) {
         route::set_mac(&mut batch, index, mac);
     }
     route::announce_addresses(&mut batch, index);
-    route::add_address(&mut batch, index, interface.address);
+    for address in &interface.addresses {
+        route::add_address(&mut batch, index, *address);
+    }
     // Only now: coming up is what makes the kernel announce the address.
     route::set_up(&mut batch, By::Index(index));
-    match route {
-        LanRoute::None => {}
-        LanRoute::Gateway(gateway) => route::add_default_route(&mut batch, Some(index), gateway),
-        LanRoute::Link => request::add_link_route(&mut batch, index),
+    for route in routes {
+        match *route {
+            LanRoute::Gateway(gateway) => {
+                route::add_default_route(&mut batch, Some(index), gateway);
+            }
+            LanRoute::Link(family) => request::add_link_route(&mut batch, index, family),
+        }
     }
     inside.run(batch)
-}
-
-/// The calling thread is in the container's namespace.
-fn no_ipv6(name: &LinkName) -> Result<()> {
-    let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
-    match fs::write(&path, "1") {
-        // There is no IPv6, or we are in a container ourselves.
-        Err(cause)
-            if matches!(
-                cause.kind(),
-                ErrorKind::NotFound | ErrorKind::ReadOnlyFilesystem
-            ) =>
-        {
-            Ok(())
-        }
-        other => other.map_err(|cause| Error::system(format!("write 1 to {path}"), cause)),
-    }
 }
 
 fn missing(lan: &Lan) -> Error {

@@ -3,13 +3,14 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::{IpvlanFlag, IpvlanMode, Lan, LanKind, MacvlanMode};
+use crate::address::Family;
 use crate::error::Result;
 use crate::names::LinkName;
 use crate::netlink::{Batch, CREATE, EXCLUSIVE, REPLACE, Socket};
 use crate::route::{
-    AF_INET, By, DELETE_LINK, IFLA_IFALIAS, IFLA_IFNAME, IFLA_LINKINFO, IFLA_MTU, IFLA_NET_NS_FD,
-    INFO_DATA, INFO_KIND, NEW_LINK, NEW_ROUTE, PROTOCOL_STATIC, RTA_OIF, TABLE_MAIN, TYPE_UNICAST,
-    gone_is_fine, header,
+    AF_INET, AF_INET6, By, DELETE_LINK, IFLA_IFALIAS, IFLA_IFNAME, IFLA_LINKINFO, IFLA_MTU,
+    IFLA_NET_NS_FD, INFO_DATA, INFO_KIND, NEW_LINK, NEW_ROUTE, PROTOCOL_STATIC, RTA_OIF,
+    TABLE_MAIN, TYPE_UNICAST, gone_is_fine, header,
 };
 
 const IFLA_LINK: u16 = 5;
@@ -122,18 +123,23 @@ pub(super) fn rename(batch: &mut Batch, index: u32, name: &LinkName) {
     });
 }
 
-/// The default route for IPv4, to a link without a next hop. One that is there is replaced.
-pub(super) fn add_link_route(batch: &mut Batch, index: u32) {
+/// The default route of a family, to a link without a next hop. One that is there is replaced.
+pub(super) fn add_link_route(batch: &mut Batch, index: u32, family: Family) {
+    // IPv6 has no scopes of routes.
+    let (family, scope) = match family {
+        Family::V4 => (AF_INET, SCOPE_LINK),
+        Family::V6 => (AF_INET6, 0),
+    };
     let doing = "add the default route through a link";
     batch.request(doing, NEW_ROUTE, CREATE | REPLACE, |body| {
         body.header(&[
-            AF_INET,
+            family,
             0,
             0,
             0,
             TABLE_MAIN,
             PROTOCOL_STATIC,
-            SCOPE_LINK,
+            scope,
             TYPE_UNICAST,
             0,
             0,

@@ -1,14 +1,18 @@
 //! The elements of an engine's sets: its bridges, and the ports it publishes.
 
-use std::net::Ipv4Addr;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use super::ruleset::{BRIDGES, FORWARDS, FORWARDS_ANY, INTERNAL, PATHS, ROUTED, SUBNETS};
+use super::ruleset::{
+    BRIDGES, FORWARDS, FORWARDS_ANY, FORWARDS6, FORWARDS6_ANY, INTERNAL, LOOPBACK6, PATHS, ROUTED,
+    SUBNETS, SUBNETS6,
+};
 use super::{
     DELETE_ELEMENT, FAMILY_INET, GET_ELEMENT, NEW_ELEMENT, NFTA_DATA_VALUE, NFTA_LIST_ELEM,
     Transaction,
 };
 use super::{is_missing, message, put_value};
-use crate::address::Cidr;
+use crate::address::{Cidr, Family, next, octets};
 use crate::bridge::Bridge;
 use crate::error::Result;
 use crate::names::{EngineId, LinkName};
@@ -34,69 +38,88 @@ pub(super) const CHUNK: usize = 200;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Forward {
     pub(crate) protocol: Protocol,
-    /// None: all the host's addresses.
-    pub(crate) host_ip: Option<Ipv4Addr>,
+    /// None: all the host's addresses of the family.
+    pub(crate) host_ip: Option<IpAddr>,
     pub(crate) host_port: u16,
-    pub(crate) to: (Ipv4Addr, u16),
+    /// Of the same family.
+    pub(crate) to: (IpAddr, u16),
+    /// The bridge's own address there: whom the container sees where the host asks from `::1`.
+    pub(crate) by: IpAddr,
     pub(crate) owner: String,
 }
 
 impl Forward {
     fn set(&self) -> &'static str {
-        if self.host_ip.is_some() {
-            FORWARDS
-        } else {
-            FORWARDS_ANY
+        match (Family::of(self.to.0), self.host_ip) {
+            (Family::V4, Some(_)) => FORWARDS,
+            (Family::V4, None) => FORWARDS_ANY,
+            (Family::V6, Some(_)) => FORWARDS6,
+            (Family::V6, None) => FORWARDS6_ANY,
         }
     }
 
-    /// `protocol . address . port` or `protocol . port`, each part in 4 bytes.
+    /// `protocol . address . port` or `protocol . port`, each part in 4 bytes or a multiple.
     fn key(&self) -> Vec<u8> {
-        let mut key = vec![self.protocol.number(), 0, 0, 0];
-        key.extend(self.host_ip.iter().flat_map(Ipv4Addr::octets));
-        key.extend(self.host_port.to_be_bytes());
-        key.extend([0, 0]);
-        key
+        port_key(self.protocol, self.host_ip, self.host_port)
     }
 
-    fn data(&self) -> [u8; 8] {
-        let [a, b, c, d] = self.to.0.octets();
-        let [high, low] = self.to.1.to_be_bytes();
-        [a, b, c, d, high, low, 0, 0]
+    fn data(&self) -> Vec<u8> {
+        let mut data = octets(self.to.0);
+        data.extend(self.to.1.to_be_bytes());
+        data.extend([0, 0]);
+        data
+    }
+
+    /// Its key among the ports that the host asks from `::1`, if it is one.
+    fn loopback_key(&self) -> Option<Vec<u8>> {
+        let on_loopback = self.host_ip.is_none_or(|host| host.is_loopback());
+        (self.to.0.is_ipv6() && on_loopback).then(|| port_key(self.protocol, None, self.host_port))
     }
 
     /// Whether publishing that port too would need the same host port.
     pub(crate) fn conflicts(&self, port: &Publish) -> bool {
         self.protocol == port.protocol
             && self.host_port == port.host_port
+            && Family::of(self.to.0) == Family::of(port.host_ip)
             && (port.host_ip.is_unspecified() || self.host_ip.is_none_or(|own| port.host_ip == own))
     }
 
     /// Whether it is another one under the same key.
     pub(crate) fn replaces(&self, old: &Self) -> bool {
-        self.key() == old.key() && self.to != old.to
+        self.set() == old.set() && self.key() == old.key() && self.to != old.to
     }
 
     fn parse(set: &str, element: &Element) -> Option<Self> {
+        let family = if [FORWARDS, FORWARDS_ANY].contains(&set) {
+            Family::V4
+        } else {
+            Family::V6
+        };
         let (protocol, rest) = element.key.split_first_chunk::<4>()?;
-        let (host_ip, port) = if set == FORWARDS {
-            let (address, port) = rest.split_first_chunk::<4>()?;
-            (Some(Ipv4Addr::from(*address)), port)
+        let (host_ip, port) = if [FORWARDS, FORWARDS6].contains(&set) {
+            let (address, port) = family.split(rest)?;
+            (Some(address), port)
         } else {
             (None, rest)
         };
-        let (to, to_port) = element.data.split_first_chunk::<4>()?;
+        let (to, to_port) = family.split(&element.data)?;
         Some(Self {
             protocol: Protocol::of_number(protocol[0])?,
             host_ip,
             host_port: u16::from_be_bytes(*port.first_chunk()?),
-            to: (
-                Ipv4Addr::from(*to),
-                u16::from_be_bytes(*to_port.first_chunk()?),
-            ),
+            to: (to, u16::from_be_bytes(*to_port.first_chunk()?)),
+            by: to, // not told there, and not needed to withdraw it
             owner: element.comment.clone(),
         })
     }
+}
+
+fn port_key(protocol: Protocol, host: Option<IpAddr>, port: u16) -> Vec<u8> {
+    let mut key = vec![protocol.number(), 0, 0, 0];
+    key.extend(host.into_iter().flat_map(octets));
+    key.extend(port.to_be_bytes());
+    key.extend([0, 0]);
+    key
 }
 
 pub(crate) fn add_forwards<'a>(
@@ -121,10 +144,12 @@ fn change_forwards<'a>(
     flags: u16,
     verb: &str,
 ) {
-    let (by_address, by_port): (Vec<_>, Vec<_>) = forwards
-        .into_iter()
-        .partition(|forward| forward.host_ip.is_some());
-    for chunk in by_address.chunks(CHUNK).chain(by_port.chunks(CHUNK)) {
+    let mut by_set: BTreeMap<&str, Vec<&Forward>> = BTreeMap::new();
+    for forward in forwards {
+        by_set.entry(forward.set()).or_default().push(forward);
+    }
+    let mut loopback = Vec::new();
+    for chunk in by_set.values().flat_map(|all| all.chunks(CHUNK)) {
         let doing = format!("{verb} the ports of container {}", chunk[0].owner);
         change(transaction, doing, kind, flags, chunk[0].set(), |list| {
             for forward in chunk {
@@ -137,13 +162,32 @@ fn change_forwards<'a>(
                 });
             }
         });
+        loopback.extend(
+            chunk
+                .iter()
+                .filter_map(|forward| Some((*forward, forward.loopback_key()?))),
+        );
+    }
+    for chunk in loopback.chunks(CHUNK) {
+        let doing = format!("{verb} the ports of container {} on ::1", chunk[0].0.owner);
+        change(transaction, doing, kind, flags, LOOPBACK6, |list| {
+            for (forward, key) in chunk {
+                list.nest(NFTA_LIST_ELEM, |body| {
+                    put_value(body, ELEMENT_KEY, key);
+                    if kind == NEW_ELEMENT {
+                        put_value(body, ELEMENT_DATA, &octets(forward.by));
+                        put_comment(body, &forward.owner);
+                    }
+                });
+            }
+        });
     }
 }
 
 /// The published ports that are in the kernel's table; none where there is no table.
 pub(crate) fn forwards(socket: &mut Socket, engine: &EngineId) -> Result<Vec<Forward>> {
     let mut found = Vec::new();
-    for set in [FORWARDS, FORWARDS_ANY] {
+    for set in [FORWARDS, FORWARDS_ANY, FORWARDS6, FORWARDS6_ANY] {
         found.extend(
             elements(socket, engine, set)?
                 .iter()
@@ -162,13 +206,15 @@ pub(crate) fn add_bridge(transaction: &mut Transaction, bridge: &Bridge) {
         _ => true,
     };
     put_bridge(transaction, &bridge.name, member);
-    change_subnet(
-        transaction,
-        bridge.gateway,
-        bridge.name.as_str(),
-        NEW_ELEMENT,
-        CREATE,
-    );
+    for gateway in &bridge.gateways {
+        change_subnet(
+            transaction,
+            *gateway,
+            bridge.name.as_str(),
+            NEW_ELEMENT,
+            CREATE,
+        );
+    }
 }
 
 /// Whatever is said of it, if anything is, but its networks.
@@ -185,14 +231,14 @@ pub(crate) fn bridges(socket: &mut Socket, engine: &EngineId) -> Result<Vec<Link
         .collect())
 }
 
-/// Take networks out of the set of subnets; they must be in it.
+/// Take networks out of the sets of subnets; they must be in them.
 pub(crate) fn delete_subnets(transaction: &mut Transaction, networks: &[Cidr]) {
     for network in networks {
         change_subnet(transaction, *network, "", DELETE_ELEMENT, 0);
     }
 }
 
-/// The networks that are in the set of subnets for that bridge.
+/// The networks that are in the sets of subnets for that bridge.
 pub(crate) fn subnets_of(
     socket: &mut Socket,
     engine: &EngineId,
@@ -201,13 +247,14 @@ pub(crate) fn subnets_of(
     let of_bridge = |element: &Element| {
         let (name, network) = element.comment.split_once(' ')?;
         (name == bridge.as_str())
-            .then(|| network.parse().ok())
+            .then(|| network.parse::<Cidr>().ok())
             .flatten()
     };
-    Ok(elements(socket, engine, SUBNETS)?
-        .iter()
-        .filter_map(of_bridge)
-        .collect())
+    let mut found = Vec::new();
+    for set in [SUBNETS, SUBNETS6] {
+        found.extend(elements(socket, engine, set)?.iter().filter_map(of_bridge));
+    }
+    Ok(found)
 }
 
 /// Have a bridge in those sets, and in no other. An element is added before it is deleted, as to delete what is not
@@ -235,20 +282,22 @@ fn change_subnet(
     kind: u16,
     flags: u16,
 ) {
-    let Some((first, last)) = network.range_v4() else {
-        return;
+    let (first, last) = network.range();
+    let set = match Family::of(first) {
+        Family::V4 => SUBNETS,
+        Family::V6 => SUBNETS6,
     };
     let doing = format!("set up NAT for the network {network}");
-    change(transaction, doing, kind, flags, SUBNETS, |list| {
+    change(transaction, doing, kind, flags, set, |list| {
         list.nest(NFTA_LIST_ELEM, |body| {
-            put_value(body, ELEMENT_KEY, &first.octets());
+            put_value(body, ELEMENT_KEY, &octets(first));
             if kind == NEW_ELEMENT {
                 put_comment(body, &format!("{bridge} {first}/{}", network.prefix()));
             }
         });
-        if let Some(after) = u32::from(last).checked_add(1) {
+        if let Some(after) = next(last) {
             list.nest(NFTA_LIST_ELEM, |body| {
-                put_value(body, ELEMENT_KEY, &after.to_be_bytes());
+                put_value(body, ELEMENT_KEY, &octets(after));
                 body.u32_be(ELEMENT_FLAGS, FLAG_INTERVAL_END);
             });
         }

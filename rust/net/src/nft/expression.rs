@@ -2,9 +2,10 @@
 //!
 //! [`Rule`] reads like the rule in nft's own language: each method is one condition or one action.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{NFTA_LIST_ELEM, put_value};
+use crate::address::Family;
 use crate::names::LinkName;
 use crate::netlink::Body;
 use crate::ports::Protocol;
@@ -12,8 +13,7 @@ use crate::ports::Protocol;
 const EXPRESSION_NAME: u16 = 1;
 const EXPRESSION_DATA: u16 = 2;
 
-/// The verdict's register, and the first two and third of the 4-byte ones. A value longer than
-/// 4 bytes takes the ones that follow.
+/// The verdict's register, and some of the 4-byte ones. A value longer than 4 bytes takes the ones that follow.
 const VERDICT: u32 = 0;
 const R0: u32 = 8;
 const R1: u32 = 9;
@@ -31,7 +31,6 @@ const BASE_NETWORK: u32 = 1;
 const BASE_TRANSPORT: u32 = 2;
 pub(super) const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
-const NFPROTO_IPV4: u8 = 2;
 const NAT_DESTINATION: u32 = 1;
 const FIB_ADDRESS_TYPE: u32 = 3;
 const FIB_BY_DESTINATION: u32 = 2;
@@ -40,12 +39,42 @@ const CHECKSUM_INTERNET: u32 = 1;
 const NUMGEN_RANDOM: u32 = 1;
 const REJECT_ICMPX: u32 = 2;
 const ICMPX_PORT_UNREACHABLE: u8 = 1;
+/// `NFT_PAYLOAD_L4CSUM_PSEUDOHDR`: addresses are part of what the transport's checksum is about.
+const CHECKSUM_OF_TRANSPORT: u32 = 1;
 const DROP: u32 = 0;
 pub(super) const ACCEPT: u32 = 1;
 
 /// Where the addresses are in an IPv4 header.
 const IPV4_SOURCE: u32 = 12;
 const IPV4_DESTINATION: u32 = 16;
+
+impl Family {
+    /// `NFPROTO_IPV4`, `NFPROTO_IPV6`
+    fn number(self) -> u8 {
+        match self {
+            Self::V4 => 2,
+            Self::V6 => 10,
+        }
+    }
+
+    /// Where the address of one end is in the family's header, and how long it is.
+    fn place(self, end: End) -> (u32, u32) {
+        match (self, end) {
+            (Self::V4, End::Source) => (IPV4_SOURCE, 4),
+            (Self::V4, End::Destination) => (IPV4_DESTINATION, 4),
+            (Self::V6, End::Source) => (8, 16),
+            (Self::V6, End::Destination) => (24, 16),
+        }
+    }
+
+    /// What the host's own addresses for itself begin with: 127.0.0.0/8, `::1`.
+    fn loopback(self) -> Vec<u8> {
+        match self {
+            Self::V4 => vec![127],
+            Self::V6 => Ipv6Addr::LOCALHOST.octets().to_vec(),
+        }
+    }
+}
 
 /// One of the two ends of a packet's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,33 +153,57 @@ impl Rule<'_, '_> {
         self.path().lookup(set, R0, true, None)
     }
 
-    /// `meta nfproto ipv4`
-    pub(super) fn ipv4(&mut self) -> &mut Self {
+    /// `meta nfproto ipv4` or `meta nfproto ipv6`
+    pub(super) fn is(&mut self, family: Family) -> &mut Self {
         self.meta(META_NFPROTO, R0)
-            .compare(R0, EQUAL, &[NFPROTO_IPV4])
+            .compare(R0, EQUAL, &[family.number()])
     }
 
-    /// `ip saddr 127.0.0.0/8`, after `ipv4`
-    pub(super) fn source_loopback(&mut self) -> &mut Self {
-        self.payload(BASE_NETWORK, IPV4_SOURCE, 1, R0)
-            .compare(R0, EQUAL, &[127])
+    /// `ip saddr 127.0.0.0/8` or `ip6 saddr ::1`, and the same of `daddr`
+    pub(super) fn loopback(&mut self, family: Family, end: End) -> &mut Self {
+        self.is(family).compare_loopback(family, end, EQUAL)
     }
 
-    /// `ip daddr 127.0.0.0/8`, after `ipv4`
-    pub(super) fn destination_loopback(&mut self) -> &mut Self {
-        self.payload(BASE_NETWORK, IPV4_DESTINATION, 1, R0)
-            .compare(R0, EQUAL, &[127])
+    /// `ip daddr != 127.0.0.0/8` or `ip6 daddr != ::1`, and the same of `saddr`
+    pub(super) fn not_loopback(&mut self, family: Family, end: End) -> &mut Self {
+        self.is(family).compare_loopback(family, end, NOT_EQUAL)
     }
 
-    /// `ip daddr != 127.0.0.0/8`, after `ipv4`
-    pub(super) fn destination_not_loopback(&mut self) -> &mut Self {
-        self.payload(BASE_NETWORK, IPV4_DESTINATION, 1, R0)
-            .compare(R0, NOT_EQUAL, &[127])
+    /// `ip6 saddr set meta l4proto . th dport map @map`, after `is`: the packet itself is changed, and its checksum
+    pub(super) fn set_source_by_port(&mut self, map: &str) -> Complete {
+        self.meta(META_L4PROTO, R0)
+            .payload(BASE_TRANSPORT, 2, 2, R1)
+            .lookup(map, R0, false, Some(R0))
+            .set_address(Family::V6, End::Source)
     }
 
-    /// `ip saddr @set`, after `ipv4`
-    pub(super) fn source_in(&mut self, set: &str) -> &mut Self {
-        self.payload(BASE_NETWORK, IPV4_SOURCE, 4, R0)
+    /// `ip6 daddr set ::1` and the like, after `is`: the packet itself is changed, and its checksum
+    pub(super) fn set_destination(&mut self, address: Ipv6Addr) -> Complete {
+        self.expression("immediate", |body| {
+            body.u32_be(1, R0);
+            put_value(body, 2, &address.octets());
+        });
+        self.set_address(Family::V6, End::Destination)
+    }
+
+    /// To the address in the first registers.
+    fn set_address(&mut self, family: Family, end: End) -> Complete {
+        let (offset, length) = family.place(end);
+        self.expression("payload", |body| {
+            body.u32_be(5, R0);
+            body.u32_be(2, BASE_NETWORK);
+            body.u32_be(3, offset);
+            body.u32_be(4, length);
+            body.u32_be(8, CHECKSUM_OF_TRANSPORT);
+        });
+        Complete
+    }
+
+    /// `ip saddr @set` or `ip6 saddr @set`
+    pub(super) fn source_in(&mut self, family: Family, set: &str) -> &mut Self {
+        let (offset, length) = family.place(End::Source);
+        self.is(family)
+            .payload(BASE_NETWORK, offset, length, R0)
             .lookup(set, R0, false, None)
     }
 
@@ -211,43 +264,44 @@ impl Rule<'_, '_> {
         self.connection(CT_STATUS, bits)
     }
 
-    /// `dnat ip to meta l4proto . ip daddr . th dport map @map`, after `ipv4`
-    pub(super) fn forward_by_address(&mut self, map: &str) -> Complete {
+    /// `dnat ip to meta l4proto . ip daddr . th dport map @map`, and the same of `ip6`, after `is`
+    pub(super) fn forward_by_address(&mut self, family: Family, map: &str) -> Complete {
+        let (offset, length) = family.place(End::Destination);
         self.meta(META_L4PROTO, R0)
-            .payload(BASE_NETWORK, IPV4_DESTINATION, 4, R1)
-            .payload(BASE_TRANSPORT, 2, 2, R2)
+            .payload(BASE_NETWORK, offset, length, R1)
+            .payload(BASE_TRANSPORT, 2, 2, R1 + length / 4)
             .lookup(map, R0, false, Some(R0))
-            .destination_nat()
+            .destination_nat(family)
     }
 
-    /// `dnat ip to meta l4proto . th dport map @map`, after `ipv4`
-    pub(super) fn forward_by_port(&mut self, map: &str) -> Complete {
+    /// `dnat ip to meta l4proto . th dport map @map`, and the same of `ip6`, after `is`
+    pub(super) fn forward_by_port(&mut self, family: Family, map: &str) -> Complete {
         self.meta(META_L4PROTO, R0)
             .payload(BASE_TRANSPORT, 2, 2, R1)
             .lookup(map, R0, false, Some(R0))
-            .destination_nat()
+            .destination_nat(family)
     }
 
-    /// `dnat ip to meta l4proto . ip daddr . th dport . numgen random mod <slots> map @map`, after `ipv4`
+    /// `dnat ip to meta l4proto . ip daddr . th dport . numgen random mod <slots> map @map`, after `is`
     pub(super) fn balance_by_address(&mut self, map: &str, slots: u32) -> Complete {
         self.meta(META_L4PROTO, R0)
             .payload(BASE_NETWORK, IPV4_DESTINATION, 4, R1)
             .payload(BASE_TRANSPORT, 2, 2, R2)
             .random(slots, R3)
             .lookup(map, R0, false, Some(R0))
-            .destination_nat()
+            .destination_nat(Family::V4)
     }
 
-    /// `dnat ip to meta l4proto . th dport . numgen random mod <slots> map @map`, after `ipv4`
+    /// `dnat ip to meta l4proto . th dport . numgen random mod <slots> map @map`, after `is`
     pub(super) fn balance_by_port(&mut self, map: &str, slots: u32) -> Complete {
         self.meta(META_L4PROTO, R0)
             .payload(BASE_TRANSPORT, 2, 2, R1)
             .random(slots, R2)
             .lookup(map, R0, false, Some(R0))
-            .destination_nat()
+            .destination_nat(Family::V4)
     }
 
-    /// `ip daddr @set`, after `ipv4`
+    /// `ip daddr @set`, after `is`
     pub(super) fn destination_in(&mut self, set: &str) -> &mut Self {
         self.payload(BASE_NETWORK, IPV4_DESTINATION, 4, R0)
             .lookup(set, R0, false, None)
@@ -308,6 +362,14 @@ impl Rule<'_, '_> {
         })
     }
 
+    fn compare_loopback(&mut self, family: Family, end: End, operator: u32) -> &mut Self {
+        let (offset, _) = family.place(end);
+        let prefix = family.loopback();
+        let length = u32::try_from(prefix.len()).unwrap_or(0); // 1 or 16
+        self.payload(BASE_NETWORK, offset, length, R0)
+            .compare(R0, operator, &prefix)
+    }
+
     fn compare(&mut self, register: u32, operator: u32, value: &[u8]) -> &mut Self {
         self.expression("cmp", |body| {
             body.u32_be(1, register);
@@ -344,15 +406,16 @@ impl Rule<'_, '_> {
         self.compare(R0, NOT_EQUAL, &[0; 4])
     }
 
-    /// To the address in the first register and the port in the second.
-    fn destination_nat(&mut self) -> Complete {
+    /// To the address in the first registers and the port in the one that follows.
+    fn destination_nat(&mut self, family: Family) -> Complete {
+        let (_, length) = family.place(End::Destination);
         self.expression("nat", |body| {
             body.u32_be(1, NAT_DESTINATION);
-            body.u32_be(2, u32::from(NFPROTO_IPV4));
+            body.u32_be(2, u32::from(family.number()));
             body.u32_be(3, R0);
             body.u32_be(4, R0);
-            body.u32_be(5, R1);
-            body.u32_be(6, R1);
+            body.u32_be(5, R0 + length / 4);
+            body.u32_be(6, R0 + length / 4);
         });
         Complete
     }

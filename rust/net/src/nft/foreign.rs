@@ -2,7 +2,8 @@
 //! `accept` of ours ends none but our own chain.
 //!
 //! Docker gives its `ip filter FORWARD` the policy `drop`, and jumps from there to `DOCKER-USER` first,
-//! a chain that it makes, leaves to the administrator and does not touch again. There we put two rules a bridge:
+//! a chain that it makes, leaves to the administrator and does not touch again; `ip6 filter` is the same for IPv6. There
+//! we put two rules a bridge:
 //!
 //! ```text
 //! iifname <bridge> counter accept
@@ -22,9 +23,11 @@ use super::expression::Rule as Writer;
 use super::rule::{RULE_EXPRESSIONS, RULE_HANDLE, Rule, Side, rule, rules};
 use super::ruleset::HOOK_FORWARD;
 use super::{
-    DELETE_RULE, FAMILY_INET, FAMILY_IPV4, GET_CHAIN, GET_GENERATION, NEW_RULE, NFTA_TABLE_NAME,
-    RULE_CHAIN, Transaction, is_missing, message,
+    DELETE_RULE, FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6, GET_CHAIN, GET_GENERATION, NEW_RULE,
+    NFTA_TABLE_NAME, RULE_CHAIN, Transaction, is_missing, message,
 };
+use crate::address::Family;
+use crate::bridge::Bridge;
 use crate::error::{Error, Result};
 use crate::names::LinkName;
 use crate::netlink::{APPEND, Batch, CREATE, Socket, attributes, text, u32_be};
@@ -60,21 +63,22 @@ pub(crate) fn generation(socket: &mut Socket) -> Result<u32> {
 }
 
 /// Where a bridge's two rules were found, so that the next look asks for these, however many others there are.
-pub(crate) type Handles = BTreeMap<LinkName, [u64; 2]>;
+pub(crate) type Handles = BTreeMap<(Family, LinkName), [u64; 2]>;
 
 const SIDES: [Side; 2] = [Side::Input, Side::Output];
 
-/// Have Docker's chain, if there is one, accept what comes from these bridges and goes to them.
+/// Have Docker's chain of a family, if there is one, accept what comes from these bridges and goes to them.
 pub(crate) fn admit(
     socket: &mut Socket,
+    family: Family,
     bridges: &[&LinkName],
     handles: &mut Handles,
 ) -> Result<()> {
-    if all_are_there(socket, bridges, handles)? {
+    if all_are_there(socket, family, bridges, handles)? {
         return Ok(());
     }
-    handles.clear();
-    change(socket, |transaction, rules| {
+    handles.retain(|(of, _), _| *of != family);
+    change(socket, family, |transaction, rules| {
         let end = rules.last().filter(|rule| rule.returns());
         for bridge in bridges {
             let found = SIDES.map(|side| {
@@ -82,7 +86,7 @@ pub(crate) fn admit(
                 rule.map(|rule| rule.handle)
             });
             if let [Some(input), Some(output)] = found {
-                handles.insert((*bridge).clone(), [input, output]);
+                handles.insert((family, (*bridge).clone()), [input, output]);
             }
             for (side, _) in SIDES.iter().zip(found).filter(|(_, rule)| rule.is_none()) {
                 add(transaction, *side, bridge, end);
@@ -92,13 +96,18 @@ pub(crate) fn admit(
 }
 
 /// Handles are not given twice, but those of a table that was made anew are: what is there counts.
-fn all_are_there(socket: &mut Socket, bridges: &[&LinkName], handles: &Handles) -> Result<bool> {
+fn all_are_there(
+    socket: &mut Socket,
+    family: Family,
+    bridges: &[&LinkName],
+    handles: &Handles,
+) -> Result<bool> {
     for bridge in bridges {
-        let Some(handles) = handles.get(*bridge) else {
+        let Some(handles) = handles.get(&(family, (*bridge).clone())) else {
             return Ok(false);
         };
         for (side, handle) in SIDES.iter().zip(handles) {
-            let rule = rule(socket, FAMILY_IPV4, TABLE, CHAIN, *handle)?;
+            let rule = rule(socket, of(family), TABLE, CHAIN, *handle)?;
             if !rule.is_some_and(|rule| rule.accepts(*side, bridge)) {
                 return Ok(false);
             }
@@ -107,34 +116,51 @@ fn all_are_there(socket: &mut Socket, bridges: &[&LinkName], handles: &Handles) 
     Ok(true)
 }
 
-/// Take a bridge's rules out of Docker's chain.
+fn of(family: Family) -> u8 {
+    match family {
+        Family::V4 => FAMILY_IPV4,
+        Family::V6 => FAMILY_IPV6,
+    }
+}
+
+/// Take a bridge's rules out of Docker's chains.
 pub(crate) fn dismiss(socket: &mut Socket, bridge: &LinkName) -> Result<()> {
-    change(socket, |transaction, rules| {
-        for rule in rules
-            .iter()
-            .filter(|rule| rule.accepts(Side::Input, bridge) || rule.accepts(Side::Output, bridge))
-        {
-            let doing = format!("remove the rule for {bridge} from the nftables chain {CHAIN}");
-            transaction.change(doing, DELETE_RULE, 0, |body| {
-                body.text(RULE_CHAIN, CHAIN);
-                body.bytes(RULE_HANDLE, &rule.handle.to_be_bytes());
-            });
-        }
-    })
+    for family in [Family::V4, Family::V6] {
+        change(socket, family, |transaction, rules| {
+            for rule in rules.iter().filter(|rule| {
+                rule.accepts(Side::Input, bridge) || rule.accepts(Side::Output, bridge)
+            }) {
+                let doing = format!("remove the rule for {bridge} from the nftables chain {CHAIN}");
+                transaction.change(doing, DELETE_RULE, 0, |body| {
+                    body.text(RULE_CHAIN, CHAIN);
+                    body.bytes(RULE_HANDLE, &rule.handle.to_be_bytes());
+                });
+            }
+        })?;
+    }
+    Ok(())
 }
 
 /// What the administrator should know: chains that drop whatever they have no rule for, in tables without a rule
 /// about this bridge.
-pub(crate) fn obstacles(socket: &mut Socket, bridge: &LinkName) -> Result<Vec<String>> {
+pub(crate) fn obstacles(socket: &mut Socket, bridge: &Bridge) -> Result<Vec<String>> {
+    let mut families = vec![FAMILY_INET];
+    families.extend(
+        bridge
+            .gateways
+            .iter()
+            .map(|own| of(Family::of(own.address()))),
+    );
+    let bridge = &bridge.name;
     let mut found = Vec::new();
     for Base {
         family,
         table,
         chain,
-    } in dropping_chains(socket)?
+    } in dropping_chains(socket, &families)?
     {
         let rules = rules(socket, family, &table, None)?;
-        let docker = |name: &str| family == FAMILY_IPV4 && table == TABLE && name == CHAIN;
+        let docker = |name: &str| family != FAMILY_INET && table == TABLE && name == CHAIN;
         let open = rules.iter().any(|rule| {
             if rule.chain == chain && rule.leads_to(CHAIN) && docker(CHAIN) {
                 return true;
@@ -143,7 +169,11 @@ pub(crate) fn obstacles(socket: &mut Socket, bridge: &LinkName) -> Result<Vec<St
             !docker(&rule.chain) && rule.is_about(bridge)
         });
         if !open {
-            let words = if family == FAMILY_IPV4 { "ip" } else { "inet" };
+            let words = match family {
+                FAMILY_IPV4 => "ip",
+                FAMILY_IPV6 => "ip6",
+                _ => "inet",
+            };
             found.push(format!(
                 "the nftables table `{words} {table}` drops what its chain `{chain}` has no rule for, and nothing there \
                  is about the bridge {bridge}: its containers may not reach other hosts, nor be reached from there on \
@@ -164,7 +194,7 @@ struct Base {
     chain: String,
 }
 
-fn dropping_chains(socket: &mut Socket) -> Result<BTreeSet<Base>> {
+fn dropping_chains(socket: &mut Socket, families: &[u8]) -> Result<BTreeSet<Base>> {
     let messages = socket.dump(|batch, flags| {
         batch.request(
             "list the nftables chains",
@@ -175,14 +205,14 @@ fn dropping_chains(socket: &mut Socket) -> Result<BTreeSet<Base>> {
     })?;
     Ok(messages
         .iter()
-        .filter_map(|(_, body)| dropping(body))
+        .filter_map(|(_, body)| dropping(body, families))
         .collect())
 }
 
-/// None for all chains but those that drop what is forwarded over IPv4.
-fn dropping(body: &[u8]) -> Option<Base> {
+/// None for all chains but those that drop what is forwarded, in tables of these families.
+fn dropping(body: &[u8], families: &[u8]) -> Option<Base> {
     let (&family, rest) = body.split_first()?;
-    if ![FAMILY_IPV4, FAMILY_INET].contains(&family) {
+    if !families.contains(&family) {
         return None;
     }
     let (mut table, mut chain, mut hook, mut policy) = (None, None, None, None);
@@ -210,13 +240,18 @@ fn dropping(body: &[u8]) -> Option<Base> {
 }
 
 /// Change Docker's chain according to what is in it; nothing where there is no such chain.
-fn change(socket: &mut Socket, mut decide: impl FnMut(&mut Transaction, &[Rule])) -> Result<()> {
+fn change(
+    socket: &mut Socket,
+    family: Family,
+    mut decide: impl FnMut(&mut Transaction, &[Rule]),
+) -> Result<()> {
+    let family = of(family);
     let mut refusal = Ok(());
     for _ in 0..ATTEMPTS {
-        let mut transaction = Transaction::unless_changed(FAMILY_IPV4, TABLE, generation(socket)?);
+        let mut transaction = Transaction::unless_changed(family, TABLE, generation(socket)?);
         // An empty list says nothing: the question is answered so for a chain that does not exist, too.
-        let rules = rules(socket, FAMILY_IPV4, TABLE, Some(CHAIN))?;
-        if rules.is_empty() && !chain_exists(socket)? {
+        let rules = rules(socket, family, TABLE, Some(CHAIN))?;
+        if rules.is_empty() && !chain_exists(socket, family)? {
             return Ok(());
         }
         decide(&mut transaction, &rules);
@@ -229,14 +264,14 @@ fn change(socket: &mut Socket, mut decide: impl FnMut(&mut Transaction, &[Rule])
     refusal
 }
 
-fn chain_exists(socket: &mut Socket) -> Result<bool> {
+fn chain_exists(socket: &mut Socket, family: u8) -> Result<bool> {
     let mut batch = Batch::new();
     batch.request(
         "look up the nftables chain DOCKER-USER",
         message(GET_CHAIN),
         0,
         |body| {
-            body.header(&[FAMILY_IPV4, 0, 0, 0]);
+            body.header(&[family, 0, 0, 0]);
             body.text(NFTA_TABLE_NAME, TABLE);
             body.text(CHAIN_NAME, CHAIN);
         },

@@ -32,6 +32,7 @@ use crate::watch::Change;
 const SUBSYSTEM: u16 = 10;
 const FAMILY_INET: u8 = 1;
 const FAMILY_IPV4: u8 = 2;
+const FAMILY_IPV6: u8 = 10;
 
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -160,7 +161,7 @@ pub(crate) fn concern(kind: u16, body: &[u8], table: &str) -> Option<Change> {
     }
     let (change, wanted) = match *body.first()? {
         FAMILY_INET => (Change::Ours, table),
-        FAMILY_IPV4 => (Change::Dockers, foreign::TABLE),
+        FAMILY_IPV4 | FAMILY_IPV6 => (Change::Dockers, foreign::TABLE),
         _ => return None,
     };
     let (_, name) =

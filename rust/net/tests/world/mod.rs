@@ -40,11 +40,13 @@ impl World {
             neighbour: new_namespace(),
         };
         world.on_host(|| {
-            let switch = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-            if std::path::Path::new(switch).exists() {
-                std::fs::write(switch, if bridge_netfilter { "1" } else { "0" }).unwrap();
-            } else {
-                assert!(!bridge_netfilter, "this kernel has no br_netfilter");
+            for family in ["iptables", "ip6tables"] {
+                let switch = format!("/proc/sys/net/bridge/bridge-nf-call-{family}");
+                if std::path::Path::new(&switch).exists() {
+                    std::fs::write(&switch, if bridge_netfilter { "1" } else { "0" }).unwrap();
+                } else {
+                    assert!(!bridge_netfilter, "this kernel has no br_netfilter");
+                }
             }
             run("ip link set lo up");
             run("ip link add uplink type veth peer name wire");
@@ -144,8 +146,8 @@ pub fn bridge(engine: &EngineId, net: u8) -> Bridge {
 pub fn interface(net: u8, number: u8) -> Interface {
     let address = std::net::Ipv4Addr::new(10, net, 0, number);
     Interface {
-        address: format!("{address}/16").parse().unwrap(),
-        gateway: Some(format!("10.{net}.0.1").parse().unwrap()),
+        addresses: vec![format!("{address}/16").parse().unwrap()],
+        gateways: vec![format!("10.{net}.0.1").parse().unwrap()],
         mac: Some(Mac::of_ipv4(address)),
     }
 }
@@ -157,6 +159,7 @@ pub fn port(protocol: Protocol, host_ip: &str, host_port: u16, container_port: u
         host_ip: host_ip.parse().unwrap(),
         host_port,
         host_port_last: None,
+        same_port: false,
         container_port,
     }
 }
@@ -199,7 +202,7 @@ impl Engine {
             .unwrap();
         let published = self
             .host
-            .publish(&format!("container-{container}"), address, ports)
+            .publish(&format!("container-{container}"), &[address], ports)
             .unwrap();
         let chosen = published
             .iter()
@@ -318,7 +321,12 @@ fn ask_within(to: &str, wait: Duration) -> Option<String> {
 
 /// The same over UDP.
 pub fn ask_udp(to: &str) -> Option<String> {
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let from = if to.starts_with('[') {
+        "[::]:0"
+    } else {
+        "0.0.0.0:0"
+    };
+    let socket = UdpSocket::bind(from).unwrap();
     socket.connect(to).ok()?;
     socket
         .set_read_timeout(Some(Duration::from_millis(800)))

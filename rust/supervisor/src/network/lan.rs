@@ -3,14 +3,15 @@
 //! A link refuses the address of one that is still dying, and a namespace dies in the kernel's own time. So the namespace
 //! of a container that is on such a network is held, and its links in there are deleted when it has ended.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use knarr_net::{Lan, LanKind, LanRoute, LinkName, Parent};
+use knarr_net::{Family, Lan, LanKind, LanRoute, LinkName, Parent};
 use knarr_runtime::Kind;
 
 use super::{Attached, Network, NetworkRecord, unavailable};
 use crate::link::Part;
-use crate::protocol::{Failure, InterfaceRequest, LanRequest, ParentRequest};
+use crate::protocol::{Failure, InterfaceRequest, LanRequest, ParentRequest, WaysOut};
 
 impl Network {
     /// Have the interface that a network is on.
@@ -32,20 +33,19 @@ impl Network {
         namespace: BorrowedFd<'_>,
         interface: &InterfaceRequest,
         lan: &LanRequest,
-        way_out: Option<&str>,
+        ways_out: WaysOut<'_>,
     ) -> Result<Attached, Failure> {
         self.make_parent(&lan.parent)?;
-        let route = if way_out == Some(interface.network.as_str()) {
-            lan.route()?
-        } else {
-            LanRoute::None
-        };
+        let mut routes = Vec::new();
+        for family in interface.families_out(ways_out) {
+            routes.extend(lan.route(family)?);
+        }
         let index = knarr_net::plug_lan(
             &lan.lan()?,
             namespace,
             &interface.link_name()?,
-            &interface.interface(None)?,
-            route,
+            &interface.interface(ways_out)?,
+            &routes,
         )?;
         Ok(Attached {
             interface: interface.clone(),
@@ -65,15 +65,19 @@ impl LanRequest {
         })
     }
 
-    /// The default route that a container has where this network is its way out.
-    pub fn route(&self) -> Result<LanRoute, Failure> {
+    /// The default route of a family that a container has where this network is its way out.
+    pub fn route(&self, family: Family) -> Result<Option<LanRoute>, Failure> {
         if self.internal {
-            return Ok(LanRoute::None);
+            return Ok(None);
         }
         if self.kind()?.is_routed() {
-            return Ok(LanRoute::Link);
+            return Ok(Some(LanRoute::Link(family)));
         }
-        Ok(self.gateway.map_or(LanRoute::None, LanRoute::Gateway))
+        let gateway = match family {
+            Family::V4 => self.gateway.map(IpAddr::V4),
+            Family::V6 => self.gateway6.map(IpAddr::V6),
+        };
+        Ok(gateway.map(LanRoute::Gateway))
     }
 
     fn kind(&self) -> Result<LanKind, Failure> {

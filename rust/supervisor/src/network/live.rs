@@ -5,11 +5,12 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use knarr_net::{LanRoute, LinkName};
+use knarr_net::{Family, LanRoute, LinkName};
 
+use super::record::FAMILIES;
 use super::{Attached, Network, NetworkRecord, lan, namespace_of, parts, unavailable};
 use crate::link::Part;
-use crate::protocol::{Connect, Disconnect, Failure, Id, Names};
+use crate::protocol::{Connect, Disconnect, Failure, Id, Names, WaysOut};
 
 impl Network {
     /// Put a running container on a network: its record from now on, and what is to be held with it.
@@ -22,23 +23,23 @@ impl Network {
         let Connect {
             container: id,
             interface,
-            way_out,
             dns,
+            ..
         } = request;
+        let ways_out = [request.way_out.as_deref(), request.way_out6.as_deref()];
         let mut changed = record.clone();
         if changed.on(&interface.network).is_some() {
             return Ok((changed, Vec::new()));
         }
         let namespace = namespace_of(pid).map_err(|error| unavailable(&error))?;
-        let attached = self.plug_one(namespace.as_fd(), interface, None)?;
+        let attached = self.plug_one(namespace.as_fd(), interface, [None; 2])?;
         changed.interfaces.push(attached.clone());
-        let done = self.follow(id, &namespace, record, &mut changed, way_out.as_ref(), dns);
+        let done = self.follow(id, &namespace, record, &mut changed, ways_out, dns);
         if done.is_err() {
             // What failed is the error to tell.
             let mut back = record.clone();
-            let way_out = record.way_out.as_ref();
             let _ = self.take_out(&namespace, &attached);
-            let _ = self.follow(id, &namespace, &changed, &mut back, way_out, &[]);
+            let _ = self.follow(id, &namespace, &changed, &mut back, record.ways_out(), &[]);
         }
         Ok((changed, done?))
     }
@@ -65,7 +66,7 @@ impl Network {
             &namespace,
             record,
             &mut changed,
-            request.way_out.as_ref(),
+            [request.way_out.as_deref(), request.way_out6.as_deref()],
             &[],
         )?;
         Ok(changed)
@@ -95,18 +96,24 @@ impl Network {
         Ok(changed)
     }
 
-    /// Default route, published ports and names follow the interfaces that there are now.
+    /// Default routes, published ports and names follow the interfaces that there are now.
     fn follow(
         &self,
         id: &Id,
         namespace: &OwnedFd,
         before: &NetworkRecord,
         now: &mut NetworkRecord,
-        way_out: Option<&String>,
+        ways_out: WaysOut<'_>,
         dns: &[std::net::IpAddr],
     ) -> Result<Vec<(Part, OwnedFd)>, Failure> {
-        now.way_out = way_out.cloned();
-        set_route(namespace, way_out.and_then(|network| now.on(network)))?;
+        [now.way_out, now.way_out6] = ways_out.map(|network| network.map(str::to_owned));
+        for (family, network) in FAMILIES.into_iter().zip(ways_out) {
+            let way_out = network.and_then(|network| now.on(network));
+            // Without IPv6 before and after there is no such route.
+            if family == Family::V4 || way_out.is_some() || before.way_out6.is_some() {
+                set_route(namespace, family, way_out)?;
+            }
+        }
         if before.published()? != now.published()? && !now.ports.is_empty() {
             self.opened(&mut self.host())?.unpublish(id.as_str())?;
             self.publish_again(id, now)?;
@@ -129,24 +136,34 @@ impl Network {
     }
 }
 
-/// The default route is by way of that interface from now on.
-fn set_route(namespace: &OwnedFd, way_out: Option<&Attached>) -> Result<(), Failure> {
+/// The default route of a family is by way of that interface from now on.
+fn set_route(
+    namespace: &OwnedFd,
+    family: Family,
+    way_out: Option<&Attached>,
+) -> Result<(), Failure> {
     let gateway = match way_out.map(|attached| (attached, &attached.interface)) {
         None => None,
         Some((attached, interface)) => match (&interface.bridge, &interface.lan) {
-            (Some(bridge), _) => Some(bridge.bridge()?.gateway.address()),
-            (None, Some(lan)) => match lan.route()? {
-                LanRoute::None => None,
-                LanRoute::Gateway(gateway) => Some(gateway),
-                LanRoute::Link => {
+            (Some(bridge), _) => bridge.bridge()?.gateway(family),
+            (None, Some(lan)) => match lan.route(family)? {
+                None => None,
+                Some(LanRoute::Gateway(gateway)) => Some(gateway),
+                Some(LanRoute::Link(family)) => {
+                    let namespace = namespace.as_fd();
                     return Ok(knarr_net::set_link_route(
-                        namespace.as_fd(),
+                        namespace,
                         attached.index,
+                        family,
                     )?);
                 }
             },
             (None, None) => None,
         },
     };
-    Ok(knarr_net::set_default_route(namespace.as_fd(), gateway)?)
+    Ok(knarr_net::set_default_route(
+        namespace.as_fd(),
+        family,
+        gateway,
+    )?)
 }

@@ -28,7 +28,7 @@ use knarr_runtime::Kind;
 use crate::journal::Journal;
 use crate::link::Part;
 use crate::protocol::{
-    BridgeRequest, Failure, Id, InterfaceRequest, NetworkMode, NetworkRequest, Port,
+    BridgeRequest, Failure, Id, InterfaceRequest, NetworkMode, NetworkRequest, Port, WaysOut,
 };
 use balanced::Entries;
 pub use record::{Attached, NetworkRecord};
@@ -131,7 +131,7 @@ impl Network {
         let bridged = !request.interfaces.is_empty()
             || !request.ports.is_empty()
             || !request.dns.is_empty()
-            || request.way_out.is_some();
+            || request.ways_out() != [None; 2];
         if request.mode != NetworkMode::Bridge && bridged {
             return Err(invalid(id, "only a bridge has interfaces and ports"));
         }
@@ -154,6 +154,7 @@ impl Network {
             .collect::<Result<Vec<_>, _>>()?;
         let mut record = NetworkRecord {
             way_out: request.way_out.clone(),
+            way_out6: request.way_out6.clone(),
             dns: request.dns.clone(),
             ..NetworkRecord::default()
         };
@@ -192,12 +193,13 @@ impl Network {
             None
         };
         if !wanted.is_empty() {
-            let Some(address) = record.published()? else {
+            let addresses = record.published()?;
+            if addresses.is_empty() {
                 return Err(invalid(id, "ports need a bridge with a way out"));
-            };
-            let published = self
-                .opened(&mut self.host())?
-                .publish(id.as_str(), address, wanted)?;
+            }
+            let published =
+                self.opened(&mut self.host())?
+                    .publish(id.as_str(), &addresses, wanted)?;
             record.ports = published.iter().map(|done| (&done.port).into()).collect();
             held.extend(
                 published
@@ -215,7 +217,7 @@ impl Network {
         request: &NetworkRequest,
         record: &mut NetworkRecord,
     ) -> Result<Sandbox, Failure> {
-        let way_out = request.way_out.as_deref();
+        let ways_out = request.ways_out();
         let Some((first, others)) = request.interfaces.split_first() else {
             return Err(invalid(id, "the mode `bridge` needs `interfaces`"));
         };
@@ -226,7 +228,7 @@ impl Network {
             Some(bridge) => {
                 let bridge = self.ensure(bridge)?;
                 let mut sandbox = self.pool.take_linked(&bridge)?;
-                sandbox.configure(&first.interface(way_out)?)?;
+                sandbox.configure(&first.interface(ways_out)?)?;
                 let link = sandbox.link().map(ToString::to_string).unwrap_or_default();
                 record.interfaces.push(Attached {
                     interface: first.clone(),
@@ -239,7 +241,7 @@ impl Network {
             None => (self.pool.take_bare()?, &request.interfaces[..]),
         };
         for interface in others {
-            match self.plug_one(sandbox.namespace(), interface, way_out) {
+            match self.plug_one(sandbox.namespace(), interface, ways_out) {
                 Ok(attached) => record.interfaces.push(attached),
                 Err(failure) => {
                     // The first failure is the one to tell; what stays goes with the namespace.
@@ -256,11 +258,11 @@ impl Network {
         &self,
         namespace: BorrowedFd<'_>,
         interface: &InterfaceRequest,
-        way_out: Option<&str>,
+        ways_out: WaysOut<'_>,
     ) -> Result<Attached, Failure> {
         let bridge = match (&interface.bridge, &interface.lan) {
             (Some(bridge), None) => self.ensure(bridge)?,
-            (None, Some(lan)) => return self.plug_lan(namespace, interface, lan, way_out),
+            (None, Some(lan)) => return self.plug_lan(namespace, interface, lan, ways_out),
             _ => {
                 let what = format!("{}: an interface has a `bridge` or a `lan`", interface.name);
                 return Err(Failure::new(Kind::InvalidArgument, what));
@@ -270,7 +272,7 @@ impl Network {
             namespace,
             &bridge,
             &interface.link_name()?,
-            &interface.interface(way_out)?,
+            &interface.interface(ways_out)?,
         )?;
         Ok(Attached {
             interface: interface.clone(),
@@ -356,9 +358,9 @@ impl Network {
 
     /// Publish a container's ports, which are reserved, to the address that it has now.
     fn publish_again(&self, id: &Id, record: &NetworkRecord) -> Result<(), Failure> {
-        let Some(address) = record.published()?.filter(|_| !record.ports.is_empty()) else {
+        if record.ports.is_empty() {
             return Ok(());
-        };
+        }
         let ports = record
             .ports
             .iter()
@@ -367,7 +369,7 @@ impl Network {
         let mut host = self.host();
         Ok(self
             .opened(&mut host)?
-            .adopt(id.as_str(), address, &ports)?)
+            .adopt(id.as_str(), &record.published()?, &ports)?)
     }
 
     /// What predecessors have left of other containers is removed when the host's sockets are opened.

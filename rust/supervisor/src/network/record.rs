@@ -3,10 +3,13 @@
 use std::net::IpAddr;
 
 use knarr_dns::Membership;
-use knarr_net::{Bridge, Cidr, Interface, LinkName, Publish};
+use knarr_net::{Bridge, Cidr, Family, Interface, LinkName, Publish};
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::{BridgeRequest, Failure, InterfaceRequest, Port};
+use crate::protocol::{BridgeRequest, Failure, InterfaceRequest, Port, WaysOut};
+
+/// As `WaysOut` has them.
+pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 /// What has to be withdrawn when a container ends.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub struct NetworkRecord {
     pub interfaces: Vec<Attached>,
     /// The network that has its default route and its published ports.
     pub way_out: Option<String>,
+    /// The same of IPv6.
+    pub way_out6: Option<String>,
     /// Its published ports.
     pub ports: Vec<Port>,
     /// Whom its questions for other names are passed to; none for the host's servers.
@@ -47,15 +52,26 @@ impl NetworkRecord {
             .find(|attached| attached.interface.network == network)
     }
 
-    /// The address that its ports are published to.
-    pub fn published(&self) -> Result<Option<IpAddr>, Failure> {
-        let Some(attached) = self.way_out.as_deref().and_then(|network| self.on(network)) else {
-            return Ok(None);
-        };
-        if attached.interface.bridge.is_none() {
-            return Ok(None); // it is reached at its own address
+    /// The networks of its default routes.
+    pub fn ways_out(&self) -> WaysOut<'_> {
+        [self.way_out.as_deref(), self.way_out6.as_deref()]
+    }
+
+    /// The addresses that its ports are published to: none where it is reached at its own.
+    pub fn published(&self) -> Result<Vec<IpAddr>, Failure> {
+        let mut found = Vec::new();
+        for (family, network) in FAMILIES.into_iter().zip(self.ways_out()) {
+            let attached = network.and_then(|network| self.on(network));
+            if let Some(attached) = attached.filter(|one| one.interface.bridge.is_some()) {
+                let addresses = attached.interface.addresses()?;
+                found.extend(
+                    addresses
+                        .into_iter()
+                        .filter(|one| Family::of(*one) == family),
+                );
+            }
         }
-        Ok(Some(attached.interface.cidr()?.address()))
+        Ok(found)
     }
 
     /// Whether it has a link on an interface of the host's.
@@ -77,7 +93,7 @@ impl NetworkRecord {
                 Ok(Membership {
                     network: interface.network.clone(),
                     network_name: interface.network_name.clone(),
-                    addresses: vec![interface.cidr()?.address()],
+                    addresses: interface.addresses()?,
                     names: interface.names.clone(),
                     links: interface.links.clone(),
                     external: !interface.internal(),
@@ -96,22 +112,38 @@ impl NetworkRecord {
 }
 
 impl InterfaceRequest {
-    /// Its address.
-    pub fn cidr(&self) -> Result<Cidr, Failure> {
-        Ok(self.address.parse()?)
+    /// Its addresses, with their prefixes.
+    fn cidrs(&self) -> Result<Vec<Cidr>, Failure> {
+        cidrs([&self.address, &self.address6])
     }
 
-    /// What is configured inside, with the default route where it is the way out.
-    pub fn interface(&self, way_out: Option<&str>) -> Result<Interface, Failure> {
-        let gateway = match &self.bridge {
-            Some(bridge) if way_out == Some(self.network.as_str()) && !bridge.internal => {
-                Some(bridge.bridge()?.gateway.address())
-            }
-            _ => None,
+    /// Its addresses.
+    pub fn addresses(&self) -> Result<Vec<IpAddr>, Failure> {
+        Ok(self.cidrs()?.iter().map(Cidr::address).collect())
+    }
+
+    /// The families whose default routes lead there.
+    pub fn families_out(&self, ways_out: WaysOut<'_>) -> impl Iterator<Item = Family> {
+        let leads_here = move |(_, network): &(Family, Option<&str>)| {
+            *network == Some(self.network.as_str()) && !self.internal()
         };
+        let families = FAMILIES.into_iter().zip(ways_out);
+        families.filter(leads_here).map(|(family, _)| family)
+    }
+
+    /// What is configured inside, with the default routes by way of a bridge.
+    pub fn interface(&self, ways_out: WaysOut<'_>) -> Result<Interface, Failure> {
+        let mut gateways = Vec::new();
+        if let Some(bridge) = &self.bridge {
+            let bridge = bridge.bridge()?;
+            gateways.extend(
+                self.families_out(ways_out)
+                    .filter_map(|family| bridge.gateway(family)),
+            );
+        }
         Ok(Interface {
-            address: self.cidr()?,
-            gateway,
+            addresses: self.cidrs()?,
+            gateways,
             mac: self.mac.as_deref().map(str::parse).transpose()?,
         })
     }
@@ -138,12 +170,20 @@ impl InterfaceRequest {
     }
 }
 
+fn cidrs(given: [&Option<String>; 2]) -> Result<Vec<Cidr>, Failure> {
+    given
+        .into_iter()
+        .flatten()
+        .map(|text| Ok(text.parse()?))
+        .collect()
+}
+
 impl BridgeRequest {
     /// As the net crate takes it.
     pub fn bridge(&self) -> Result<Bridge, Failure> {
         Ok(Bridge {
             name: LinkName::parse(&self.name)?,
-            gateway: self.address.parse()?,
+            gateways: cidrs([&self.address, &self.address6])?,
             mtu: self.mtu,
             internal: self.internal,
             isolated: self.isolated,
@@ -160,6 +200,7 @@ impl Port {
             host_ip,
             host_port,
             host_port_last,
+            same_port,
             container_port,
             ..
         } = *self;
@@ -168,6 +209,7 @@ impl Port {
             host_ip,
             host_port,
             host_port_last,
+            same_port,
             container_port,
         })
     }
@@ -180,6 +222,7 @@ impl From<&Publish> for Port {
             host_ip,
             host_port,
             host_port_last,
+            same_port,
             container_port,
         } = *publish;
         Self {
@@ -187,6 +230,7 @@ impl From<&Publish> for Port {
             host_ip,
             host_port,
             host_port_last,
+            same_port,
             container_port,
         }
     }

@@ -15,7 +15,7 @@ pub use measure::{Measure, Update};
 pub use name::{Id, Target};
 pub use network::{
     BalanceRequest, BridgeRequest, Connect, Disconnect, EntryPort, InterfaceRequest, LanRequest,
-    Names, NetworkMode, NetworkRequest, ParentRequest, Port,
+    Names, NetworkMode, NetworkRequest, ParentRequest, Port, WaysOut,
 };
 pub use parse::parse;
 pub use request::{Attach, Exec, Hello, Logs, Operation, Request, Size, Start};

@@ -1,7 +1,7 @@
 //! Networks: a container's at its start, and what changes while it runs.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -36,12 +36,25 @@ pub struct NetworkRequest {
     /// With `bridge`: the network whose bridge is the default route, and whose address is published.
     #[serde(default)]
     pub way_out: Option<String>,
+    /// The same of IPv6.
+    #[serde(default)]
+    pub way_out6: Option<String>,
     /// With `bridge`: published ports.
     #[serde(default)]
     pub ports: Vec<Port>,
     /// With `bridge`: servers that names beyond the networks are asked of; none for the host's.
     #[serde(default)]
     pub dns: Vec<IpAddr>,
+}
+
+/// The networks that a container's default routes lead to: that of IPv4, and that of IPv6.
+pub type WaysOut<'a> = [Option<&'a str>; 2];
+
+impl NetworkRequest {
+    /// The networks of its default routes.
+    pub fn ways_out(&self) -> WaysOut<'_> {
+        [self.way_out.as_deref(), self.way_out6.as_deref()]
+    }
 }
 
 /// A network's bridge.
@@ -51,8 +64,12 @@ pub struct NetworkRequest {
 pub struct BridgeRequest {
     /// The interface's name.
     pub name: String,
-    /// Its own address with the network's prefix.
-    pub address: String,
+    /// Its own address with the network's prefix; None for a network of IPv6 only.
+    #[serde(default)]
+    pub address: Option<String>,
+    /// The same of IPv6; None for a network of IPv4 only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address6: Option<String>,
     /// Bytes; None for that of the host's way out.
     #[serde(default)]
     pub mtu: Option<u32>,
@@ -88,7 +105,10 @@ pub struct LanRequest {
     pub mtu: Option<u32>,
     /// The next hop of its containers' default route; None for no such route, but where the mode has one without.
     #[serde(default)]
-    pub gateway: Option<IpAddr>,
+    pub gateway: Option<Ipv4Addr>,
+    /// The same of IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway6: Option<Ipv6Addr>,
     /// Whether there is no way out of it.
     #[serde(default)]
     pub internal: bool,
@@ -117,8 +137,12 @@ pub struct InterfaceRequest {
     /// Or what it is a link on. One of both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lan: Option<LanRequest>,
-    /// The container's address with its prefix.
-    pub address: String,
+    /// The container's address with its prefix; None on a network of IPv6 only.
+    #[serde(default)]
+    pub address: Option<String>,
+    /// The same of IPv6; None on a network of IPv4 only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address6: Option<String>,
     /// The container's MAC address.
     #[serde(default)]
     pub mac: Option<String>,
@@ -141,7 +165,7 @@ pub struct InterfaceRequest {
 #[serde(deny_unknown_fields)]
 #[allow(clippy::struct_field_names)] // the protocol's names
 pub struct Port {
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     pub protocol: String,
     /// The host's address.
     pub host_ip: IpAddr,
@@ -150,6 +174,9 @@ pub struct Port {
     /// The last of a range that begins there, of which the first free one is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_port_last: Option<u16>,
+    /// Whether its host port is to be that of the one before it, which differs in the address only.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub same_port: bool,
     /// The container's port.
     pub container_port: u16,
 }
@@ -164,6 +191,9 @@ pub struct Connect {
     pub interface: InterfaceRequest,
     /// The network that has its default route from now on.
     pub way_out: Option<String>,
+    /// The same of IPv6.
+    #[serde(default)]
+    pub way_out6: Option<String>,
     /// As at its start, for a container that has had no network with names before.
     #[serde(default)]
     pub dns: Vec<IpAddr>,
@@ -179,6 +209,9 @@ pub struct Disconnect {
     pub network: String,
     /// The network that has its default route from now on.
     pub way_out: Option<String>,
+    /// The same of IPv6.
+    #[serde(default)]
+    pub way_out6: Option<String>,
 }
 
 /// Fields of `names`.
@@ -255,4 +288,9 @@ pub struct RemoveParent {
 
 const fn yes() -> bool {
     true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }

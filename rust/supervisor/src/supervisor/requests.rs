@@ -275,10 +275,13 @@ impl Supervisor {
 /// An interface by its network: its name, and the container's address.
 fn interface(attached: &Attached) -> (String, serde_json::Value) {
     let interface = &attached.interface;
-    let address = interface.address.split('/').next();
+    let plain = |address: &Option<String>| {
+        let address = address.as_deref()?;
+        address.split('/').next().map(str::to_owned)
+    };
     (
         interface.network.clone(),
-        json!({"name": interface.name, "address": address}),
+        json!({"name": interface.name, "address": plain(&interface.address), "address6": plain(&interface.address6)}),
     )
 }
 
