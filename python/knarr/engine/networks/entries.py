@@ -1,7 +1,8 @@
 """Load-balanced entries of a network: what one is, and what a request for one may say.
 
 An entry is an IPv4 address of the network's, and perhaps ports of the host's, behind which all running containers stand
-that are on the network, carry the entry's labels and are not unhealthy. Who that is, is `engine/containers/balancing.py`'s.
+that are on the network, carry the entry's labels and are not unhealthy. Who that is:
+`engine/containers/balancing.py`.
 """
 
 from __future__ import annotations
