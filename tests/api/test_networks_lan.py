@@ -15,7 +15,7 @@ import pytest
 
 from tests.api.http_client import Api
 from tests.api.test_compose import Compose
-from tests.api.test_networks import endpoint, filtered, looked_up, network, run, says, subnet, supervisor_of, tidy
+from tests.api.test_networks import endpoint, filtered, looked_up, network, run, says, subnet, tidy
 from tests.conftest import busybox_archive, new_engine, wait_until
 
 MACHINE = "10.95.0.250"  # its address on the LAN, where it is the router as well
@@ -519,7 +519,7 @@ def test_it_outlives_daemon_and_supervisor_and_leaves_nothing(api, engine, lan, 
                 IPAMConfig={"IPv4Address": "10.95.0.50"})  # fmt: skip
         wait_until(lambda: lan.fetches("10.95.0.50"), what="the next server")
 
-    os.kill(supervisor_of(engine), signal.SIGKILL)
+    os.kill(engine.supervisor_pid(), signal.SIGKILL)
     assert lan.fetches("10.95.0.50")
     wait_until(lambda: api.call("POST", "/networks/aside/connect", {"Container": container})[0] == 200)
     assert lan.fetches("10.95.0.50")
