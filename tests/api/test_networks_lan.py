@@ -57,9 +57,9 @@ class Lan:
         return "1 packets received" in self.on_machine(f"busybox ping -c 1 -W {patience} {address}", check=False)
 
     def links(self):
-        """The interfaces that the host has."""
-        names = (line.split(": ")[1] for line in self.on_host("ip -o link").splitlines())
-        return sorted(name.partition("@")[0] for name in names)
+        """The interfaces that the host has, without those that are kept ready for bridges, which come and go."""
+        names = (line.split(": ")[1].partition("@")[0] for line in self.on_host("ip -o link").splitlines())
+        return sorted(name for name in names if not name.startswith("kv"))
 
     def close(self):
         for process in self.processes:
