@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 SOURCES := $(shell find rust python packaging -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.json' 2>/dev/null | grep -v /target/) Cargo.toml Cargo.lock pyproject.toml
+# Two files of tests at a time: each process has an engine of its own, and much of a test is waiting.
+PARALLEL := -n 2 --dist loadfile
 export CARGO_TERM_PROGRESS_WHEN := never
 
 .PHONY: help
@@ -20,12 +22,12 @@ demo: install ## install, then hello, a host overlay, and an image built, served
 test: install ## install, then every test (needs root; takes a few minutes)
 	packaging/require test
 	cargo test --workspace --exclude knarr-py -q
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 .PHONY: test-slow
 test-slow: install ## the long tests: a thousand containers, fault injection at every point (nightly, before a release)
 	packaging/require test
-	$(BIN)/python -m pytest --slow
+	$(BIN)/python -m pytest $(PARALLEL) --slow
 
 .PHONY: tour
 tour: install ## docker's command line on knarr beside Docker, which must be empty: its socket is $$KNARR_TOUR_DOCKER

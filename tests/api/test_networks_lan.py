@@ -15,7 +15,7 @@ import pytest
 
 from tests.api.http_client import Api
 from tests.api.test_compose import Compose
-from tests.api.test_networks import endpoint, filtered, looked_up, network, run, says, subnet, supervisor_of, tidy
+from tests.api.test_networks import endpoint, filtered, looked_up, network, run, says, subnet, tidy
 from tests.conftest import busybox_archive, new_engine, wait_until
 
 MACHINE = "10.95.0.250"  # its address on the LAN, where it is the router as well
@@ -57,9 +57,9 @@ class Lan:
         return "1 packets received" in self.on_machine(f"busybox ping -c 1 -W {patience} {address}", check=False)
 
     def links(self):
-        """The interfaces that the host has."""
-        names = (line.split(": ")[1] for line in self.on_host("ip -o link").splitlines())
-        return sorted(name.partition("@")[0] for name in names)
+        """The interfaces that the host has, without those that are kept ready for bridges, which come and go."""
+        names = (line.split(": ")[1].partition("@")[0] for line in self.on_host("ip -o link").splitlines())
+        return sorted(name for name in names if not name.startswith("kv"))
 
     def close(self):
         for process in self.processes:
@@ -519,7 +519,7 @@ def test_it_outlives_daemon_and_supervisor_and_leaves_nothing(api, engine, lan, 
                 IPAMConfig={"IPv4Address": "10.95.0.50"})  # fmt: skip
         wait_until(lambda: lan.fetches("10.95.0.50"), what="the next server")
 
-    os.kill(supervisor_of(engine), signal.SIGKILL)
+    os.kill(engine.supervisor_pid(), signal.SIGKILL)
     assert lan.fetches("10.95.0.50")
     wait_until(lambda: api.call("POST", "/networks/aside/connect", {"Container": container})[0] == 200)
     assert lan.fetches("10.95.0.50")

@@ -188,6 +188,25 @@ def test_a_plugin_that_makes_no_sense(own, plugin, method, odd):
         wait_until(lambda: api.call("GET", "/volumes/data")[0] == 404, what="no trace of the volume")
 
 
+def test_a_volume_stays_for_a_container_that_is_being_made(own, plugin):
+    api, other = Api(own), Api(own)
+    for name, driver in (("data", "files"), ("first", "local")):
+        api.ok("POST", "/volumes/create", {"Name": name, "Driver": driver})
+    plugin.odd["VolumeDriver.Mount"] = 60.0  # whose content is to be copied, second
+    body = {"Image": "busybox", "HostConfig": {"Binds": ["first:/a", "data:/etc"]}}
+    answers = []
+    client = threading.Thread(target=lambda: answers.append(api.call("POST", "/containers/create", body)))
+    client.start()
+    wait_until(lambda: plugin.calls[-1][0] == "VolumeDriver.Mount", what="the copying")
+    status, answer = other.call("DELETE", "/volumes/first")
+    assert (status, "volume is in use" in answer["message"]) == (409, True)
+    client.join()
+    assert answers[0][0] == 500
+    assert answers[0][1]["message"].startswith("failed to populate volume: error while mounting volume 'data': ")
+    plugin.odd.clear()
+    wait_until(lambda: other.call("DELETE", "/volumes/first")[0] == 204, what="a removal")
+
+
 def test_plugins_that_are_none(own):
     api = Api(own)
     sockets, specs = own.base / "plugins", own.base / "specs"

@@ -178,26 +178,55 @@ def test_an_engine_that_ends_takes_its_networks_along(supervisor, client):
     ]
 
 
-def test_what_was_made_for_networks_on_interfaces_goes_with_the_engine(supervisor, client):
-    """The interface is not made by the supervisor, as a kernel may have neither VLANs nor dummies, but bears its mark."""
-    parent, peer = f"ks{supervisor.engine()}", f"kp{supervisor.engine()}"
-    subprocess.run(["ip", "link", "add", parent, "type", "veth", "peer", "name", peer], check=True)
-    try:
-        subprocess.run(["ip", "link", "set", parent, "alias", f"knarr-{supervisor.engine()}"], check=True)
-        client.call("make_parent", name=parent)
-        client.call("remove_parent", name=peer)
-        assert Path(f"/sys/class/net/{peer}").exists()
-        container, fields = supervisor.bundle(["ip", "-4", "-o", "addr"])
-        lan = {"driver": "macvlan", "parent": {"name": parent}, "mode": "bridge"}
-        address = f"{subnet(supervisor)}.9/24"
-        interface = {"name": "eth0", "lan": lan, "address": address, "network": "lan"}
+@pytest.fixture
+def parent(supervisor):
+    """An interface for networks to be on, with the engine's mark: as if the supervisor had made it."""
+    name = f"ks{supervisor.engine()}"
+    subprocess.run(["ip", "link", "add", name, "type", "veth", "peer", "name", f"kp{supervisor.engine()}"], check=True)
+    subprocess.run(["ip", "link", "set", name, "alias", f"knarr-{supervisor.engine()}"], check=True)
+    subprocess.run(["ip", "link", "set", name, "up"], check=True)
+    yield name
+    subprocess.run(["ip", "link", "del", name], check=False, capture_output=True)
+
+
+def on_interface(supervisor, parent: str) -> dict:
+    """The place of a container on such a network."""
+    lan = {"driver": "macvlan", "parent": {"name": parent}, "mode": "bridge"}
+    address = f"{subnet(supervisor)}.9/24"
+    return {"name": "eth0", "lan": lan, "address": address, "mac": "02:00:00:00:00:09", "network": "lan"}
+
+
+def test_what_was_made_for_networks_on_interfaces_goes_with_the_engine(supervisor, client, parent):
+    peer = f"kp{supervisor.engine()}"
+    client.call("make_parent", name=parent)
+    client.call("remove_parent", name=peer)
+    assert Path(f"/sys/class/net/{peer}").exists()
+    container, fields = supervisor.bundle(["ip", "-4", "-o", "addr"])
+    interface = on_interface(supervisor, parent)
+    fields["network"] = {"mode": "bridge", "interfaces": [interface], "way_out": "lan"}
+    client.call("start", **fields)
+    client.exit(container)
+    assert interface["address"] in supervisor.output(container)
+    client.call("forget", container=container)
+    client.close()
+    wait_until(lambda: not supervisor.pids(), what="the end")
+    assert not Path(f"/sys/class/net/{parent}").exists()
+
+
+def test_an_address_on_an_interface_is_free_with_its_containers_exit(supervisor, client, parent):
+    """The link that had it is deleted before anybody else joins: at a start, and while a container runs."""
+    interface = on_interface(supervisor, parent)
+    other, fields = supervisor.bundle(["sleep", "1000"])
+    fields["network"] = {"mode": "none"}
+    client.call("start", **fields)
+    for _ in range(3):
+        container, fields = supervisor.bundle(["sleep", "1000"])
         fields["network"] = {"mode": "bridge", "interfaces": [interface], "way_out": "lan"}
         client.call("start", **fields)
+        client.call("signal", container=container, signal=9)
         client.exit(container)
-        assert address in supervisor.output(container)
+        client.call("connect", container=other, interface=interface, way_out=None, dns=[])
+        client.call("disconnect", container=other, network="lan", way_out=None)
         client.call("forget", container=container)
-        client.close()
-        wait_until(lambda: not supervisor.pids(), what="the end")
-        assert not Path(f"/sys/class/net/{parent}").exists()
-    finally:
-        subprocess.run(["ip", "link", "del", parent], check=False, capture_output=True)
+    client.call("signal", container=other, signal=9)
+    client.exit(other)

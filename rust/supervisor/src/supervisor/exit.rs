@@ -13,7 +13,7 @@ use knarr_sys::supervise::{Ended, ended};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
-use super::{Done, ExecPhase, Phase, Remains, Supervisor};
+use super::{Done, ExecPhase, Phase, Postponed, Remains, Supervisor, Waiting};
 use crate::exits::Exit;
 use crate::link::Message;
 use crate::poll::{Interest, Ready};
@@ -252,11 +252,18 @@ impl Supervisor {
             self.remove_records(&Target::container(id.clone()));
         }
         for waiting in std::mem::take(&mut self.waiting) {
+            let Waiting {
+                client,
+                request,
+                postponed,
+            } = waiting;
             // A client that has gone will ask anew, if it still wants to.
-            if self.clients.contains_key(&waiting.client) {
-                self.start(waiting.client, waiting.request, waiting.start);
-            } else {
-                self.close_early(&waiting.start.container);
+            let there = self.clients.contains_key(&client);
+            match postponed {
+                Postponed::Start(start) if there => self.start(client, request, start),
+                Postponed::Start(start) => self.close_early(&start.container),
+                Postponed::Connect(connect) if there => self.connect(client, request, connect),
+                Postponed::Connect(_) => {}
             }
         }
     }

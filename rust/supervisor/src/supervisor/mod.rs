@@ -45,7 +45,7 @@ use crate::network::{Network, NetworkRecord};
 use crate::options::Options;
 use crate::poll::{Interest, Poll, Ready, Token, Watched};
 use crate::process::Process;
-use crate::protocol::{Answer, Hello, Id, Start};
+use crate::protocol::{Answer, Connect, Hello, Id, Start};
 use crate::records::Records;
 use crate::roles::inherited_socket;
 use crate::session::Session;
@@ -121,12 +121,18 @@ struct Remains {
     network: NetworkRecord,
 }
 
-/// A request to start that has to wait for a teardown.
+/// A request that has to wait for a teardown.
 #[derive(Debug)]
 struct Waiting {
     client: u32,
     request: u64,
-    start: Box<Start>,
+    postponed: Postponed,
+}
+
+#[derive(Debug)]
+enum Postponed {
+    Start(Box<Start>),
+    Connect(Box<Connect>),
 }
 
 struct Supervisor {

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use serde_json::json;
 
-use super::{Done, Supervisor};
+use super::{Done, Postponed, Supervisor, Waiting};
 use crate::link::Part;
 use crate::network::{Network, NetworkRecord};
 use crate::protocol::{
@@ -12,7 +12,23 @@ use crate::protocol::{
 };
 
 impl Supervisor {
-    pub(super) fn connect(&mut self, request: &Connect) -> Answer {
+    /// Put a running container on a network. On one of the host's interfaces not before those have gone that had links
+    /// there: one of them may have had the address.
+    pub(super) fn connect(&mut self, client: u32, request: u64, connect: Box<Connect>) {
+        let mut remains = self.torn_down.values();
+        if connect.interface.lan.is_some() && remains.any(|remains| remains.network.has_lan()) {
+            self.waiting.push(Waiting {
+                client,
+                request,
+                postponed: Postponed::Connect(connect),
+            });
+            return;
+        }
+        let answer = self.plug(&connect);
+        self.answer(client, request, &answer);
+    }
+
+    fn plug(&mut self, request: &Connect) -> Answer {
         let (pid, record) = self.network_of(&request.container)?;
         let (record, held) = self.network.plug(pid, &record, request)?;
         self.rewired(&request.container, record, held);

@@ -54,7 +54,7 @@ impl Supervisor {
                 Ok(json!({}))
             }
             Operation::Describe(container) => self.describe(&container),
-            Operation::Connect(connect) => self.connect(&connect),
+            Operation::Connect(connect) => return self.connect(client, id, connect),
             Operation::Disconnect(disconnect) => self.disconnect(&disconnect),
             Operation::Names(names) => self.rename(&names),
             Operation::Balance(request) => self.balance(*request),

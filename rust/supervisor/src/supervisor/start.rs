@@ -15,7 +15,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, getrlimit};
 use serde_json::json;
 
-use super::{Container, Done, Phase, Remains, Supervisor, Waiting};
+use super::{Container, Done, Phase, Postponed, Remains, Supervisor, Waiting};
 use crate::clock;
 use crate::link::Part;
 use crate::logs::Log;
@@ -71,7 +71,7 @@ impl Supervisor {
             self.waiting.push(Waiting {
                 client,
                 request,
-                start,
+                postponed: Postponed::Start(start),
             });
             return;
         }
