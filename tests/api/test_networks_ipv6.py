@@ -13,6 +13,7 @@ import pytest
 from knarr.config import load
 from knarr.errors import InvalidArgument
 from tests.api.http_client import Api
+from tests.api.test_compose import Compose
 from tests.api.test_networks import (
     FOREVER,
     endpoint,
@@ -335,6 +336,82 @@ def test_sctp_is_published_where_the_kernel_has_it(api):
         assert (status, "publishing sctp ports is not supported here" in answer["message"]) == (501, True), answer
     else:
         assert bindings(api, made, "80/sctp")[0]["HostIp"] == "0.0.0.0"
+
+
+# --- the docker command line, Compose
+
+PROJECT = """\
+name: six
+services:
+  web:
+    image: busybox
+    command: ["nc", "-ll", "-p", "8000", "-e", "nc", "db", "5000"]
+    networks: [both]
+    ports: ["8000"]
+    stop_grace_period: 0s
+  db:
+    image: busybox
+    command: ["nc", "-ll", "-p", "5000", "-e", "echo", "stored"]
+    networks: {both: {ipv6_address: "fd00:98::50"}}
+    stop_grace_period: 0s
+networks:
+  both:
+    enable_ipv6: true
+    ipam: {config: [{subnet: 10.95.3.0/24}, {subnet: "fd00:98::/64", gateway: "fd00:98::ff"}]}
+"""
+
+
+def test_a_compose_project_on_a_network_of_both_families(shared_engine, tmp_path):
+    (tmp_path / "compose.yaml").write_text(PROJECT)
+    compose = Compose(shared_engine, tmp_path)
+    try:
+        compose("up", "-d", "--wait")
+        port = compose("port", "web", "8000").stdout.strip().rpartition(":")[2]
+
+        def answered(address):
+            with contextlib.suppress(OSError), socket.create_connection((address, int(port)), timeout=2) as sock:
+                return sock.recv(100) == b"stored\n"
+
+        for address in ("127.0.0.1", "::1"):
+            wait_until(lambda address=address: answered(address), what=f"the way through both services by {address}")
+        found = compose("exec", "-T", "web", "nslookup", "-type=aaaa", "db", "127.0.0.11").stdout
+        assert "Address: fd00:98::50" in found
+        assert "default via fd00:98::ff" in compose("exec", "-T", "web", "ip", "-6", "route").stdout
+    finally:
+        compose("down", "-v", check=False)
+
+
+def test_the_docker_command_line(api, shared_engine):
+    docker = shared_engine.docker
+    docker("network", "create", "--ipv6", "--subnet", "10.95.4.0/24", "--subnet", "fd00:94::/64",
+           "--gateway", "fd00:94::ff", "--ip-range", "fd00:94::100/120", "by-docker")  # fmt: skip
+    docker("network", "create", "--ipv4=false", "--ipv6", "alone")
+    docker("run", "-d", "--name", "one", "--network", "by-docker", "--ip6", "fd00:94::77", "busybox", *FOREVER)
+    docker("network", "connect", "alone", "one")
+    template = "{{range $name, $net := .NetworkSettings.Networks}}{{$name}} {{$net.GlobalIPv6Address}} {{end}}"
+    shown = docker("inspect", "-f", template, "one").stdout
+    assert "by-docker fd00:94::77" in shown
+    assert f"alone {endpoint(api, 'one', 'alone')['GlobalIPv6Address']}" in shown
+    docker("network", "disconnect", "by-docker", "one")
+    assert "default via" in says(shared_engine, "one", "ip -6 route")
+    listed = shared_engine.run("network", "ls", "--format", "{{.Name}} {{.IPv6}}", "--filter", "type=custom").stdout
+    assert sorted(listed.splitlines()) == ["alone true", "by-docker true"]
+    # Ours takes the same.
+    shared_engine.run("network", "create", "--ipv6", "--subnet", "fd00:93::/64", "--subnet", "10.95.5.0/24",
+                      "--gateway", "10.95.5.9", "--aux-address", "nas=fd00:93::5", "by-knarr")  # fmt: skip
+    assert api.ok("GET", "/networks/by-knarr")["IPAM"]["Config"] == [
+        {"Subnet": "10.95.5.0/24", "Gateway": "10.95.5.9"},
+        {"Subnet": "fd00:93::/64", "Gateway": "fd00:93::1", "AuxiliaryAddresses": {"nas": "fd00:93::5"}},
+    ]
+    for arguments, words in (
+        (["--gateway", "10.0.0.1"], "every ip-range or gateway must have a corresponding subnet"),
+        (["--subnet", "10.95.6.0/24", "--gateway", "10.0.0.1"], "no matching subnet for gateway 10.0.0.1"),
+        (["--subnet", "10.95.6.0/24", "--subnet", "10.95.6.0/25"], "multiple overlapping subnet"),
+        (["--subnet", "10.95.6.0/24", "--aux-address", "a=fd00::1"], "no matching subnet for aux-address fd00::1"),
+    ):
+        done = shared_engine.run("network", "create", *arguments, "x", check=False)
+        assert done.returncode, words
+        assert words in done.stderr
 
 
 # --- the default bridge, defaults of the daemon

@@ -94,7 +94,8 @@ def test_published_ports_lead_in_and_are_given_back(supervisor, client):
     assert port["container_port"] == 80
     assert port["host_port"] > 0
     described = client.call("describe", container=container)
-    assert described["interfaces"] == {"default": {"name": "eth0", "address": f"{subnet(supervisor)}.2"}}
+    there = {"name": "eth0", "address": f"{subnet(supervisor)}.2", "address6": None}
+    assert described["interfaces"] == {"default": there}
     assert described["ports"] == [port]
     wait_until(lambda: fetched(port["host_port"]) == b"served\n", what="the server")
     other, taken = bridged(supervisor, SERVER, 3, [tcp(80, port["host_port"])])

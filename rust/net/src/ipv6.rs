@@ -65,7 +65,8 @@ pub(crate) fn forward() -> Result<()> {
     let listed =
         fs::read_dir(CONF).map_err(|cause| Error::system(format!("list {CONF}"), cause))?;
     for entry in listed.flatten() {
-        if entry.file_name() == "all" {
+        // What comes later is nobody's way out yet.
+        if entry.file_name() == "all" || entry.file_name() == "default" {
             continue;
         }
         let accepts = entry.path().join("accept_ra");

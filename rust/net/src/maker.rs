@@ -73,8 +73,9 @@ impl Maker {
     }
 
     fn bare(&mut self) -> Result<Sandbox> {
-        new_namespace(self.home.as_fd(), false, self.ipv6.then_some(false))
-            .map(|fresh| Sandbox::bare(fresh.namespace))
+        // A link that it may be given later has switches of its own.
+        let fresh = new_namespace(self.home.as_fd(), false, None)?;
+        Ok(Sandbox::bare(fresh.namespace))
     }
 
     /// With `eth0`, whose other side is a port of that bridge.

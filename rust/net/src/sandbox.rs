@@ -64,8 +64,8 @@ pub(crate) struct Fresh {
     resolver: Option<Resolver>,
 }
 
-/// A new namespace with `lo` up, and a resolver if it is to have one; `ipv6` is whether its links have IPv6, None where
-/// the kernel has not. The calling thread visits it and returns to `home`; if it cannot
+/// A new namespace with `lo` up, and a resolver if it is to have one; `ipv6` is whether its links have IPv6, None for
+/// whatever the kernel says. The calling thread visits it and returns to `home`; if it cannot
 /// return, that is the error, and the thread must not do anything else.
 pub(crate) fn new_namespace(
     home: BorrowedFd<'_>,

@@ -198,6 +198,8 @@ fn a_host_that_begins_to_forward_still_believes_its_router() {
         assert_eq!(accepts().trim(), "2");
         let lo = std::fs::read_to_string("/proc/sys/net/ipv6/conf/lo/accept_ra").unwrap();
         assert_eq!(lo.trim(), "0", "as it was");
+        let later = std::fs::read_to_string("/proc/sys/net/ipv6/conf/default/accept_ra").unwrap();
+        assert_eq!(later.trim(), "1", "as it was");
         std::fs::write("/proc/sys/net/ipv6/conf/uplink/accept_ra", "1").unwrap();
         knarr.host.ensure(&only6(71)).unwrap();
         assert_eq!(accepts().trim(), "1", "the administrator's since");

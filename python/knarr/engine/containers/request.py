@@ -308,8 +308,8 @@ def host_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """A binding's address of the host, IPv4 also where it is written as one of IPv6. Raises ValueError."""
     found = ipaddress.ip_address(text)
     if isinstance(found, ipaddress.IPv6Address):
-        if found.scope_id is not None:
-            raise ValueError(text)
+        if found.scope_id is not None or found.is_link_local:
+            raise ValueError(text)  # it says nothing without its interface
         return found.ipv4_mapped or found
     return found
 
