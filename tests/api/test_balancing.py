@@ -243,3 +243,22 @@ def test_entries_outlive_daemon_and_supervisor_and_a_flushed_table():
     finally:
         tidy(Api(engine))
         engine.stop()
+
+
+def test_a_network_without_ipv4_has_no_entries(api):
+    body = {"Name": "six", "EnableIPv4": False, "EnableIPv6": True}
+    status, answer = api.call("POST", "/networks/create", {**body, "Options": {"knarr.lb.web": "80"}})[:2]
+    assert status == 400
+    assert "network six has no IPv4, and a load-balanced entry is an IPv4 address" in str(answer)
+    api.ok("POST", "/networks/create", body)
+    status, answer = api.call("POST", "/networks/six/lb", {"Name": "web", "Labels": LABELS, "Ports": ["80"]})[:2]
+    assert status == 400
+    assert "network six has no IPv4" in str(answer)
+
+
+def test_an_entry_on_a_network_of_both_families(api):
+    api.ok("POST", "/networks/create", {"Name": "both", "EnableIPv6": True})
+    made = entry(api, "both")
+    replica(api, "one", "both")
+    wait_until(lambda: not refused(port_of(made)))
+    assert asked(port_of(made)) == {"one": 1}

@@ -172,6 +172,32 @@ def test_addresses_that_are_kept_chosen_and_asked_for(api, lan):
         assert api.call("POST", f"/containers/{failing}/start")[0] == 400
 
 
+@pytest.mark.parametrize("ipv4", [True, False])
+def test_ipv6_beside_ipv4_or_alone(api, engine, lan, ipv4):
+    lan.on_machine("ip addr add fd00:95::250/64 dev wire nodad", check=False)
+    pools = [{"Subnet": "fd00:95::/64", "Gateway": "fd00:95::250", "AuxiliaryAddresses": {"nas": "fd00:95::1"}}]
+    if ipv4:
+        pools += ON_LAN["Config"]
+    made = network(
+        api, "wire6", Driver="macvlan", Options=ETH0, IPAM={"Config": pools}, EnableIPv4=ipv4, EnableIPv6=True
+    )
+    shown = api.ok("GET", f"/networks/{made}")
+    assert (shown["EnableIPv4"], shown["EnableIPv6"]) == (ipv4, True)
+    container = run(api, "c", "wire6", command=SERVER)
+    found = settings_of(api, container)["Networks"]["wire6"]
+    assert (bool(found["IPAddress"]), found["IPv6Gateway"]) == (ipv4, "fd00:95::250")
+    assert found["GlobalIPv6Address"].startswith("fd00:95::")
+    assert "default via fd00:95::250 dev eth0" in says(engine, container, "ip -6 route")
+    assert ("default via 10.95.0.250 dev eth0" in says(engine, container, "ip -4 route")) == ipv4
+    wait_until(lambda: lan.fetches(found["GlobalIPv6Address"]))
+    assert not ipv4 or lan.fetches(found["IPAddress"])
+    api.ok("POST", f"/networks/{made}/disconnect", {"Container": container})
+    api.ok("POST", f"/networks/{made}/connect", {"Container": container})
+    again = settings_of(api, container)["Networks"]["wire6"]["GlobalIPv6Address"]
+    wait_until(lambda: lan.fetches(again))
+    assert "default via fd00:95::250 dev eth0" in says(engine, container, "ip -6 route")
+
+
 def test_ports_are_not_published(api, engine, lan, wire):
     host = {"NetworkMode": "wire", "PortBindings": {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "0"}]}}
     made = api.ok("POST", "/containers/create", {"Image": "busybox", "Cmd": SERVER, "HostConfig": host})

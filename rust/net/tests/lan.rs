@@ -203,6 +203,48 @@ fn passthru_is_for_one() {
 }
 
 #[test]
+fn both_families_or_ipv6_alone() {
+    const OUTSIDE6: &str = "[2001:db8::2]:7777";
+    let world = World::new(false);
+    world.on_neighbour(|| run("ip addr add 2001:db8::2/64 dev wire nodad"));
+    let _outside = Server::tcp(world.neighbour.as_fd(), OUTSIDE6);
+    world.on_host(|| {
+        let lan = macvlan(MacvlanMode::Bridge);
+        let next = LanRoute::Gateway("2001:db8::2".parse().unwrap());
+        let eth0 = name("eth0");
+        let [both, alone] = [sandbox(), sandbox()];
+        let mut wanted = machine(10);
+        wanted.addresses.push("2001:db8::a/64".parse().unwrap());
+        let routes = [gateway()[0], next];
+        let index = plug_lan(&lan, both.namespace(), &eth0, &wanted, &routes).unwrap();
+        wanted = machine(11);
+        wanted.addresses = vec!["2001:db8::b/64".parse().unwrap()];
+        plug_lan(&lan, alone.namespace(), &eth0, &wanted, &[next]).unwrap();
+        let default = |family| run(&format!("ip {family} route show default"));
+        on(both.namespace(), || {
+            assert!(default("-4").contains("via 192.0.2.2 dev eth0"));
+            assert!(default("-6").contains("via 2001:db8::2 dev eth0"));
+            assert_eq!(ask(OUTSIDE6).as_deref(), Some("2001:db8::a"));
+        });
+        on(alone.namespace(), || {
+            assert_eq!(default("-4"), "");
+            assert_eq!(ask(OUTSIDE6).as_deref(), Some("2001:db8::b"));
+        });
+        set_link_route(both.namespace(), index, Family::V6).unwrap();
+        on(both.namespace(), || {
+            assert!(
+                default("-6").starts_with("default dev eth0"),
+                "{}",
+                default("-6")
+            );
+            assert!(default("-4").contains("via 192.0.2.2 dev eth0"));
+        });
+        set_default_route(both.namespace(), Family::V6, None).unwrap();
+        on(both.namespace(), || assert_eq!(default("-6"), ""));
+    });
+}
+
+#[test]
 fn what_cannot_be_plugged_leaves_nothing() {
     let world = World::new(false);
     world.on_host(|| {

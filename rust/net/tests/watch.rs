@@ -55,8 +55,10 @@ fn only_others_changes_of_what_is_ours_are_told() {
         run("nft delete table inet other");
     });
     assert_eq!(watch.drain().unwrap(), None);
-    world.on_host(|| run("nft add table ip filter"));
-    assert_eq!(watch.drain().unwrap(), Some(Change::Dockers));
+    for family in ["ip", "ip6"] {
+        world.on_host(|| run(&format!("nft add table {family} filter")));
+        assert_eq!(watch.drain().unwrap(), Some(Change::Dockers), "{family}");
+    }
     world.on_host(|| {
         run("nft add chain inet knarr-0000aaaa other");
         run("nft delete table ip filter");
