@@ -22,7 +22,6 @@ from tests.api.test_networks import (
     run,
     says,
     subnet,
-    supervisor_of,
     tidy,
 )
 from tests.conftest import busybox_archive, new_engine, wait_until
@@ -485,7 +484,7 @@ def test_addresses_ports_and_names_outlive_daemon_and_supervisor():
         addresses = [endpoint(api, container, "kept")["GlobalIPv6Address"] for container in (first, second)]
         wait_until(lambda: fetched("::1", port), what="the server")
         engine.kill()
-        os.kill(supervisor_of(engine), signal.SIGKILL)
+        os.kill(engine.supervisor_pid(), signal.SIGKILL)
         assert fetched("::1", port)
         engine.start()
         api = Api(engine)

@@ -183,7 +183,7 @@ def test_ipv6_beside_ipv4_or_alone(api, engine, lan, ipv4):
     )
     shown = api.ok("GET", f"/networks/{made}")
     assert (shown["EnableIPv4"], shown["EnableIPv6"]) == (ipv4, True)
-    container = run(api, "c", "wire6", command=SERVER)
+    container = run(api, "six", "wire6", command=SERVER)
     found = settings_of(api, container)["Networks"]["wire6"]
     assert (bool(found["IPAddress"]), found["IPv6Gateway"]) == (ipv4, "fd00:95::250")
     assert found["GlobalIPv6Address"].startswith("fd00:95::")
