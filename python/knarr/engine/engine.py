@@ -18,6 +18,7 @@ from knarr._core import Store, __version__
 from knarr.engine.containers import logs
 from knarr.engine.containers.container import Context
 from knarr.engine.containers.containers import Containers
+from knarr.engine.containers.files import apart
 from knarr.engine.containers.seccomp import Profiles
 from knarr.engine.containers.states import States
 from knarr.engine.disk import Disk
@@ -25,6 +26,8 @@ from knarr.engine.events import Events
 from knarr.engine.images.images import Images
 from knarr.engine.networks.networks import Networks
 from knarr.engine.supervisor import Supervisor
+from knarr.engine.volumes import sizes
+from knarr.engine.volumes.copies import Copies
 from knarr.engine.volumes.volumes import Volumes
 from knarr.errors import Conflict, InvalidArgument, Unavailable
 from knarr.store import containers as records
@@ -85,6 +88,10 @@ class Engine:
         )
         self.volumes.using = self.containers.using_volume
         self.networks.using = self.containers.on_network
+        self.copies = Copies(config.data_root, self.volumes, apart)
+        self.copies.still = self.containers.still
+        self.copies.running = self.containers.running_with_volume
+        self.volumes.holders = self.copies.holders
         self.disk = Disk(self.containers, self.images, self.volumes)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -126,7 +133,7 @@ class Engine:
         leftovers = f"{self.config.data_root}/tmp"  # noqa: S108  ours alone
         os.makedirs(leftovers, 0o700, exist_ok=True)
         for name in os.listdir(leftovers):
-            self.store.remove_tree(f"{leftovers}/{name}")
+            sizes.discard(self.store, f"{leftovers}/{name}")
         self.containers.load()
         self.volumes.load({container.record.id for container in self.containers.all()})
 

@@ -151,6 +151,7 @@ class BindOptions(TypedDict, total=False):
     CreateMountpoint: bool
     ReadOnlyNonRecursive: bool
     ReadOnlyForceRecursive: bool
+    IDMap: str  # knarr's own: "match-user"
 
 
 class Driver(TypedDict, total=False):
@@ -301,6 +302,7 @@ class MountPoint(TypedDict):
     propagation: str  # empty: rprivate
     recursive: bool
     no_copy: bool
+    id_map: NotRequired[str]  # of a bind: "match-user", where its owner is to be the container's user
     subpath: NotRequired[str]  # of a volume: what of it is mounted
     options: list[str]  # of a tmpfs
     listed: bool  # `--tmpfs` mounts are not listed by inspect

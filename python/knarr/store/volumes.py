@@ -22,6 +22,7 @@ class VolumeRecord:
     labels: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
     container: str = ""  # an ID: the volume goes where no record speaks of that container (see engine.volumes)
+    was: str = ""  # the name that its directory had before, and may have still after a crash
 
 
 class Volumes:
@@ -33,6 +34,14 @@ class Volumes:
     def insert(self, record: VolumeRecord) -> None:
         """Store a new volume, durably."""
         with self._database.durable():
+            self._database.execute(
+                "INSERT OR REPLACE INTO volume (name, record) VALUES (?, ?)", (record.name, json.dumps(asdict(record)))
+            )
+
+    def rename(self, name: str, record: VolumeRecord) -> None:
+        """Store a volume in the place of another, durably."""
+        with self._database.durable():
+            self._database.execute("DELETE FROM volume WHERE name = ?", (name,))
             self._database.execute(
                 "INSERT OR REPLACE INTO volume (name, record) VALUES (?, ?)", (record.name, json.dumps(asdict(record)))
             )

@@ -6,6 +6,7 @@ mod funnel;
 mod progress;
 mod registry;
 mod store;
+mod volume;
 
 use pyo3::prelude::*;
 
@@ -20,6 +21,11 @@ mod _core {
     use crate::registry::Registry;
     #[pymodule_export]
     use crate::store::Store;
+    #[pymodule_export]
+    use crate::volume::{
+        attach_disk, clone_volume, detach_disk, exchange, fill_volume, forget_project,
+        limit_project, make_disk, pack_volume, project,
+    };
     use pyo3::prelude::*;
 
     #[pymodule_init]

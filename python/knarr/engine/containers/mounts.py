@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["resolve", "tmpfs_options"]
 
 OPTIONS_OF = {"BindOptions": "bind", "VolumeOptions": "volume", "TmpfsOptions": "tmpfs", "ImageOptions": "image"}
+MATCH_USER = "match-user"
 PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _BIND_MODES = {"ro", "rw", "z", "Z", "nocopy", "rbind", "bind", "cached", "delegated", "consistent", *PROPAGATIONS}
 _TMPFS_FLAGS = {
@@ -114,8 +115,9 @@ def _bind(text: str, read_only_recursive: bool) -> MountPoint:
         raise InvalidArgument(f'invalid volume specification: "{text}"')
     source, destination, mode = parts[0], parts[1], parts[2] if len(parts) == 3 else ""
     words = [word for word in mode.split(",") if word]
+    mapped = f"idmap={MATCH_USER}" in words
     for word in words:
-        if word not in _BIND_MODES:
+        if word not in _BIND_MODES and word != f"idmap={MATCH_USER}":
             raise InvalidArgument(f"invalid mode: {mode}")
     if "ro" in words and "rw" in words:
         raise InvalidArgument(f"invalid mode: {mode}")
@@ -128,6 +130,7 @@ def _bind(text: str, read_only_recursive: bool) -> MountPoint:
     if source.startswith("/"):
         if "nocopy" in words:
             raise InvalidArgument(f"invalid mode: {mode}: nocopy is for volumes")
+        recursive = "bind" not in words and not mapped  # what is mounted below keeps its IDs, so it stays away
         path = os.path.normpath(source)
         try:
             os.makedirs(path, 0o755, exist_ok=True)
@@ -143,10 +146,13 @@ def _bind(text: str, read_only_recursive: bool) -> MountPoint:
             read_only=read_only,
             recursive_read_only=read_only and read_only_recursive,
             propagation=propagation[0] if propagation else "rprivate",
-            recursive="bind" not in words,
+            recursive=recursive,
+            **_id_map(mapped),
         )
     if propagation:
         raise InvalidArgument(f"invalid mode: {mode}: propagation is for binds")
+    if mapped:
+        raise InvalidArgument(f"invalid mode: {mode}: idmap is for binds")
     return _point(
         "volume", destination, name=VolumeName(source), mode=mode or "z", read_only=read_only, no_copy="nocopy" in words
     )
@@ -221,7 +227,12 @@ def _mount_bind(
     propagation = options.get("Propagation") or "rprivate"
     if propagation not in PROPAGATIONS:
         raise InvalidArgument(f'invalid mount config for type "bind": invalid propagation mode: {propagation}')
-    recursive = not options.get("NonRecursive")
+    id_map = options.get("IDMap") or ""
+    if id_map not in ("", MATCH_USER):
+        raise InvalidArgument(
+            f'invalid mount config for type "bind": invalid IDMap: {id_map}: "{MATCH_USER}" is the one that there is'
+        )
+    recursive = not options.get("NonRecursive") and not id_map  # what is mounted below keeps its IDs, so it stays away
     forced = bool(options.get("ReadOnlyForceRecursive"))
     if options.get("ReadOnlyNonRecursive") and (forced or not read_only):
         raise InvalidArgument(
@@ -239,7 +250,12 @@ def _mount_bind(
         and (forced or (read_only_recursive and not options.get("ReadOnlyNonRecursive"))),
         propagation=propagation,
         recursive=recursive,
+        **_id_map(bool(id_map)),
     )
+
+
+def _id_map(wanted: bool) -> dict[str, str]:
+    return {"id_map": MATCH_USER} if wanted else {}
 
 
 def _tmpfs(options: TmpfsOptions, read_only: bool) -> list[str]:

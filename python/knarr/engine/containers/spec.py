@@ -222,6 +222,8 @@ def _user_mount(point: MountPoint, around: Surroundings) -> dict[str, Any]:
         }
     source = point["source"] if point["type"] == "bind" else f"{around.volumes}/{point['name']}/_data"
     options = ["rbind" if point["recursive"] else "bind", point["propagation"] or "rprivate"]
+    if id_map := point.get("id_map"):
+        options.append(f"knarr.idmap={id_map}")
     if point.get("subpath"):
         options.append(f"knarr.beneath={point['subpath']}")
     if point["read_only"]:

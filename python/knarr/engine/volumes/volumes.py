@@ -9,6 +9,11 @@ is recorded, their records name the container: those that name one that is not t
 
 What an image has for a new volume is copied beside it (`<name>/_copied`) and moved in when it is complete; the next
 start finishes that.
+
+What is made by a copy (see `copies`), or has a size (see `sizes`), comes the other way round: complete, under a name
+that no volume has (`@<hex>`), then recorded with that name in it (`was`), and moved. A rename is the same with the old
+name. So a record without a directory whose `was` is there is finished by the next start, and `@...` without a record
+goes.
 """
 
 from __future__ import annotations
@@ -19,8 +24,12 @@ import os
 import secrets
 import shutil
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from knarr._core import exchange
+from knarr.engine.volumes import sizes
+from knarr.engine.volumes.claims import Claims
 from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound, Unsupported
 from knarr.failpoints import reached
 from knarr.store import volumes as records
@@ -45,22 +54,30 @@ class Volumes:
 
     def __init__(self, data_root: str, database: Database, store: Store, events: Events) -> None:
         self._directory = f"{data_root}/volumes"
+        self._snapshots = f"{data_root}/volume-snapshots"
         self._temporary = f"{data_root}/tmp"  # noqa: S108  ours alone
         self._records = records.Volumes(database)
         self._store = store
         self._events = events
         self._volumes: dict[str, VolumeRecord] = {}
         self._lock = asyncio.Lock()  # over making and removing
+        self.store = store
+        self.claims = Claims()
         self.using: Callable[[str], list[str]] = lambda _: []  # containers that mount a volume: set by the engine
+        self.holders: Callable[[str], list[str]] = lambda _: []  # snapshots of a volume: set by the engine
 
     def load(self, containers: Container[str]) -> None:
         """Read the records, and finish what was interrupted. `containers`: the IDs of those that there are."""
         os.makedirs(self._directory, 0o701, exist_ok=True)
-        for record in self._records.load():
+        recorded = self._records.load()
+        self._finish_moves(recorded)
+        for name in os.listdir(self._directory):
+            self._attach(name)
+        for record in recorded:
             if not os.path.isdir(f"{self._directory}/{record.name}"):
                 log.warning("volume %s has lost its directory and is forgotten", record.name)
                 self._records.delete(record.name)
-            elif record.container and record.container not in containers and not self.using(record.name):
+            elif record.container and record.container not in containers and not self._held(record.name):
                 log.info("volume %s goes with container %s", record.name, record.container[:12])
                 self._destroy(record.name)
             else:
@@ -69,6 +86,8 @@ class Volumes:
             if name in self._volumes:
                 continue
             data = f"{self._directory}/{name}/_data"
+            if os.path.lexists(f"{self._directory}/{name}/_disk"):
+                continue  # its file system could not be mounted: it may hold anything
             if os.path.isdir(data) and os.listdir(data):
                 record = VolumeRecord(name, time.time_ns())
                 self._records.insert(record)
@@ -76,9 +95,37 @@ class Volumes:
             else:
                 self._store.remove_tree(f"{self._directory}/{name}")
         for name in self._volumes:
+            if os.path.lexists(f"{self._directory}/{name}/_disk"):
+                continue
             os.makedirs(self.path(name), 0o755, exist_ok=True)
+            if os.path.isdir(f"{self._directory}/{name}/_copying"):
+                self._store.remove_tree(f"{self._directory}/{name}/_copying")
             if os.path.isdir(f"{self._directory}/{name}/_copied"):
                 _move_in(self.path(name))
+
+    def _finish_moves(self, recorded: list[VolumeRecord]) -> None:
+        """Give what was made or renamed its name, where a crash came before that; what has no record goes."""
+        known = {record.name for record in recorded}
+        for record in recorded:
+            source, target = f"{self._directory}/{record.was}", f"{self._directory}/{record.name}"
+            if record.was and record.was not in known:
+                if os.path.isdir(source) and not os.path.isdir(target):
+                    log.info("volume %s is moved to its place", record.name)
+                    sizes.move(source, target)
+                self._move_snapshots(record.was, record.name)
+        for name in os.listdir(self._directory):
+            if name.startswith("@"):
+                sizes.discard(self._store, f"{self._directory}/{name}")
+
+    def _attach(self, name: str) -> None:
+        try:
+            sizes.attach(f"{self._directory}/{name}")
+        except (KnarrError, OSError) as error:
+            log.warning("volume %s cannot be used: %s", name, error)
+
+    def _held(self, name: str) -> bool:
+        """Whether something else than a record needs a volume."""
+        return bool(self.using(name) or self.holders(name))
 
     def path(self, name: str) -> str:
         """Where a volume's files are."""
@@ -87,6 +134,19 @@ class Volumes:
     def every(self) -> list[VolumeRecord]:
         """Every volume, by name."""
         return sorted(self._volumes.values(), key=lambda record: record.name)
+
+    def known(self, name: str) -> VolumeRecord | None:
+        """One volume, if it exists."""
+        return self._volumes.get(name)
+
+    def must_be_free(self, name: str) -> None:
+        """Raise Conflict where a volume has that name."""
+        if name in self._volumes:
+            raise Conflict(f"volume {name} exists already: remove it, or choose another name")
+
+    def tell(self, action: str, name: str, **attributes: str) -> None:
+        """Tell that something happened to a volume."""
+        self._events.emit("volume", action, name, {"driver": "local", **attributes})
 
     def get(self, name: str) -> VolumeRecord:
         """One volume. Raises NotFound in Docker's words."""
@@ -108,16 +168,19 @@ class Volumes:
         """Make a volume; one that exists already is given back as it is. container: see `bind`."""
         if driver not in ("", "local"):
             raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
-        if options:
+        if others := sorted((options or {}).keys() - {"size"}):
             raise Unsupported(
-                f"volume options ({', '.join(sorted(options))}) are not supported by knarr: bind a mount of the host"
+                f"volume options ({', '.join(others)}) are not supported by knarr: bind a mount of the host"
             )
+        sizes.asked(options)
         name = VolumeName(name) if name else secrets.token_hex(32)
         async with self._lock:
             known = self._volumes.get(name)
             if known is not None:
                 return known
-            record = VolumeRecord(name, time.time_ns(), anonymous, dict(labels or {}), container=container)
+            record = VolumeRecord(
+                name, time.time_ns(), anonymous, dict(labels or {}), dict(options or {}), container=container
+            )
             await asyncio.shield(asyncio.to_thread(self._make, record))
             self._volumes[name] = record
         self._events.emit("volume", "create", name, {"driver": "local"})
@@ -125,6 +188,9 @@ class Volumes:
         return record
 
     def _make(self, record: VolumeRecord) -> None:
+        if size := sizes.asked(record.options):
+            self._make_sized(record, size)
+            return
         try:
             reached("volume.create.directory")
             os.makedirs(self.path(record.name), 0o755, exist_ok=True)
@@ -133,6 +199,87 @@ class Volumes:
         except BaseException:
             self._store.remove_tree(f"{self._directory}/{record.name}")
             raise
+
+    def _make_sized(self, record: VolumeRecord, size: int) -> None:
+        staged = self.staging()
+        try:
+            reached("volume.create.sized")
+            sizes.make(staged, size)
+            self._adopt(record, staged)
+        finally:
+            sizes.try_to_discard(self._store, staged)
+
+    def staging(self) -> str:
+        """A place for a volume in the making."""
+        return f"{self._directory}/@{secrets.token_hex(16)}"
+
+    async def adopt(self, record: VolumeRecord, staged: str) -> None:
+        """Make a new volume of what is complete at `staging`. Conflict where its name has been taken meanwhile."""
+        async with self._lock:
+            self.must_be_free(record.name)
+            await asyncio.shield(asyncio.to_thread(self._adopt, record, staged))
+            self._volumes[record.name] = record
+        self.tell("create", record.name)
+
+    def _adopt(self, record: VolumeRecord, staged: str) -> None:
+        place = f"{self._directory}/{record.name}"
+        if os.path.lexists(place):
+            raise Conflict(f"{place}: there is something already that is no volume: move it away")
+        record.was = os.path.basename(staged)
+        reached("volume.adopt.record")
+        self._records.insert(record)
+        try:
+            reached("volume.adopt.move")
+            sizes.move(staged, place)
+        except BaseException:
+            self._records.delete(record.name)
+            if not os.path.lexists(staged):  # it was moved, and then could not be mounted
+                sizes.try_to_discard(self._store, place)
+            raise
+
+    async def replace(self, name: str, staged: str) -> None:
+        """Give a volume other files, complete at `staging`; its own are there then."""
+        async with self._lock:
+            self.get(name)
+            await asyncio.shield(asyncio.to_thread(self._replace, f"{self._directory}/{name}", staged))
+
+    def _replace(self, place: str, staged: str) -> None:
+        with sizes.detached(place), sizes.detached(staged):
+            reached("volume.replace.exchange")
+            exchange(place, staged)
+
+    async def rename(self, name: str, new: str) -> None:
+        """Give a volume another name. Conflict where a container mounts it, or the name is taken."""
+        async with self._lock:
+            record = self.get(name)
+            self.must_be_free(new)
+            if users := self.using(name):
+                raise Conflict(f"rename {name}: volume is in use - [{', '.join(users)}]")
+            if self.holders(new):
+                raise Conflict(f"rename {name}: there are snapshots of a volume {new}, which is not there any more")
+            renamed = replace(record, name=new, was=name, anonymous=False, container="")
+            await asyncio.shield(asyncio.to_thread(self._rename, record, renamed))
+            del self._volumes[name]
+            self._volumes[new] = renamed
+
+    def _rename(self, record: VolumeRecord, renamed: VolumeRecord) -> None:
+        reached("volume.rename.record")
+        self._records.rename(record.name, renamed)
+        try:
+            reached("volume.rename.move")
+            sizes.move(f"{self._directory}/{record.name}", f"{self._directory}/{renamed.name}")
+            reached("volume.rename.snapshots")
+            self._move_snapshots(record.name, renamed.name)
+        except BaseException:
+            self._records.rename(renamed.name, record)
+            if os.path.isdir(f"{self._directory}/{renamed.name}"):
+                sizes.move(f"{self._directory}/{renamed.name}", f"{self._directory}/{record.name}")
+            raise
+
+    def _move_snapshots(self, name: str, new: str) -> None:
+        source, target = f"{self._snapshots}/{name}", f"{self._snapshots}/{new}"
+        if os.path.isdir(source) and not os.path.isdir(target):
+            os.rename(source, target)
 
     def bind(self, names: list[str], container: str) -> None:
         """Record that volumes which nobody else mounts go with a container: inside the transaction of its removal."""
@@ -160,6 +307,8 @@ class Volumes:
                 return
         reached("volume.populate.copy")
         copied = f"{self._temporary}/volume-{secrets.token_hex(16)}"
+        if sizes.limited(os.path.dirname(data)):
+            copied = f"{os.path.dirname(data)}/_copying"  # within the same limit
         try:
             os.mkdir(copied, 0o755)
             if not self._store.copy_up(lower, path, copied):
@@ -182,6 +331,13 @@ class Volumes:
             users = self.using(name)
             if users:
                 raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+            if self.claims.being_copied(name):
+                raise Conflict(f"remove {name}: volume is being exported or copied: try again when that has ended")
+            if snapshots := self.holders(name):
+                raise Conflict(
+                    f"remove {name}: volume has snapshots - [{', '.join(snapshots)}]: "
+                    f"remove them first, with `knarr volume rm {' '.join(f'{name}@{one}' for one in snapshots)}`"
+                )
             record = self._volumes.pop(name)
             try:
                 await asyncio.shield(asyncio.to_thread(self._destroy, name))
@@ -192,18 +348,20 @@ class Volumes:
         reached("volume.remove.answer")
 
     def _destroy(self, name: str) -> None:
-        moved = f"{self._temporary}/volume-{secrets.token_hex(16)}"
+        moved, place = f"{self._temporary}/volume-{secrets.token_hex(16)}", f"{self._directory}/{name}"
         reached("volume.remove.move")
-        os.rename(f"{self._directory}/{name}", moved)
-        try:
-            reached("volume.remove.record")
-            self._records.delete(name)
-        except BaseException:
-            os.rename(moved, f"{self._directory}/{name}")
-            raise
+        with sizes.detached(place, lazily=True) as detached:
+            os.rename(place, moved)
+            try:
+                reached("volume.remove.record")
+                self._records.delete(name)
+            except BaseException:
+                os.rename(moved, place)
+                raise
+            detached.stay()
         try:
             reached("volume.remove.files")
-            self._store.remove_tree(moved)
+            sizes.discard(self._store, moved)
         except (KnarrError, OSError) as error:
             log.warning("files of volume %s are left until the next start: %s", name, error)
 
