@@ -45,6 +45,9 @@ pub enum FilesError {
     /// No volume of a size can be made.
     #[error("{0}")]
     Size(String),
+    /// A size that nothing can have.
+    #[error("{0}")]
+    TooSmall(String),
     /// A body does not go through its connection.
     #[error("{0}")]
     Body(#[from] io::Error),
@@ -88,6 +91,7 @@ impl Classified for FilesError {
             | Self::NotDirectory
             | Self::ReadOnlyRoot
             | Self::ReadOnlyMount
+            | Self::TooSmall(_)
             | Self::Body(_) => ErrorKind::InvalidArgument,
             Self::Ended(_) | Self::Busy(_) => ErrorKind::Conflict,
             Self::Copy(error) => error.kind(),

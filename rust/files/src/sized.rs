@@ -99,7 +99,7 @@ pub fn forget_project(beside: &Path, id: u32) -> Result<(), FilesError> {
 /// Makes the file system of an empty directory, in a file of its own, of which all bytes are reserved.
 pub fn make_disk(path: &Path, bytes: u64) -> Result<(), FilesError> {
     if bytes < SMALLEST {
-        return Err(FilesError::Size(format!(
+        return Err(FilesError::TooSmall(format!(
             "a volume of {bytes} bytes is too small for a file system of its own: give it at least {} MiB",
             SMALLEST >> 20
         )));
@@ -119,7 +119,7 @@ pub fn make_disk(path: &Path, bytes: u64) -> Result<(), FilesError> {
                     .to_owned(),
             ));
         }
-        Err(Errno::NOSPC | Errno::DQUOT) => {
+        Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
             return Err(FilesError::Size(format!(
                 "there is no room for a volume of {bytes} bytes: free some, or ask for a smaller one"
             )));

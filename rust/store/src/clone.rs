@@ -22,7 +22,7 @@ use rustix::fs::{
     ioctl_ficlone, lgetxattr, linkat, llistxattr, lsetxattr, mkdirat, mknodat, openat, readlinkat,
     seek, symlinkat, utimensat,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, pread, pwrite};
 
 use crate::layer::{Doing, LayerError, LayerProblem, join, split, times_of};
 use crate::pack::whole;
@@ -34,6 +34,8 @@ const OPEN: usize = 32;
 const PATH: usize = 4000;
 /// Bytes that one call copies.
 const PIECE: usize = 1 << 30;
+/// Bytes that go through memory at once.
+const BUFFER: usize = 256 * 1024;
 
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -278,12 +280,46 @@ fn data(source: &OwnedFd, target: &OwnedFd, size: u64) -> Result<(), LayerProble
             match copy_file_range(source, Some(&mut from), target, Some(&mut to), length) {
                 Err(Errno::INTR) => {}
                 Ok(0) => return Ok(()),
+                // Another file system, or one that cannot do it.
+                Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
+                    if !by_hand(source, target, from, end)? {
+                        return Ok(());
+                    }
+                    break;
+                }
                 other => drop(other.doing("copy it")?),
             }
         }
         at = end.max(start + 1);
     }
     Ok(())
+}
+
+/// Copies bytes through memory; false where the file has become shorter.
+fn by_hand(
+    source: &OwnedFd,
+    target: &OwnedFd,
+    mut from: u64,
+    end: u64,
+) -> Result<bool, LayerProblem> {
+    let mut buffer = vec![0; BUFFER];
+    while from < end {
+        let room = usize::try_from(end - from).unwrap_or(BUFFER).min(BUFFER);
+        let count = match pread(source, &mut buffer[..room], from) {
+            Err(Errno::INTR) => continue,
+            Ok(0) => return Ok(false),
+            other => other.doing("read it")?,
+        };
+        let mut done = 0;
+        while done < count {
+            match pwrite(target, &buffer[done..count], from + done as u64) {
+                Err(Errno::INTR) => {}
+                other => done += other.doing("copy it")?,
+            }
+        }
+        from += count as u64;
+    }
+    Ok(true)
 }
 
 /// A link, device, pipe or socket; false where it has gone.

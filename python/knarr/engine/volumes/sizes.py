@@ -27,7 +27,7 @@ __all__ = [
 
 log = logging.getLogger("knarr.volumes")
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kmgtp])(?:i?b)?|b)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kmgtp])(?:i?b)?|b)?", re.IGNORECASE | re.ASCII)
 _LARGEST = 1 << 60
 
 
