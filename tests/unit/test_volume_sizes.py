@@ -25,7 +25,9 @@ def test_sizes(text, size):
     assert sizes.parse(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "0", "0g", "-1", "x", "1x", "1gg", "g", "1e9", "9999999t", "1.g", ".5g", "\u0661g"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "0g", "-1", "x", "1x", "1gg", "g", "1e9", "9999999t", "1.g", ".5g", "\u0661g"]
+)
 def test_no_sizes(text):
     with pytest.raises(InvalidArgument, match="invalid size"):
         sizes.parse(text)

@@ -70,7 +70,8 @@ class Copies:
         origin = volumes.get(name)
         record = VolumeRecord(new, time.time_ns(), labels=dict(origin.labels), options=dict(origin.options))
         async with self._source(name, snapshot, pause=pause) as source, self._staged(origin.options) as staged:
-            await self._copy(source, f"{staged}/_data", "volume.clone.copy")
+            reached("volume.clone.copy")
+            await self._copy(source, f"{staged}/_data")
             await volumes.adopt(record, staged)
         reached("volume.clone.answer")
         return record
@@ -84,7 +85,8 @@ class Copies:
         snapshot = _snapshot_name(snapshot) if snapshot else self._dated(name)
         self._must_be_new(name, snapshot)
         async with self._source(name, "", pause=pause) as source, self._staged({}) as staged:
-            await self._copy(source, f"{staged}/_data", "volume.snapshot.copy")
+            reached("volume.snapshot.copy")
+            await self._copy(source, f"{staged}/_data")
             async with self._snapshots_of(name):
                 self._must_be_new(name, snapshot)
                 await asyncio.shield(asyncio.to_thread(self._keep, name, snapshot, staged))
@@ -143,7 +145,8 @@ class Copies:
             async with self._snapshots_of(name):
                 found = self.find(name, snapshot)
                 async with self._staged(origin.options) as staged:
-                    await self._copy(found.place, f"{staged}/_data", "volume.restore.copy")
+                    reached("volume.restore.copy")
+                    await self._copy(found.place, f"{staged}/_data")
                     await volumes.replace(name, staged)
         volumes.tell("restore", name, snapshot=snapshot)
         reached("volume.restore.answer")
@@ -229,8 +232,7 @@ class Copies:
         finally:
             await self._apart(lambda: sizes.try_to_discard(self._volumes.store, staged))
 
-    async def _copy(self, source: str, target: str, point: str) -> None:
-        reached(point)
+    async def _copy(self, source: str, target: str) -> None:
         await self._apart(lambda: clone_volume(source, target))
 
     def _snapshots_of(self, *names: str) -> contextlib.AbstractAsyncContextManager[None]:
