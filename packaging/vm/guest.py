@@ -17,8 +17,11 @@ import tarfile
 import time
 import traceback
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DATA = Path("/var/lib/knarr-" + "long-" * 30)
 RUN = Path("/run/knarr")
@@ -241,17 +244,9 @@ def project_quotas(name: str, make: list[str], options: str) -> None:
         fill = "dd if=/dev/zero of=/d/big bs=1M count=40 2>/dev/null"
         knarr(*base, "-v", "data:/d", "busybox", "sh", "-c", fill, expect=1)
         same(12 << 20 < (place_of / "big").stat().st_size <= 16 << 20, True)
+        os.truncate(place_of / "big", 8 << 20)  # a copy may need more for itself than what it is of
         knarr("volume", "clone", "data", "copy")
-        knarr(
-            *base,
-            "-v",
-            "copy:/d",
-            "busybox",
-            "sh",
-            "-c",
-            "echo more >/d/more && sync && cat /d/more >/d/again",
-            expect=1,
-        )
+        knarr(*base, "-v", "copy:/d", "busybox", "sh", "-c", fill.replace("big", "more"), expect=1)
         knarr("volume", "snapshot", "data", "first")
         knarr(*base, "-v", "data:/d", "busybox", "rm", "/d/big")
         knarr("volume", "restore", "data@first")
