@@ -8,6 +8,7 @@
 //!
 //! [`stream`] carries archives between a view and a client's socket.
 
+mod copies;
 mod error;
 mod local;
 mod look;
@@ -15,11 +16,10 @@ mod namespace;
 mod sized;
 pub mod stream;
 mod view;
-mod volume;
 
+pub use copies::{clone_volume, exchange, fill_volume, pack_volume};
 pub use error::FilesError;
 pub use local::{pack_local, unpack_local};
 pub use look::PathStat;
 pub use sized::{attach_disk, detach_disk, forget_project, limit_project, make_disk, project};
 pub use view::{BindMount, Layers, View, shielded};
-pub use volume::{clone_volume, exchange, fill_volume, pack_volume};

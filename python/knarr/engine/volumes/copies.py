@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from knarr._core import clone_volume, fill_volume, pack_volume
 from knarr.engine.volumes import sizes
-from knarr.errors import Conflict, InvalidArgument, NotFound
+from knarr.errors import Conflict, InvalidArgument, NotFound, Unsupported
 from knarr.failpoints import reached
 from knarr.store.volumes import VolumeRecord
 from knarr.types import VolumeName
@@ -67,7 +67,7 @@ class Copies:
         volumes = self._volumes
         new = VolumeName(new)
         volumes.must_be_free(new)
-        origin = volumes.get(name)
+        origin = self._own(name)
         record = VolumeRecord(new, time.time_ns(), labels=dict(origin.labels), options=dict(origin.options))
         async with self._source(name, snapshot, pause=pause) as source, self._staged(origin.options) as staged:
             reached("volume.clone.copy")
@@ -81,7 +81,7 @@ class Copies:
     async def snapshot(self, name: str, snapshot: str = "", *, pause: bool = True) -> Snapshot:
         """Keep what a volume is now, under a name; by default that is the date."""
         volumes = self._volumes
-        volumes.get(name)
+        self._own(name)
         snapshot = _snapshot_name(snapshot) if snapshot else self._dated(name)
         self._must_be_new(name, snapshot)
         async with self._source(name, "", pause=pause) as source, self._staged({}) as staged:
@@ -139,7 +139,7 @@ class Copies:
     async def restore(self, name: str, snapshot: str) -> None:
         """Make a volume what it was. Conflict while a container that runs mounts it."""
         volumes = self._volumes
-        origin = volumes.get(name)
+        origin = self._own(name)
         async with volumes.claims.exclusive(name):
             self._must_rest(name, "restore")
             async with self._snapshots_of(name):
@@ -157,7 +157,7 @@ class Copies:
         """Give a volume another name, and its snapshots with it. Conflict while any container mounts it."""
         volumes = self._volumes
         new = VolumeName(new)
-        volumes.get(name)
+        self._own(name)
         if new == name:
             raise InvalidArgument(f"rename {name}: it has that name already")
         async with volumes.claims.exclusive(name, new), self._snapshots_of(name, new):
@@ -172,7 +172,7 @@ class Copies:
         """What writes a volume, or a snapshot of it, as a tar archive. InvalidArgument for no compression."""
         if packing not in PACKINGS:
             raise InvalidArgument(f'invalid compression "{packing}": it is one of gzip and zstd')
-        self._volumes.get(name)
+        self._own(name)
         place = self.find(name, snapshot).place if snapshot else self._volumes.path(name)
 
         async def write(descriptor: int, framing: int) -> None:
@@ -188,6 +188,7 @@ class Copies:
         async with volumes.claims.exclusive(name):
             known = volumes.known(name)
             if known is not None:
+                self._own(name)
                 self._must_rest(name, "import to")
                 if await asyncio.to_thread(os.listdir, volumes.path(name)):
                     raise Conflict(
@@ -207,6 +208,15 @@ class Copies:
 
     # --- what these share
 
+    def _own(self, name: str) -> VolumeRecord:
+        """A volume whose files are in its own directory. Unsupported for what is mounted from elsewhere."""
+        record = self._volumes.get(name)
+        if others := sorted(record.options.keys() - {"size"}):
+            raise Unsupported(
+                f"volume {name} is what its options ({', '.join(others)}) mount: its files are not the engine's to copy"
+            )
+        return record
+
     @contextlib.asynccontextmanager
     async def _source(self, name: str, snapshot: str, *, pause: bool) -> AsyncIterator[str]:
         """Files to copy, which stay as they are while the block runs."""
@@ -224,7 +234,7 @@ class Copies:
     @contextlib.asynccontextmanager
     async def _staged(self, options: dict[str, str]) -> AsyncIterator[str]:
         """A volume's directory in the making; what of it has not been taken away goes at the end."""
-        staged = self._volumes.staging()
+        staged = self._volumes.moves.staging()
         size = sizes.asked(options)
         try:
             await self._apart(lambda: sizes.make(staged, size))

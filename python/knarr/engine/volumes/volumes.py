@@ -10,10 +10,7 @@ is recorded, their records name the container: those that name one that is not t
 What an image has for a new volume is copied beside it (`<name>/_copied`) and moved in when it is complete; the next
 start finishes that.
 
-What is made by a copy (see `copies`), or has a size (see `sizes`), comes the other way round: complete, under a name
-that no volume has (`@<hex>`), then recorded with that name in it (`was`), and moved. A rename is the same with the old
-name. So a record without a directory whose `was` is there is finished by the next start, and `@...` without a record
-goes.
+What is made by a copy (see `copies`), has a size (see `sizes`) or is renamed takes its place by `moves`.
 """
 
 from __future__ import annotations
@@ -27,9 +24,9 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from knarr._core import exchange
 from knarr.engine.volumes import sizes
 from knarr.engine.volumes.claims import Claims
+from knarr.engine.volumes.moves import Moves
 from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound, Unsupported
 from knarr.failpoints import reached
 from knarr.store import volumes as records
@@ -54,7 +51,6 @@ class Volumes:
 
     def __init__(self, data_root: str, database: Database, store: Store, events: Events) -> None:
         self._directory = f"{data_root}/volumes"
-        self._snapshots = f"{data_root}/volume-snapshots"
         self._temporary = f"{data_root}/tmp"  # noqa: S108  ours alone
         self._records = records.Volumes(database)
         self._store = store
@@ -63,6 +59,7 @@ class Volumes:
         self._lock = asyncio.Lock()  # over making and removing
         self.store = store
         self.claims = Claims()
+        self.moves = Moves(data_root, self._records, store)
         self.using: Callable[[str], list[str]] = lambda _: []  # containers that mount a volume: set by the engine
         self.holders: Callable[[str], list[str]] = lambda _: []  # snapshots of a volume: set by the engine
 
@@ -70,9 +67,7 @@ class Volumes:
         """Read the records, and finish what was interrupted. `containers`: the IDs of those that there are."""
         os.makedirs(self._directory, 0o701, exist_ok=True)
         recorded = self._records.load()
-        self._finish_moves(recorded)
-        for name in os.listdir(self._directory):
-            self._attach(name)
+        self.moves.finish(recorded)
         for record in recorded:
             if not os.path.isdir(f"{self._directory}/{record.name}"):
                 log.warning("volume %s has lost its directory and is forgotten", record.name)
@@ -102,26 +97,6 @@ class Volumes:
                 self._store.remove_tree(f"{self._directory}/{name}/_copying")
             if os.path.isdir(f"{self._directory}/{name}/_copied"):
                 _move_in(self.path(name))
-
-    def _finish_moves(self, recorded: list[VolumeRecord]) -> None:
-        """Give what was made or renamed its name, where a crash came before that; what has no record goes."""
-        known = {record.name for record in recorded}
-        for record in recorded:
-            source, target = f"{self._directory}/{record.was}", f"{self._directory}/{record.name}"
-            if record.was and record.was not in known:
-                if os.path.isdir(source) and not os.path.isdir(target):
-                    log.info("volume %s is moved to its place", record.name)
-                    sizes.move(source, target)
-                self._move_snapshots(record.was, record.name)
-        for name in os.listdir(self._directory):
-            if name.startswith("@"):
-                sizes.discard(self._store, f"{self._directory}/{name}")
-
-    def _attach(self, name: str) -> None:
-        try:
-            sizes.attach(f"{self._directory}/{name}")
-        except (KnarrError, OSError) as error:
-            log.warning("volume %s cannot be used: %s", name, error)
 
     def _held(self, name: str) -> bool:
         """Whether something else than a record needs a volume."""
@@ -189,7 +164,7 @@ class Volumes:
 
     def _make(self, record: VolumeRecord) -> None:
         if size := sizes.asked(record.options):
-            self._make_sized(record, size)
+            self.moves.make_sized(record, size)
             return
         try:
             reached("volume.create.directory")
@@ -200,53 +175,19 @@ class Volumes:
             self._store.remove_tree(f"{self._directory}/{record.name}")
             raise
 
-    def _make_sized(self, record: VolumeRecord, size: int) -> None:
-        staged = self.staging()
-        try:
-            reached("volume.create.sized")
-            sizes.make(staged, size)
-            self._adopt(record, staged)
-        finally:
-            sizes.try_to_discard(self._store, staged)
-
-    def staging(self) -> str:
-        """A place for a volume in the making."""
-        return f"{self._directory}/@{secrets.token_hex(16)}"
-
     async def adopt(self, record: VolumeRecord, staged: str) -> None:
         """Make a new volume of what is complete at `staging`. Conflict where its name has been taken meanwhile."""
         async with self._lock:
             self.must_be_free(record.name)
-            await asyncio.shield(asyncio.to_thread(self._adopt, record, staged))
+            await asyncio.shield(asyncio.to_thread(self.moves.adopt, record, staged))
             self._volumes[record.name] = record
         self.tell("create", record.name)
-
-    def _adopt(self, record: VolumeRecord, staged: str) -> None:
-        place = f"{self._directory}/{record.name}"
-        if os.path.lexists(place):
-            raise Conflict(f"{place}: there is something already that is no volume: move it away")
-        record.was = os.path.basename(staged)
-        reached("volume.adopt.record")
-        self._records.insert(record)
-        try:
-            reached("volume.adopt.move")
-            sizes.move(staged, place)
-        except BaseException:
-            self._records.delete(record.name)
-            if not os.path.lexists(staged):  # it was moved, and then could not be mounted
-                sizes.try_to_discard(self._store, place)
-            raise
 
     async def replace(self, name: str, staged: str) -> None:
         """Give a volume other files, complete at `staging`; its own are there then."""
         async with self._lock:
             self.get(name)
-            await asyncio.shield(asyncio.to_thread(self._replace, f"{self._directory}/{name}", staged))
-
-    def _replace(self, place: str, staged: str) -> None:
-        with sizes.detached(place), sizes.detached(staged):
-            reached("volume.replace.exchange")
-            exchange(place, staged)
+            await asyncio.shield(asyncio.to_thread(self.moves.replace, name, staged))
 
     async def rename(self, name: str, new: str) -> None:
         """Give a volume another name. Conflict where a container mounts it, or the name is taken."""
@@ -258,28 +199,9 @@ class Volumes:
             if self.holders(new):
                 raise Conflict(f"rename {name}: there are snapshots of a volume {new}, which is not there any more")
             renamed = replace(record, name=new, was=name, anonymous=False, container="")
-            await asyncio.shield(asyncio.to_thread(self._rename, record, renamed))
+            await asyncio.shield(asyncio.to_thread(self.moves.rename, record, renamed))
             del self._volumes[name]
             self._volumes[new] = renamed
-
-    def _rename(self, record: VolumeRecord, renamed: VolumeRecord) -> None:
-        reached("volume.rename.record")
-        self._records.rename(record.name, renamed)
-        try:
-            reached("volume.rename.move")
-            sizes.move(f"{self._directory}/{record.name}", f"{self._directory}/{renamed.name}")
-            reached("volume.rename.snapshots")
-            self._move_snapshots(record.name, renamed.name)
-        except BaseException:
-            self._records.rename(renamed.name, record)
-            if os.path.isdir(f"{self._directory}/{renamed.name}"):
-                sizes.move(f"{self._directory}/{renamed.name}", f"{self._directory}/{record.name}")
-            raise
-
-    def _move_snapshots(self, name: str, new: str) -> None:
-        source, target = f"{self._snapshots}/{name}", f"{self._snapshots}/{new}"
-        if os.path.isdir(source) and not os.path.isdir(target):
-            os.rename(source, target)
 
     def bind(self, names: list[str], container: str) -> None:
         """Record that volumes which nobody else mounts go with a container: inside the transaction of its removal."""
