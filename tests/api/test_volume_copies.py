@@ -409,8 +409,10 @@ def test_sizes_outlive_the_daemon_and_a_reboot(busybox):
     api = Api(busybox)
     place = volume(api, size="16m")
     (place / "file").write_text("content")
+    (place.parent / "_copying/half").mkdir(parents=True)  # of an image's content, when the daemon was killed
     busybox.restart()
     assert (place / "file").read_text() == "content"
+    assert not (place.parent / "_copying").exists()
     busybox.kill()
     subprocess.run(["umount", place.parent], check=True)  # as after a reboot
     assert os.listdir(place.parent) == ["_disk"]

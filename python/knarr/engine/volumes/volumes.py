@@ -94,7 +94,7 @@ class Volumes:
                 continue
             os.makedirs(self.path(name), 0o755, exist_ok=True)
             if os.path.isdir(f"{self._directory}/{name}/_copying"):
-                self._store.remove_tree(f"{self._directory}/{name}/_copying")
+                shutil.rmtree(f"{self._directory}/{name}/_copying")
             if os.path.isdir(f"{self._directory}/{name}/_copied"):
                 _move_in(self.path(name))
 
@@ -229,8 +229,9 @@ class Volumes:
                 return
         reached("volume.populate.copy")
         copied = f"{self._temporary}/volume-{secrets.token_hex(16)}"
-        if sizes.limited(os.path.dirname(data)):
-            copied = f"{os.path.dirname(data)}/_copying"  # within the same limit
+        limited = sizes.limited(os.path.dirname(data))
+        if limited:
+            copied = f"{os.path.dirname(data)}/_copying"  # within the same limit, and perhaps another file system
         try:
             os.mkdir(copied, 0o755)
             if not self._store.copy_up(lower, path, copied):
@@ -239,7 +240,10 @@ class Volumes:
             reached("volume.populate.rename")
             os.rename(copied, f"{os.path.dirname(data)}/_copied")
         except BaseException:
-            self._store.remove_tree(copied)
+            if limited:
+                shutil.rmtree(copied, ignore_errors=True)  # what stays goes at the next start
+            else:
+                self._store.remove_tree(copied)
             raise
         _move_in(data)
 
