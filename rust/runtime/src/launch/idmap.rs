@@ -189,7 +189,7 @@ mod tests {
     fn seen(maps: &[Range], id: u32) -> Option<u32> {
         maps.iter().find_map(|range| {
             let offset = id.checked_sub(range.inside)?;
-            (offset < range.size).then_some(range.outside + offset)
+            (offset < range.size).then(|| range.outside + offset)
         })
     }
 
@@ -200,11 +200,6 @@ mod tests {
             assert_eq!(seen(&maps, owner), Some(user), "{owner} {user}");
             if owner != user {
                 assert_eq!(seen(&maps, user), None, "{owner} {user}");
-                assert!(
-                    !maps
-                        .iter()
-                        .any(|range| range.outside == owner && range.size > 0)
-                );
             }
             for other in [2, 999, 65534, u32::MAX - 1] {
                 assert_eq!(seen(&maps, other), Some(other), "{owner} {user} {other}");
