@@ -153,7 +153,11 @@ def test_an_archive_becomes_blobs(store, tmp_path, compress):
     [
         (b"", None, ""),
         (b"not a tar archive" * 100, errors.Corrupt, "this is no tar archive"),
-        (gzip.compress(archive(Member("a", b"x" * 5000)), mtime=0)[:-20], errors.Corrupt, "the gzip stream is truncated"),
+        (
+            gzip.compress(archive(Member("a", b"x" * 5000)), mtime=0)[:-20],
+            errors.Corrupt,
+            "the gzip stream is truncated",
+        ),
         (archive(Member("a", b"x" * 5000))[:3000], errors.Corrupt, r'entry "a": the archive is truncated'),
         (archive(Member("../../a", b"x")), errors.Corrupt, "leads out of the root"),
         (archive(symlink("a", "../../etc/passwd")), errors.Corrupt, "leads out of the root"),
