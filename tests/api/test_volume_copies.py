@@ -397,6 +397,30 @@ def test_a_size_that_is_none_is_refused(api):
     assert api.ok("GET", "/volumes")["Volumes"] == []
 
 
+def test_what_is_mounted_from_elsewhere_is_renamed_and_no_more(api):
+    volume(api, "ram", type="tmpfs", device="tmpfs", o="size=1m")
+    for ask in ("clone?to=copy", "snapshots?name=first", "snapshots/first/restore"):
+        status, answer = api.call("POST", f"/volumes/ram/{ask}")
+        assert (status, "volume ram is what its options (device, o, type) mount" in answer["message"]) == (501, True)
+    status, answer = put(api, "ram", tar_of([("file", b"x")]))
+    assert status == 501, answer
+    made = api.create("sleep", "1000", HostConfig={"Binds": ["ram:/d"]})
+    api.ok("POST", f"/containers/{made}/start")
+    status, answer = api.call("POST", "/volumes/ram/rename?name=other")
+    assert (status, made in answer["message"]) == (409, True), answer
+    api.ok("DELETE", f"/containers/{made}?force=1")
+    api.ok("POST", "/volumes/ram/rename?name=other")  # mounted yet or not
+    made = api.create("sh", "-c", "grep ' /d tmpfs ' /proc/mounts", HostConfig={"Binds": ["other:/d"]})
+    api.ok("POST", f"/containers/{made}/start")
+    assert api.ok("POST", f"/containers/{made}/wait")["StatusCode"] == 0
+    assert [one["Name"] for one in api.ok("GET", "/volumes")["Volumes"]] == ["other"]
+
+
+def test_a_volume_of_a_size_is_pruned_with_what_limits_it(api):
+    volume(api, size="16m")
+    assert api.ok("POST", '/volumes/prune?filters={"all":["1"]}')["VolumesDeleted"] == ["data"]
+
+
 def test_an_image_fills_a_volume_of_a_size(api):
     place = volume(api, size="16m")
     made = api.create("true", HostConfig={"Binds": ["data:/etc"]})
