@@ -233,7 +233,15 @@ class Engine:
         for pid in self.supervisor_pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        self._unmount()
         shutil.rmtree(self.base, ignore_errors=True)
+
+    def _unmount(self) -> None:
+        """Unmount the volumes that are file systems of their own, where a test has left any."""
+        for line in Path("/proc/self/mounts").read_text().splitlines():
+            place = line.split()[1]
+            if place.startswith((f"{self.base}/", f"{self.data_root}/volumes/")):
+                subprocess.run(["umount", "-l", place], check=False, env=self.env)
 
 
 def new_engine() -> Engine:
