@@ -193,7 +193,13 @@ class Containers:
 
     async def disconnect(self, name: str, network: NetworkRecord) -> None:
         """Take it off a network."""
-        await connect.disconnect(self._context, self._links, self.get(name), network)
+        container = self.get(name)
+        if network.entries:
+            await self.balancing.leave(container)
+        try:
+            await connect.disconnect(self._context, self._links, container, network)
+        finally:
+            await self.balancing.stay(container)
 
     def on_network(self, network_id: str) -> list[tuple[str, str]]:
         """(name, ID) of the containers that have an endpoint in a network now: those that run, or are started."""
