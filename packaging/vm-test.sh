@@ -19,14 +19,14 @@ if [ ! -e kernel/done ]; then
 fi
 release=$(basename kernel/lib/modules/*)
 
-if [ ! -e base.tar ]; then
+if [ ! -e base-2.tar ]; then
   mmdebstrap --quiet --variant=minbase \
-    --include=python3,python3-venv,nftables,iproute2,busybox-static,kmod bookworm base.new.tar
-  mv base.new.tar base.tar
+    --include=python3,python3-venv,nftables,iproute2,busybox-static,kmod,mount,e2fsprogs,xfsprogs bookworm base.new.tar
+  mv base.new.tar base-2.tar
 fi
 rm -rf root initramfs wheels
 mkdir -p root initramfs/{bin,modules,new} wheels
-tar -xf base.tar -C root
+tar -xf base-2.tar -C root
 "$python" -m pip download -q --python-version 3.11 --only-binary=:all: -d wheels "$wheel" --disable-pip-version-check
 cp "$wheel" wheels/
 cp -r wheels root/wheels

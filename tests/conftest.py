@@ -194,11 +194,24 @@ class Engine:
             )
         return result
 
+    def keeper_and_supervisor(self) -> tuple[int, int]:
+        """Their processes: the keeper is the other's parent. Waits for both to be there."""
+
+        def both() -> tuple[int, int] | None:
+            pids = self.supervisor_pids()
+            try:
+                stats = {pid: Path(f"/proc/{pid}/stat").read_text() for pid in pids}
+            except FileNotFoundError:  # one has just ended
+                return None
+            parents = {pid: int(stat.rpartition(")")[2].split()[1]) for pid, stat in stats.items()}
+            found = [(parent, pid) for pid, parent in parents.items() if parent in pids]
+            return found[0] if len(pids) == 2 and found else None
+
+        return wait_until(both, 10, 0.05, "keeper and supervisor")
+
     def supervisor_pid(self) -> int:
-        """The supervisor, which is the keeper's child."""
-        pids = self.supervisor_pids()
-        parent = {pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in pids}
-        return next(pid for pid in pids if parent[pid] in pids)
+        """The supervisor."""
+        return self.keeper_and_supervisor()[1]
 
     def supervisor_pids(self) -> list[int]:
         """The keeper and the supervisor of this engine."""
@@ -233,7 +246,15 @@ class Engine:
         for pid in self.supervisor_pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        self._unmount()
         shutil.rmtree(self.base, ignore_errors=True)
+
+    def _unmount(self) -> None:
+        """Unmount the volumes that are file systems of their own, where a test has left any."""
+        for line in Path("/proc/self/mounts").read_text().splitlines():
+            place = line.split()[1]
+            if place.startswith((f"{self.base}/", f"{self.data_root}/volumes/")):
+                subprocess.run(["umount", "-l", place], check=False, env=self.env)
 
 
 def new_engine() -> Engine:

@@ -12,7 +12,7 @@ mount -t tmpfs tmpfs /run
 mount --make-rshared /
 for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control; done
 ip link set lo up
-modprobe -a overlay veth bridge nf_tables nft_chain_nat nft_masq nft_nat br_netfilter
+modprobe -a overlay veth bridge nf_tables nft_chain_nat nft_masq nft_nat br_netfilter loop ext4 quota_v2 xfs
 python3 /guest.py </dev/null 2>&1 && echo "VERDICT: passed" || echo "VERDICT: failed"
 sync
 busybox poweroff -f

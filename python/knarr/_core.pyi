@@ -9,9 +9,19 @@ __all__ = [
     "Store",
     "View",
     "__version__",
+    "attach_disk",
     "changes",
+    "clone_volume",
+    "detach_disk",
+    "exchange",
+    "fill_volume",
+    "forget_project",
+    "limit_project",
+    "make_disk",
     "mount_volume",
     "pack_local",
+    "pack_volume",
+    "project",
     "unmount_volume",
     "unpack_local",
 ]
@@ -270,3 +280,42 @@ def mount_volume(place: str, source: str, kind: str, flags: int, propagation: in
 
 def unmount_volume(place: str) -> int:
     """Unmount what is mounted at a directory; nothing is fine: 0, or the errno of what was refused."""
+
+def clone_volume(source: str, destination: str) -> None:
+    """Copy a directory's content and its own attributes to an empty one, durably: blocks are shared where the file
+    system can, holes stay holes. It may be written to meanwhile. After an error the destination holds a part.
+    Unavailable (no room).
+    """
+
+def pack_volume(source: str, descriptor: int, length: int, packing: str) -> None:
+    """Write a directory to a socket as an archive of "./...": plain (""), "gzip" or "zstd"; length as in View.pack."""
+
+def fill_volume(destination: str, body: Body) -> None:
+    """Extract an archive to an empty directory, durably; its entry "./" makes the directory what it says.
+
+    After an error it holds a part. Corrupt (hostile or malformed), Unavailable (no room).
+    """
+
+def exchange(one: str, other: str) -> None:
+    """Exchange two directories in one step, durably."""
+
+def limit_project(paths: list[str], bytes: int) -> bool:
+    """Limit all that will be below empty directories by a project quota; False where the file system keeps none."""
+
+def project(path: str) -> int | None:
+    """The project of ours that a directory belongs to."""
+
+def forget_project(beside: str, id: int) -> None:
+    """Take the limit of a project away whose files are gone. beside: any directory of the file system."""
+
+def make_disk(path: str, bytes: int) -> None:
+    """Make an ext4 file system for an empty directory, in a file `_disk` in it whose room is reserved.
+
+    Unavailable where there is no room or no mkfs.ext4.
+    """
+
+def attach_disk(path: str) -> bool:
+    """Mount the file system of a directory on it; False where it has none, or it is mounted (and so out of sight)."""
+
+def detach_disk(path: str, *, lazily: bool = False) -> bool:
+    """Unmount it; False where nothing is mounted. Conflict where it is in use; lazily, its users keep it."""

@@ -196,7 +196,7 @@ CASES = [
     Case("H.Mounts.VolumeOptions.DriverConfig.Options",
          mount(Type="volume", VolumeOptions={"DriverConfig": {"Options": {"type": "nfs"}}}), refused=(400, 'missing required option: "device"')),
     Case("H.Mounts.VolumeOptions.DriverConfig.Options",
-         mount(Type="volume", VolumeOptions={"DriverConfig": {"Options": {"size": "1g"}}}), refused=(400, "quota size requested but no quota support")),
+         mount(Type="volume", VolumeOptions={"DriverConfig": {"Options": {"size": "1g", "type": "tmpfs", "device": "tmpfs"}}}), refused=(400, 'option "size" is for volumes without')),
     Case("H.Mounts.Type", mount(Type="image", Source="busybox"), refused=(400, 'Mount type "Image" needs API v1.48 or newer'), version="1.47"),
     Case("H.Mounts.VolumeOptions.DriverConfig.Name", mount(Type="volume", VolumeOptions={"DriverConfig": {"Name": "local"}}), OPTIONS_ECHO, "rw,.*"),
     Case("H.Mounts.VolumeOptions.DriverConfig.Name", mount(Type="volume", VolumeOptions={"DriverConfig": {"Name": "nfs"}}), refused=(400, 'plugin "nfs" not found')),

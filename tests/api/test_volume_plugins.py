@@ -271,3 +271,12 @@ def test_a_spec_file_leads_to_a_plugin(own):
     assert own.docker("volume", "rm", "stays", check=False).returncode == 1
     own.docker("volume", "rm", "-f", "stays")
     assert own.docker("volume", "ls", "-q").stdout == ""
+
+
+def test_what_a_plugin_has_is_not_the_engines_to_copy_or_rename(own, plugin):
+    api = Api(own)
+    api.ok("POST", "/volumes/create", {"Name": "data", "Driver": "files", "DriverOpts": {"size": "1g"}})
+    for ask in ("clone?to=copy", "snapshots?name=first", "rename?name=other"):
+        status, answer = api.call("POST", f"/volumes/data/{ask}")
+        assert (status, "plugin files" in answer["message"]) == (501, True), answer
+    api.ok("DELETE", "/volumes/data")

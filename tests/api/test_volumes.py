@@ -144,7 +144,7 @@ def test_what_the_image_has_is_copied_to_where_it_belongs(clean, tmp_path):
         (["device=/x"], 'create bad: missing required option: "type"'),
         (["o=bind"], 'create bad: missing required option: "device"'),
         (["type=cifs", "device=//host:445/x"], "port not allowed in CIFS device URL, include 'port' in 'o='"),
-        (["size=1g"], "create bad: quota size requested but no quota support"),
+        (["size=1g", "type=tmpfs", "device=tmpfs"], 'create bad: option "size" is for volumes without "type"'),
     ],
 )
 def test_options_that_are_none(clean, options, message):

@@ -212,11 +212,20 @@ class FaultyEngine(Engine):
             name = volume["Name"]
             content = sorted(path.name for path in Path(volume["Mountpoint"]).rglob("*"))
             volumes.setdefault("anonymous" if re.fullmatch(r"[0-9a-f]{64}", name) else name, []).append(content)
+        snapshots = {}
+        for path in sorted((self.data_root / "volume-snapshots").glob("*/*")):
+            snapshots[f"{path.parent.name}@{path.name}"] = sorted(found.name for found in (path / "_data").rglob("*"))
         networks = sorted(found["Name"] for found in api.ok("GET", "/networks"))
         for name in {*networks} - {"bridge", "host", "none"}:
             networks += [f"{name}/{entry['Name']}" for entry in api.ok("GET", f"/networks/{name}/lb")]
         api.connection.close()
-        return {"containers": containers, "images": images, "volumes": volumes, "networks": networks}
+        return {
+            "containers": containers,
+            "images": images,
+            "volumes": volumes,
+            "snapshots": snapshots,
+            "networks": networks,
+        }
 
     def limits(self, found: dict) -> list[int]:
         """What a container's record says of its limit of processes, and what its control group says."""
@@ -244,7 +253,7 @@ class FaultyEngine(Engine):
         return {
             name: value
             for name, value in {
-                "mounts": found["mounts"],
+                "mounts": found["mounts"] - sum((self.data_root / "volumes" / name).is_mount() for name in volumes),
                 "control groups": groups ^ running if any(found["cgroups"]) or running else set(),
                 "processes": self.strangers(running),
                 "supervisor's records": records ^ running,

@@ -17,16 +17,6 @@ def state(engine, name):
     return json.loads(engine.run("inspect", name).stdout)[0]["State"]
 
 
-def supervisor_of(engine) -> tuple[int, int]:
-    """(keeper, supervisor): the keeper is the other's parent."""
-    pids = wait_until(
-        lambda: (found := engine.supervisor_pids()) and len(found) == 2 and found, 10, 0.05, "keeper and supervisor"
-    )
-    parents = {pid: int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]) for pid in pids}
-    (child,) = [pid for pid in pids if parents[pid] in pids]
-    return parents[child], child
-
-
 def test_the_daemon_may_be_killed_while_a_container_writes(busybox):
     busybox.run("run", "-d", "--name", "writer", "busybox", "sh", "-c", COUNT)
     pid = state(busybox, "writer")["Pid"]
@@ -69,9 +59,9 @@ def test_auto_remove_happens_even_if_the_daemon_was_away(busybox):
 def test_the_supervisor_may_be_killed_while_a_container_writes(busybox):
     busybox.run("run", "-d", "--name", "writer", "busybox", "sh", "-c", COUNT.replace("exit 33", "sleep 2; exit 33"))
     pid = state(busybox, "writer")["Pid"]
-    _, supervisor = supervisor_of(busybox)
+    _, supervisor = busybox.keeper_and_supervisor()
     os.kill(supervisor, signal.SIGKILL)
-    wait_until(lambda: supervisor_of(busybox)[1] != supervisor, what="a new supervisor")
+    wait_until(lambda: busybox.keeper_and_supervisor()[1] != supervisor, what="a new supervisor")
     assert Path(f"/proc/{pid}").exists(), "the container died of SIGPIPE"
     assert wait_until(
         lambda: busybox.run("exec", "writer", "echo", "in", check=False).stdout == "in\n",
@@ -87,7 +77,7 @@ def test_the_supervisor_may_be_killed_while_a_container_writes(busybox):
 
 def test_an_exit_while_no_supervisor_lives_is_known(busybox):
     busybox.run("run", "-d", "--name", "short", "busybox", "sh", "-c", "sleep 1; exit 55")
-    keeper, supervisor = supervisor_of(busybox)
+    keeper, supervisor = busybox.keeper_and_supervisor()
     os.kill(keeper, signal.SIGSTOP)  # so that no new supervisor comes up yet
     os.kill(supervisor, signal.SIGKILL)
     time.sleep(1.5)
@@ -98,7 +88,7 @@ def test_an_exit_while_no_supervisor_lives_is_known(busybox):
 
 def test_all_three_killed_at_once_says_what_cannot_be_known(busybox):
     busybox.run("run", "-d", "--name", "lost", "busybox", "sh", "-c", "sleep 1; exit 66")
-    keeper, supervisor = supervisor_of(busybox)
+    keeper, supervisor = busybox.keeper_and_supervisor()
     busybox.kill()
     os.kill(keeper, signal.SIGKILL)
     os.kill(supervisor, signal.SIGKILL)
@@ -128,7 +118,7 @@ def test_all_three_killed_at_once_with_much_that_runs():
         engine.run("run", "-d", "--rm", "--name", "goes", "busybox", "sleep", "1000")
         before = engine.visible()
         pids = {name: state(engine, name)["Pid"] for name in ("plain", "published", "limited", "paused", "goes")}
-        keeper, supervisor = supervisor_of(engine)
+        keeper, supervisor = engine.keeper_and_supervisor()
         engine.kill()
         os.kill(keeper, signal.SIGKILL)
         os.kill(supervisor, signal.SIGKILL)

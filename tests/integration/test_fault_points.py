@@ -85,6 +85,14 @@ def volume(engine):
         file.write("content")
 
 
+def kept(engine):
+    """A volume with a snapshot of what it was."""
+    volume(engine)
+    assert engine.ask("POST", "/volumes/data/snapshots?name=first")[0] == 201
+    directory = engine.data_root / "volumes/data/_data"
+    (directory / "file").rename(directory / "renamed")
+
+
 ENTRY = {"Name": "web", "Labels": {"role": "web"}, "Ports": ["127.0.0.1::80"]}
 
 
@@ -405,6 +413,54 @@ OPERATIONS = {
         request("POST", '/volumes/prune?filters={"all":["1"]}'),
         {"volume.remove.move": unchanged, "volume.remove.record": done},
     ),
+    "volume create of a size": Operation(
+        nothing,
+        request("POST", "/volumes/create", {"Name": "data", "DriverOpts": {"size": "8m"}}),
+        {"volume.create.sized": unchanged, "volume.adopt.record": unchanged, "volume.adopt.move": done},
+    ),
+    "volume clone": Operation(
+        volume,
+        request("POST", "/volumes/data/clone?to=copy"),
+        {
+            "volume.clone.copy": unchanged,
+            "volume.adopt.record": unchanged,
+            "volume.adopt.move": done,
+            "volume.clone.answer": done,
+        },
+    ),
+    "volume snapshot": Operation(
+        volume,
+        request("POST", "/volumes/data/snapshots?name=first"),
+        {"volume.snapshot.copy": unchanged, "volume.snapshot.rename": unchanged, "volume.snapshot.answer": done},
+    ),
+    "volume rm of a snapshot": Operation(
+        kept, request("DELETE", "/volumes/data/snapshots/first"), {"volume.snapshot.remove": unchanged}
+    ),
+    "volume restore": Operation(
+        kept,
+        request("POST", "/volumes/data/snapshots/first/restore"),
+        {"volume.restore.copy": unchanged, "volume.replace.exchange": unchanged, "volume.restore.answer": done},
+    ),
+    "volume rename": Operation(
+        kept,
+        request("POST", "/volumes/data/rename?name=other"),
+        {
+            "volume.rename.record": unchanged,
+            "volume.rename.move": done,
+            "volume.rename.snapshots": done,
+            "volume.rename.answer": done,
+        },
+    ),
+    "volume import": Operation(
+        nothing,
+        lambda engine: engine.ask("PUT", "/volumes/data/archive", data=ROOT),
+        {
+            "volume.import.fill": unchanged,
+            "volume.adopt.record": unchanged,
+            "volume.adopt.move": done,
+            "volume.import.answer": done,
+        },
+    ),
     "load": Operation(
         nothing,
         load,
@@ -605,6 +661,8 @@ def reset(engine):
         gone = engine.ask("DELETE", f"/containers/{one['Id']}?force=1&v=1")
         assert gone in ((204, ""), (404, f"No such container: {one['Id']}")), gone
     for one in api.ok("GET", "/volumes")["Volumes"] or ():
+        for kept in api.ok("GET", f"/volumes/{one['Name']}/snapshots")["Snapshots"]:
+            engine.ask("DELETE", f"/volumes/{one['Name']}/snapshots/{kept['Name']}")
         engine.ask("DELETE", f"/volumes/{one['Name']}")
     for one in api.ok("GET", "/images/json"):
         if one["RepoTags"] != ["busybox:latest"]:

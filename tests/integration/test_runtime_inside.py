@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from tests.integration.runtime_bundle import BOTH, OURS, bundle_of
+from tests.integration.runtime_bundle import BOTH, OURS, RUNC, bundle_of
 
 
 @pytest.fixture(params=BOTH)
@@ -335,6 +335,45 @@ def test_a_user_namespace_in_a_given_network(bundle):
     finally:
         holder.kill()
         holder.wait()
+
+
+def new_runtimes():
+    """Ours, and runc where it is one that knows such mounts (1.2)."""
+    version = subprocess.run([RUNC, "--version"], capture_output=True, text=True, check=True).stdout.split()[2]
+    return BOTH if tuple(map(int, version.split("+")[0].split("-")[0].split(".")[:2])) >= (1, 2) else BOTH[:1]
+
+
+@pytest.mark.parametrize("bundle", new_runtimes() if RUNC else BOTH[:1], indirect=True)
+def test_a_mount_that_shows_other_ids(bundle, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    os.chown(source, 1234, 5678)
+    users, groups = ({"containerID": theirs, "hostID": 0, "size": 1} for theirs in (1234, 5678))
+    bundle.mount(
+        "/data", type="bind", source=str(source), options=["rbind", "idmap"], uidMappings=[users], gidMappings=[groups]
+    )
+    text = bundle.output("sh", "-c", "stat -c %u:%g /data; touch /data/made; stat -c %u:%g /data/made")
+    assert text.split() == ["0:0", "0:0"]
+    made = (source / "made").stat()
+    assert (made.st_uid, made.st_gid) == (1234, 5678)
+
+
+def test_an_id_map_in_a_user_namespace(ours, tmp_path):
+    """As the namespace maps its own IDs: what is root's outside is root's inside."""
+    in_user_namespace(ours)
+    source = tmp_path / "source"
+    source.mkdir()
+    ours.mount("/data", type="bind", source=str(source), options=["rbind", "ridmap"])
+    text = ours.output("sh", "-c", "stat -c %u:%g /data; touch /data/made")
+    assert text.split() == ["0:0"]
+    assert (source / "made").stat().st_uid == 0
+
+
+def test_an_id_map_that_cannot_be(ours, tmp_path):
+    ours.mount("/data", type="bind", source=str(tmp_path), options=["bind", "idmap"])
+    done = ours.run("true")
+    assert done.returncode != 0
+    assert "idmap needs uidMappings and gidMappings" in done.stderr
 
 
 def test_scheduling(ours):

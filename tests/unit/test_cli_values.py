@@ -117,11 +117,18 @@ def test_no_volumes(spec, message):
         ("type=bind,src=/a,dst=/b,bind-recursive=x", "must be"),
         ("type=bind,src=/a,dst=/b,bind-recursive=readonly", "requires 'readonly'"),
         ("type=bind,src=/a,dst=/b,bind-nonrecursive=true", "deprecated"),
+        ("type=bind,src=/a,dst=/b,idmap=mine", 'must be "match-user"'),
+        ("type=volume,src=a,dst=/b,idmap=match-user", "cannot mix 'bind-"),
     ],
 )
 def test_no_mounts(spec, message):
     with pytest.raises(InvalidArgument, match=message):
         mounts.mount(spec)
+
+
+def test_a_mount_that_shows_other_ids():
+    found = mounts.mount("type=bind,src=/a,dst=/b,idmap=match-user")
+    assert found["BindOptions"] == {"IDMap": "match-user"}
 
 
 @pytest.mark.parametrize(

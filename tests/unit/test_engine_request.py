@@ -50,7 +50,8 @@ from tests.unit.engine_records import config, host
         ({"LogConfig": {"Type": "nonsense"}}, "no log driver named 'nonsense'"),
         ({"LogConfig": {"Type": "json-file", "Config": {"max-size": "x"}}}, "invalid size: 'x'"),
         ({"Umask": 0o1000}, "Umask"),
-        ({"StorageOpt": {"size": "1G"}}, "supported only for overlay over xfs with 'pquota'.*StorageOpt"),
+        ({"StorageOpt": {"size": "some"}}, "invalid size: 'some'"),
+        ({"StorageOpt": {"size": "1G"}, "Knarr": {"HostOverlay": True}}, "Knarr.OverlaySize"),
         ({"StorageOpt": {"nonsense": "1G"}}, "Unknown option nonsense"),
         ({"UsernsMode": "private"}, "invalid userns mode: private"),
         (

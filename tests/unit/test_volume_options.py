@@ -30,7 +30,12 @@ def test_what_options_ask_for(options, found):
 
 
 def test_what_options_may_not_be():
-    for options in ({}, {"type": "x", "device": "y"}, {"type": "cifs", "device": "//host/x", "o": "port=4"}):
+    for options in (
+        {},
+        {"size": "1g"},
+        {"type": "x", "device": "y"},
+        {"type": "cifs", "device": "//host/x", "o": "port=4"},
+    ):
         check(options)
     for options, message in (
         ({"Type": "x"}, 'invalid option: "Type"'),
@@ -38,7 +43,9 @@ def test_what_options_may_not_be():
         ({"type": "cifs", "device": "//host:1/x"}, "port not allowed"),
         ({"type": "cifs", "device": "//[::1/x"}, "error parsing mount device url"),
         ({"type": "x", "device": "y\0"}, "NUL"),
-        ({"size": "1"}, "quota size requested but no quota support"),
+        ({"size": "many"}, "invalid size: 'many'"),
+        ({"size": "1g", "type": "tmpfs", "device": "tmpfs"}, 'option "size" is for volumes without'),
+        ({"size": "1g", "o": "ro"}, 'option "size" is for volumes without'),
     ):
         with pytest.raises(InvalidArgument, match=message):
             check(options)

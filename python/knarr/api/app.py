@@ -30,7 +30,7 @@ __all__ = ["API_VERSION", "MINIMUM_API_VERSION", "NOUNS", "create_app"]
 
 NOUNS = (
     "system", "events", "disk", "checkpoints", "containers", "stats", "update", "websocket", "exec", "images", "swarm",
-    "networks", "volumes", "archives", "commit",
+    "networks", "volumes", "copies", "archives", "commit",
 )  # fmt: skip
 BODY_LIMIT = 8 * 1024 * 1024  # of request bodies that are read whole; streams are not bound by it
 

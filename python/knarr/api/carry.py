@@ -36,7 +36,7 @@ __all__ = ["Kept", "answer", "keep", "kept", "receive", "send", "unclaimed"]
 log = logging.getLogger("knarr.api")
 
 FORGIVEN = 1 << 30  # bytes that are read and forgotten behind an error, for the client to see it
-_OURS = re.compile(rb"PUT (?:/v[0-9.]+)?/containers/[^/ ?]+/archive[ ?]")
+_OURS = re.compile(rb"PUT (?:/v[0-9.]+)?/(?:containers|volumes)/[^/ ?]+/archive[ ?]")
 _FRAMING = re.compile(rb"\r\n(content-length|transfer-encoding|expect): *([^\r\n]*)", re.IGNORECASE)
 
 

@@ -124,6 +124,13 @@ GROUPS = {
         "remove": "volumes.REMOVE",
         "prune": "volumes.PRUNE",
         "inspect": "inspect.VOLUME",
+        "clone": "volume_copies.CLONE",
+        "export": "volume_copies.EXPORT",
+        "import": "volume_copies.IMPORT",
+        "rename": "volume_copies.RENAME",
+        "restore": "volume_copies.RESTORE",
+        "snapshot": "volume_copies.SNAPSHOT",
+        "snapshots": "volume_copies.SNAPSHOTS",
     },
 }
 GROUP_HELP = {

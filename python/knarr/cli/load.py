@@ -25,7 +25,7 @@ def _load(client: "Client", options: "dict[str, Any]", _arguments: "list[str]") 
     name = options["input"]
     if not name and terminal.is_terminal(terminal.STDIN):
         raise InvalidArgument("requested load from stdin, but stdin is a terminal: name an archive with --input")
-    archive = _directory(name) if name and os.path.isdir(name) else _file(name)
+    archive = _directory(name) if name and os.path.isdir(name) else pieces(name)
     next(archive)  # opens it, so that what cannot be opened is said before anything is sent
     with Progress(terminal.STDOUT, quiet=options["quiet"]) as progress:
         for entry in client.images.load(archive, quiet=options["quiet"], platforms=platforms(options["platform"])):
@@ -37,7 +37,8 @@ def _load(client: "Client", options: "dict[str, Any]", _arguments: "list[str]") 
     return 0
 
 
-def _file(name: "str | None") -> "Iterator[bytes]":
+def pieces(name: "str | None") -> "Iterator[bytes]":
+    """What a file, or stdin, holds; before that nothing, once it is open. InvalidArgument."""
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC) if name else terminal.STDIN
     except OSError as error:

@@ -93,6 +93,10 @@ def _mount_field(result: "dict[str, Any]", field: str) -> None:
         _bind_option(result.setdefault("BindOptions", {}), key, value, equals)
     elif key.startswith("volume-"):
         _volume_option(result.setdefault("VolumeOptions", {}), key, value, equals)
+    elif key == "idmap":
+        if value != "match-user":
+            raise InvalidArgument(f'invalid value for {key}: {value} (must be "match-user")')
+        result.setdefault("BindOptions", {})["IDMap"] = value
     elif key == "image-subpath":
         result.setdefault("ImageOptions", {})["Subpath"] = value
     elif key == "tmpfs-size":

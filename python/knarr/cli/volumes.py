@@ -62,7 +62,14 @@ def _list(client: "Client", options: "dict[str, Any]", _arguments: "list[str]") 
 
 
 def _remove(client: "Client", options: "dict[str, Any]", names: "list[str]") -> int:
-    return each(names, lambda name: client.volumes.remove(name, force=options["force"]))
+    def remove(name: str) -> None:
+        volume, at, snapshot = name.partition("@")
+        if at:
+            client.volumes.remove_snapshot(volume, snapshot)
+        else:
+            client.volumes.remove(name, force=options["force"])
+
+    return each(names, remove)
 
 
 def _prune(client: "Client", options: "dict[str, Any]", _names: "list[str]") -> int:
@@ -92,12 +99,12 @@ CREATE = Command(
     _create,
     text="Create a volume",
     usage="[VOLUME]",
-    example="knarr volume create data",
+    example="knarr volume create -o size=10g data",
     maximum=1,
     options=(
         Option("-d --driver", TEXT, "Volume driver", default="local"),
         Option("--label", LIST, "Set metadata"),
-        Option("-o --opt", LIST, "Driver options (type=tmpfs, device=tmpfs, o=size=1g ...)"),
+        Option("-o --opt", LIST, "Driver options (size=10g; type=tmpfs, device=tmpfs, o=size=1g ...)"),
     ),
 )
 LIST_VOLUMES = Command(
@@ -115,8 +122,8 @@ LIST_VOLUMES = Command(
 REMOVE = Command(
     "volume rm",
     _remove,
-    text="Remove one or more volumes",
-    usage="VOLUME [VOLUME...]",
+    text="Remove one or more volumes, or snapshots of volumes",
+    usage="VOLUME[@SNAPSHOT] [VOLUME[@SNAPSHOT]...]",
     example="knarr volume rm data",
     minimum=1,
     complete="volumes",

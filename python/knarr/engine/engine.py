@@ -25,6 +25,8 @@ from knarr.engine.events import Events
 from knarr.engine.images.images import Images
 from knarr.engine.networks.networks import Networks
 from knarr.engine.supervisor import Supervisor
+from knarr.engine.volumes import sizes
+from knarr.engine.volumes.copies import Copies
 from knarr.engine.volumes.volumes import Volumes
 from knarr.errors import Conflict, InvalidArgument, Unavailable
 from knarr.store import containers as records
@@ -85,6 +87,10 @@ class Engine:
         )
         self.volumes.mounted_by = self.containers.using_volume
         self.networks.using = self.containers.on_network
+        self.copies = Copies(config.data_root, self.store, self.volumes)
+        self.copies.still = self.containers.still
+        self.copies.running = self.containers.running_with_volume
+        self.volumes.holders = self.copies.holders
         self.disk = Disk(self.containers, self.images, self.volumes)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -129,7 +135,7 @@ class Engine:
         os.makedirs(leftovers, 0o700, exist_ok=True)
         for name in os.listdir(leftovers):
             try:
-                self.store.remove_tree(f"{leftovers}/{name}")
+                sizes.discard(self.store, f"{leftovers}/{name}")
             except Conflict as error:  # somebody has mounted something in what was a volume
                 log.warning("%s", error)
         self.containers.load()

@@ -151,6 +151,7 @@ class BindOptions(TypedDict, total=False):
     CreateMountpoint: bool
     ReadOnlyNonRecursive: bool
     ReadOnlyForceRecursive: bool
+    IDMap: str  # knarr's own: "match-user"
 
 
 class Driver(TypedDict, total=False):
@@ -309,6 +310,7 @@ class MountPoint(TypedDict):
     propagation: str  # empty: rprivate
     recursive: bool
     no_copy: bool
+    id_map: NotRequired[str]  # of a bind: "match-user", where its owner is to be the container's user
     subpath: NotRequired[str]  # of a volume or an image: what of it is mounted
     driver: NotRequired[str]  # of a volume that is none of the local driver's
     wish: NotRequired[Wish]  # of a volume, until it is there

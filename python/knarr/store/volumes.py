@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from knarr.store.database import Database
 
-__all__ = ["VolumeRecord", "Volumes"]
+__all__ = ["LOCAL", "VolumeRecord", "Volumes"]
+
+LOCAL = "local"
 
 
 @dataclass(slots=True)
@@ -22,8 +24,9 @@ class VolumeRecord:
     labels: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
     container: str = ""  # an ID: the volume goes where no record speaks of that container (see engine.volumes)
-    driver: str = "local"  # or a plugin's name
+    driver: str = LOCAL  # or a plugin's name
     users: list[str] = field(default_factory=list)  # whom a plugin has mounted it for
+    was: str = ""  # the name that its directory had before, and may have still after a crash
 
 
 class Volumes:
@@ -42,6 +45,14 @@ class Volumes:
     def update(self, record: VolumeRecord) -> None:
         """Store what has changed of a volume; not durably."""
         self._database.execute("UPDATE volume SET record = ? WHERE name = ?", (json.dumps(asdict(record)), record.name))
+
+    def rename(self, name: str, record: VolumeRecord) -> None:
+        """Store a volume in the place of another, durably."""
+        with self._database.durable():
+            self._database.execute("DELETE FROM volume WHERE name = ?", (name,))
+            self._database.execute(
+                "INSERT OR REPLACE INTO volume (name, record) VALUES (?, ?)", (record.name, json.dumps(asdict(record)))
+            )
 
     def bind(self, record: VolumeRecord, container: str) -> None:
         """Store that a volume's fate is a container's; not durably."""

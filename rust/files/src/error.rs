@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use knarr_runtime::{Kind, LaunchError};
-use knarr_store::{Classified, ErrorKind, ExtractError, PackError, kind_of_io};
+use knarr_store::{Classified, ErrorKind, ExtractError, LayerError, PackError, kind_of_io};
 
 /// What can go wrong with a container's files.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,18 @@ pub enum FilesError {
     /// An archive cannot be extracted.
     #[error(transparent)]
     Extract(#[from] ExtractError),
+    /// A volume cannot be copied.
+    #[error("{0}")]
+    Copy(#[from] LayerError),
+    /// A file system is in use, which would have to be unmounted.
+    #[error("{}: its file system is in use (by a program of the host's, or by a copy of it that is being made)", .0.display())]
+    Busy(PathBuf),
+    /// No volume of a size can be made.
+    #[error("{0}")]
+    Size(String),
+    /// A size that nothing can have.
+    #[error("{0}")]
+    TooSmall(String),
     /// A body does not go through its connection.
     #[error("{0}")]
     Body(#[from] io::Error),
@@ -79,8 +91,11 @@ impl Classified for FilesError {
             | Self::NotDirectory
             | Self::ReadOnlyRoot
             | Self::ReadOnlyMount
+            | Self::TooSmall(_)
             | Self::Body(_) => ErrorKind::InvalidArgument,
-            Self::Ended(_) => ErrorKind::Conflict,
+            Self::Ended(_) | Self::Busy(_) => ErrorKind::Conflict,
+            Self::Copy(error) => error.kind(),
+            Self::Size(_) => ErrorKind::Unavailable,
             Self::Root(error) => match error.kind {
                 Kind::NotFound => ErrorKind::NotFound,
                 Kind::Conflict => ErrorKind::Conflict,

@@ -49,6 +49,7 @@ pub fn unpack_local(
         no_overwrite: true,
         owner: Some((user.as_raw(), group.as_raw())),
         no_attributes: !user.is_root(),
+        whole: false,
         rename,
         shown: target.display().to_string(),
     };

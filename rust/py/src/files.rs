@@ -21,7 +21,7 @@ type StatTuple = (String, i64, u32, i128, String);
 /// A body on a socket that Python keeps.
 ///
 /// length: -1 for chunks, -2 for all until the end of the stream.
-fn framing(length: i64) -> Framing {
+pub(crate) fn framing(length: i64) -> Framing {
     match u64::try_from(length) {
         Ok(length) => Framing::Length(length),
         Err(_) if length == -1 => Framing::Chunked,
@@ -29,14 +29,14 @@ fn framing(length: i64) -> Framing {
     }
 }
 
-fn socket(descriptor: i32) -> PyResult<OwnedFd> {
+pub(crate) fn socket(descriptor: i32) -> PyResult<OwnedFd> {
     duplicate(descriptor).map_err(|error| raise(&FilesError::Body(error)))
 }
 
 /// A request's body, or an answer's, on its way in.
 #[pyclass(module = "knarr._core")]
 pub(crate) struct Body {
-    inner: Incoming,
+    pub(crate) inner: Incoming,
 }
 
 #[pymethods]

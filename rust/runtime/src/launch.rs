@@ -1,5 +1,6 @@
 //! From a specification to a running container: prepare, plan, clone, listen.
 
+mod idmap;
 mod inputs;
 mod source;
 
@@ -185,6 +186,7 @@ pub fn begin(request: LaunchRequest<'_>, gate: bool) -> Result<Launching, Launch
         (None, Some(filter)) => Some(seccomp::compile(filter)?),
         (None, None) => None,
     };
+    let user = (identity.uid, identity.gid);
     let process_facts = facts::process(
         identity,
         request.stdio.descriptors(),
@@ -194,7 +196,7 @@ pub fn begin(request: LaunchRequest<'_>, gate: bool) -> Result<Launching, Launch
     )?;
     let (fresh, joined) = plan::namespaces(spec)?;
     let path = linux.map_or("", |linux| linux.cgroups_path.as_str());
-    let inputs = Inputs::gather(&request, fresh, &joined)?;
+    let inputs = Inputs::gather(&request, user, fresh, &joined)?;
     let resources = linux.and_then(|linux| linux.resources.as_ref());
     let (cgroup, mut warnings) = Cgroup::create(path, request.id, resources)?;
     let started = start(&request, inputs, process_facts, &cgroup, fresh, gate);

@@ -42,6 +42,8 @@ pub struct ExtractOptions {
     pub owner: Option<(u32, u32)>,
     /// Leave extended attributes out: who is not root may not set them.
     pub no_attributes: bool,
+    /// What the archive says of the directory itself holds: its owner, mode, attributes and time.
+    pub whole: bool,
     /// Another beginning for the paths that begin so: from, to.
     pub rename: Option<(Vec<u8>, Vec<u8>)>,
     /// What messages call the directory.
@@ -224,7 +226,11 @@ impl Extraction<'_> {
             other => other?,
         };
         if path.is_empty() {
-            return Ok(()); // the directory itself stays as it is
+            if self.options.whole && entry.kind == EntryKind::Directory {
+                let top = resolve(self.directory.as_fd(), b".").doing("open it")?;
+                self.settle(&top, &path, entry)?;
+            }
+            return Ok(()); // else the directory itself stays as it is
         }
         if let Some((uid, gid)) = self.options.owner {
             (entry.uid, entry.gid) = (uid, gid);
@@ -386,20 +392,25 @@ impl Extraction<'_> {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = openat(self.here(), name, flags, Mode::empty()).doing("open it")?;
+        Ok(self.settle(&opened, path, entry)?)
+    }
+
+    /// Gives a directory what its entry says, and keeps for the end what has to wait until all that is in it is there.
+    fn settle(&mut self, opened: &OwnedFd, path: &[u8], entry: &Entry) -> Result<(), LayerProblem> {
         let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-        fchown(&opened, Some(uid), Some(gid)).doing("set its owner")?;
+        fchown(opened, Some(uid), Some(gid)).doing("set its owner")?;
         let mut default_acl = None;
         for (attribute, value) in wanted_attributes(entry) {
             if attribute == DEFAULT_ACL {
                 default_acl = Some(value.to_vec());
             } else {
-                set_attribute(&opened, attribute, value)?;
+                set_attribute(opened, attribute, value)?;
             }
         }
-        fchmod(&opened, Mode::from_raw_mode(entry.mode as RawMode)).doing("set its mode")?;
+        fchmod(opened, Mode::from_raw_mode(entry.mode as RawMode)).doing("set its mode")?;
         self.remembered += path.len() + default_acl.as_ref().map_or(0, Vec::len) + 96;
         if self.remembered > self.limits.remembered {
-            return Err(LayerProblem::Memory(self.limits.remembered).into());
+            return Err(LayerProblem::Memory(self.limits.remembered));
         }
         self.finishes.push(Finish {
             path: path.to_vec(),
@@ -476,7 +487,12 @@ impl Extraction<'_> {
                 entry: path.clone(),
                 problem,
             };
-            let opened = match resolve(self.directory.as_fd(), &path) {
+            let place = if path.is_empty() {
+                b".".as_slice()
+            } else {
+                &path
+            };
+            let opened = match resolve(self.directory.as_fd(), place) {
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
                 other => other.doing("open it").map_err(failed)?,
             };

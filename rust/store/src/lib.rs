@@ -16,7 +16,9 @@ mod archive;
 mod blob;
 mod changes;
 mod claims;
+mod clone;
 mod commit;
+mod compress;
 mod copy_up;
 mod decode;
 mod digest;
@@ -40,7 +42,9 @@ mod unpack;
 pub use archive::Member;
 pub use blob::BlobWriter;
 pub use changes::{ChangeKind, Changes, changes};
+pub use clone::clone_tree;
 pub use commit::PackedLayer;
+pub use compress::{Compressed, Packing};
 pub use decode::{
     Bzip2Decoder, Compression, DecodeError, Decoder, DecoderFactory, GzipDecoder, HISTORY,
     PlainDecoder, Step, XzDecoder, ZstdDecoder,

@@ -416,7 +416,7 @@ fn gather(
 }
 
 /// All that a call has to say: into a larger buffer each time that it does not fit, up to the kernel's own limit.
-fn whole(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+pub(crate) fn whole(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
     const MOST: usize = 64 * 1024;
     let mut found = vec![0; 256];
     loop {

@@ -163,6 +163,15 @@ class Balancing:
             except KnarrError as error:  # it is stopped all the same, and leaves with its end
                 log.warning("container %s still gets connections: %s", container.record.id[:12], error)
 
+    async def stay(self, container: Container) -> None:
+        """What it was to leave for has come to its end, or to nothing."""
+        if container.record.id in self._stopping:
+            self._stopping.discard(container.record.id)
+            for name in list(container.record.state.networks):
+                network = self._context.networks.find(name)
+                if network is not None and network.entries:
+                    await self._try(network, container.record.config["Labels"] or {})
+
     # --- following what happens
 
     def close(self) -> None:

@@ -10,15 +10,15 @@ from knarr.engine.containers import merge
 from knarr.engine.containers.files import MADE
 from knarr.engine.images import instructions
 from knarr.engine.images.making import NewLayer, now, run_config
-from knarr.errors import Conflict, KnarrError
+from knarr.errors import Conflict
 from knarr.failpoints import reached
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from knarr.engine.containers.container import Container, Context
     from knarr.engine.containers.files import Files
-    from knarr.engine.containers.lifecycle import Lifecycle
+    from knarr.engine.containers.still import Still
     from knarr.engine.images.images import Image
     from knarr.store.containers import Config
     from knarr.types import Reference
@@ -41,10 +41,10 @@ class Commit:
 class Commits:
     """Commits containers. Belongs to the event loop."""
 
-    def __init__(self, context: Context, files: Files, lifecycle: Lifecycle) -> None:
+    def __init__(self, context: Context, files: Files, still: Still) -> None:
         self._context = context
         self._files = files
-        self._lifecycle = lifecycle
+        self._still = still
 
     async def commit(self, container: Container, wanted: Commit) -> Image:
         """Make the image. InvalidArgument for its changes, Conflict where the container is being removed."""
@@ -59,7 +59,7 @@ class Commits:
         base = await images.resolve(record.image_id)
 
         async def take() -> NewLayer | None:
-            async with self._frozen(container, pause=wanted.pause):
+            async with self._still.one(container) if wanted.pause else contextlib.nullcontext():
                 reached("container.commit.layer")
                 packed = await images.making.blocking(lambda: self._context.store.put_layer(upper, lower, MADE))
             return NewLayer(*packed, "gzip") if packed else None
@@ -73,25 +73,6 @@ class Commits:
         self._context.announce(container, "commit", comment=wanted.comment, imageID=image.id, imageRef=name)
         reached("container.commit.answer")
         return image
-
-    @contextlib.asynccontextmanager
-    async def _frozen(self, container: Container, *, pause: bool) -> AsyncIterator[None]:
-        """While the block runs the container writes nothing, where that is wanted and it runs."""
-        if not pause or container.record.state.status != "running":
-            yield
-            return
-        try:
-            await self._lifecycle.pause(container, passing=True)
-        except KnarrError:
-            if container.record.state.running:
-                raise
-            yield  # it has ended by itself
-            return
-        try:
-            yield
-        finally:
-            if container.record.state.status == "paused":
-                await self._lifecycle.unpause(container)
 
 
 def _document(base: Image, config: dict[str, Any], wanted: Commit, command: str, *, layered: bool) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -22,12 +23,13 @@ from knarr.engine.containers.links import Links
 from knarr.engine.containers.removal import Removal
 from knarr.engine.containers.spec import cgroup
 from knarr.engine.containers.stats import Sampler
+from knarr.engine.containers.still import Still
 from knarr.engine.containers.update import update
 from knarr.errors import Conflict, InvalidArgument, NotFound
 from knarr.failpoints import reached
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from knarr.store.containers import ContainerRecord
     from knarr.store.networks import NetworkRecord
@@ -57,7 +59,8 @@ class Containers:
         self._lifecycle = Lifecycle(
             context, self.get, self._removal.auto, self._health, self._links, self.balancing.leave
         )
-        self.commits = Commits(context, self.files, self._lifecycle)
+        self._still = Still(self._lifecycle)
+        self.commits = Commits(context, self.files, self._still)
         self._removal.lifecycle = self._lifecycle
         self.sampler = Sampler(context.supervisor)
         self._pruning = asyncio.Lock()
@@ -101,6 +104,22 @@ class Containers:
             for key, found in self._containers.items()
             if any(point["type"] == "volume" and point["name"] == name for point in found.record.mounts)
         ]
+
+    def running_with_volume(self, name: str) -> list[str]:
+        """The IDs of those of them that run."""
+        return [key for key in self.using_volume(name) if self._containers[key].record.state.running]
+
+    @contextlib.asynccontextmanager
+    async def still(self, volume: str) -> AsyncIterator[None]:
+        """While the block runs no container that runs writes to a volume."""
+        async with contextlib.AsyncExitStack() as held:
+            for key in self.running_with_volume(volume):
+                container = self._containers.get(key)
+                points = container.record.mounts if container else ()
+                mine = [point for point in points if point["type"] == "volume" and point["name"] == volume]
+                if container and not all(point["read_only"] for point in mine):
+                    await held.enter_async_context(self._still.one(container))
+            yield
 
     def is_running(self, container_id: str) -> bool:
         """Whether a container runs; False for one that does not exist."""
@@ -174,7 +193,13 @@ class Containers:
 
     async def disconnect(self, name: str, network: NetworkRecord) -> None:
         """Take it off a network."""
-        await connect.disconnect(self._context, self._links, self.get(name), network)
+        container = self.get(name)
+        if network.entries:
+            await self.balancing.leave(container)
+        try:
+            await connect.disconnect(self._context, self._links, container, network)
+        finally:
+            await self.balancing.stay(container)
 
     def on_network(self, network_id: str) -> list[tuple[str, str]]:
         """(name, ID) of the containers that have an endpoint in a network now: those that run, or are started."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from knarr.engine.containers import endpoints, logs, merge, mounts, request
 from knarr.engine.containers.names import random_name
+from knarr.engine.volumes import sizes
 from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound
 from knarr.failpoints import reached
 from knarr.store.containers import Config, ContainerRecord, Endpoint, HostConfig, MountPoint, State
@@ -128,7 +129,9 @@ class Creation:
                         found = await context.images.resolve(point["source"] or point["name"])
                         held.enter_context(context.images.hold(found.id))
                         point["source"] = found.id
-                await self._make(record, list(image.lower) if image else [])
+                named = {point["name"] for point in record.mounts if point["type"] == "volume" and point["name"]}
+                async with context.volumes.claims.shared(named):
+                    await self._make(record, list(image.lower) if image else [])
         except BaseException:
             del self._names[name]
             raise
@@ -276,7 +279,8 @@ class Creation:
         """Make the container's directory, its volumes and its record: all of them or nothing."""
         context = self._context
         try:
-            await asyncio.to_thread(make_directory, context.directory(record.id), lower)
+            size = sizes.asked(record.host["StorageOpt"])
+            await asyncio.to_thread(make_directory, context.directory(record.id), lower, size)
             for point in record.mounts:
                 if point["type"] == "volume":
                     await self._make_volume(record, point)
@@ -320,7 +324,7 @@ class Creation:
             except (KnarrError, OSError) as error:
                 log.warning("anonymous volume %s stays until the next start: %s", name, error)
         try:
-            await asyncio.to_thread(context.store.remove_tree, context.directory(record.id))
+            await asyncio.to_thread(sizes.discard, context.store, context.directory(record.id))
         except (KnarrError, OSError) as error:
             log.warning("the directory of container %s stays until the next start: %s", record.id[:12], error)
 
@@ -334,8 +338,11 @@ def _foreign(platform: Platform) -> list[str]:
     return [f"{mismatch} and no specific platform was requested"]
 
 
-def make_directory(path: str, lower: list[str]) -> None:
-    """The directories of a container's own files. Its root is what its image's is: the upper layer's shows."""
+def make_directory(path: str, lower: list[str], size: int = 0) -> None:
+    """The directories of a container's own files, of which it may write so many bytes (0: any number).
+
+    Its root is what its image's is: the upper layer's shows.
+    """
     reached("container.create.directory")
     os.mkdir(path, 0o710)
     os.mkdir(f"{path}/upper", 0o755)
@@ -344,3 +351,5 @@ def make_directory(path: str, lower: list[str]) -> None:
         os.chown(f"{path}/upper", root.st_uid, root.st_gid)
         os.chmod(f"{path}/upper", root.st_mode & 0o7777)
     os.mkdir(f"{path}/work", 0o711)
+    if size:
+        sizes.limit_layer(path, size)

@@ -83,7 +83,12 @@ class Lifecycle:
             raise NotModified(f"container {container.record.id} is already running")
 
     async def _start(self, container: Container) -> None:
-        """Start it, with its lock held."""
+        """Start it, with its lock held; after whoever copies one of its volumes."""
+        volumes = {point["name"] for point in container.record.mounts if point["type"] == "volume"}
+        async with self._context.volumes.claims.shared(volumes):
+            await self._start_now(container)
+
+    async def _start_now(self, container: Container) -> None:
         context, record = self._context, container.record
         if container.writes:
             await asyncio.wait(container.writes)

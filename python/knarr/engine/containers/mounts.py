@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["resolve", "surrounds", "tmpfs_options"]
 
 OPTIONS_OF = {"BindOptions": "bind", "VolumeOptions": "volume", "TmpfsOptions": "tmpfs", "ImageOptions": "image"}
+MATCH_USER = "match-user"
 PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _BIND_MODES = {"ro", "rw", "z", "Z", "nocopy", "rbind", "bind", "cached", "delegated", "consistent", *PROPAGATIONS}
 _TMPFS_FLAGS = {
@@ -152,8 +153,9 @@ def _bind(text: str, read_only_recursive: bool, driver: str) -> MountPoint:
         raise InvalidArgument(f'invalid volume specification: "{text}"')
     source, destination, mode = parts[0], parts[1], parts[2] if len(parts) == 3 else ""
     words = [word for word in mode.split(",") if word]
+    mapped = f"idmap={MATCH_USER}" in words
     for word in words:
-        if word not in _BIND_MODES:
+        if word not in _BIND_MODES and word != f"idmap={MATCH_USER}":
             raise InvalidArgument(f"invalid mode: {mode}")
     if "ro" in words and "rw" in words:
         raise InvalidArgument(f"invalid mode: {mode}")
@@ -166,6 +168,7 @@ def _bind(text: str, read_only_recursive: bool, driver: str) -> MountPoint:
     if source.startswith("/"):
         if "nocopy" in words:
             raise InvalidArgument(f"invalid mode: {mode}: nocopy is for volumes")
+        recursive = "bind" not in words and not mapped  # what is mounted below keeps its IDs, so it stays away
         path = os.path.normpath(source)
         try:
             os.makedirs(path, 0o755, exist_ok=True)
@@ -181,10 +184,13 @@ def _bind(text: str, read_only_recursive: bool, driver: str) -> MountPoint:
             read_only=read_only,
             recursive_read_only=read_only and read_only_recursive,
             propagation=propagation[0] if propagation else "",
-            recursive="bind" not in words,
+            recursive=recursive,
+            **_id_map(mapped),
         )
     if propagation:
         raise InvalidArgument(f"invalid mode: {mode}: propagation is for binds")
+    if mapped:
+        raise InvalidArgument(f"invalid mode: {mode}: idmap is for binds")
     return _point(
         "volume",
         destination,
@@ -265,7 +271,12 @@ def _mount_bind(
     propagation = options.get("Propagation") or ""
     if propagation not in ("", *PROPAGATIONS):
         raise InvalidArgument(f'invalid mount config for type "bind": invalid propagation mode: {propagation}')
-    recursive = not options.get("NonRecursive")
+    id_map = options.get("IDMap") or ""
+    if id_map not in ("", MATCH_USER):
+        raise InvalidArgument(
+            f'invalid mount config for type "bind": invalid IDMap: {id_map}: "{MATCH_USER}" is the one that there is'
+        )
+    recursive = not options.get("NonRecursive") and not id_map  # what is mounted below keeps its IDs, so it stays away
     forced = bool(options.get("ReadOnlyForceRecursive"))
     if options.get("ReadOnlyNonRecursive") and (forced or not read_only):
         raise InvalidArgument(
@@ -283,7 +294,12 @@ def _mount_bind(
         and (forced or (read_only_recursive and not options.get("ReadOnlyNonRecursive"))),
         propagation=propagation,
         recursive=recursive,
+        **_id_map(bool(id_map)),
     )
+
+
+def _id_map(wanted: bool) -> dict[str, str]:
+    return {"id_map": MATCH_USER} if wanted else {}
 
 
 def _tmpfs(options: TmpfsOptions, read_only: bool) -> list[str]:

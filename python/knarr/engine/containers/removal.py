@@ -13,6 +13,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
+from knarr.engine.volumes import sizes
 from knarr.errors import Conflict, KnarrError, Unavailable
 from knarr.failpoints import reached
 
@@ -125,7 +126,7 @@ class Removal:
             remove_shared(self._context.bundle(container_id))
             reached("container.remove.files")
             if moved:
-                self._context.store.remove_tree(moved)
+                sizes.discard(self._context.store, moved)
         except (KnarrError, OSError) as error:
             log.warning("files of container %s are left until the next start: %s", container_id, error)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from knarr.engine.containers import healthcheck, logs, signals
 from knarr.engine.containers.capabilities import capabilities
 from knarr.engine.containers.offered import discard, offered
+from knarr.engine.volumes import sizes
 from knarr.errors import InvalidArgument, KnarrError, Unsupported
 
 if TYPE_CHECKING:
@@ -215,9 +216,9 @@ def _check_storage(host: HostConfig) -> None:
     for key in host["StorageOpt"] or {}:
         if key != "size":
             raise InvalidArgument(f"Unknown option {key}")
+    if sizes.asked(host["StorageOpt"]) and (host["Knarr"] or {}).get("HostOverlay"):
         raise InvalidArgument(
-            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option: "
-            "knarr sets no quota on a container's files (HostConfig.StorageOpt)"
+            "StorageOpt limits layers of an image: give Knarr.OverlaySize for an overlay of the host's root"
         )
 
 

@@ -227,6 +227,8 @@ def _user_mount(point: MountPoint, around: Surroundings) -> dict[str, Any]:
         volume = around.sources.volumes[point["name"]]
         source, recursive, more = volume.path, volume.recursive, volume.options
     options = ["rbind" if recursive else "bind", point["propagation"] or "rprivate", *more]
+    if id_map := point.get("id_map"):
+        options.append(f"knarr.idmap={id_map}")
     if point.get("subpath"):
         options.append(f"knarr.beneath={point['subpath']}")
     if point["read_only"]:

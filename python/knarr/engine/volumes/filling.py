@@ -1,6 +1,7 @@
 """What an image has for a new volume: copied into it when it is empty.
 
-A directory of ours is filled by moving in what was copied beside it. Anything else (a bind, a file system, a plugin's
+A directory of ours is filled by moving in what was copied beside it; where it has a size, that is copied within the
+same limit, to `_copying` first. Anything else (a bind, a file system, a plugin's
 volume) is filled by moving what was copied inside it: `.knarr-copying` while it is not complete, `.knarr-copied` then.
 Either way the next one who looks finishes it, or begins again. Nothing in a volume is trusted: names are resolved
 below its own descriptor.
@@ -13,6 +14,7 @@ import secrets
 import shutil
 from typing import TYPE_CHECKING
 
+from knarr.engine.volumes import sizes
 from knarr.failpoints import reached
 
 if TYPE_CHECKING:
@@ -37,6 +39,9 @@ class Filling:
                 return
         reached("volume.populate.copy")
         copied = f"{self._temporary}/volume-{secrets.token_hex(16)}"
+        limited = sizes.limited(os.path.dirname(data))
+        if limited:
+            copied = f"{os.path.dirname(data)}/_copying"  # perhaps another file system
         try:
             os.mkdir(copied, 0o755)
             if not self._store.copy_up(lower, path, copied):
@@ -45,11 +50,22 @@ class Filling:
             reached("volume.populate.rename")
             os.rename(copied, f"{os.path.dirname(data)}/_copied")
         except BaseException:
-            self._store.remove_tree(copied)
+            if limited:
+                shutil.rmtree(copied, ignore_errors=True)  # what stays goes at the next start
+            else:
+                self._store.remove_tree(copied)
             raise
-        self.finish(data)
+        self._finish(data)
 
-    def finish(self, data: str) -> None:
+    def resume(self, data: str) -> None:
+        """Finish or undo what a crash has left of that."""
+        beside = os.path.dirname(data)
+        if os.path.isdir(f"{beside}/_copying"):
+            shutil.rmtree(f"{beside}/_copying")
+        if os.path.isdir(f"{beside}/_copied"):
+            self._finish(data)
+
+    def _finish(self, data: str) -> None:
         """Move in what was copied for a volume, and make its directory what the image's is."""
         copied = f"{os.path.dirname(data)}/_copied"
         for name in os.listdir(copied):

@@ -1,4 +1,4 @@
-"""The options of the local driver: `type`, `device` and `o`, as Docker's has them.
+"""The options of the local driver: `type`, `device` and `o`, as Docker's has them, or `size` (see `sizes`).
 
 A bind of a directory needs no mount on the host: containers get that directory as their source. Anything else is a
 file system that the kernel mounts at the volume's `_data`, in the words of mount(2).
@@ -10,12 +10,18 @@ import errno
 import os
 import socket
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus, urlsplit, urlunsplit
 
 from knarr._core import mount_volume
+from knarr.engine.volumes import sizes
 from knarr.errors import Failed, InvalidArgument
+from knarr.store.volumes import LOCAL
 
-__all__ = ["Bind", "FileSystem", "check", "read"]
+if TYPE_CHECKING:
+    from knarr.store.volumes import VolumeRecord
+
+__all__ = ["Bind", "FileSystem", "check", "own", "read"]
 
 _NEEDS = {"device": ("type",), "type": ("device",), "o": ("device", "type")}
 _NETWORK = ("nfs", "nfs4", "cifs")  # whose o=addr=NAME is looked up
@@ -129,11 +135,17 @@ def check(options: dict[str, str]) -> None:
     """Refuse what the local driver does not take. InvalidArgument in Docker's words."""
     for name, value in options.items():
         if name == "size":
-            raise InvalidArgument("quota size requested but no quota support")
+            continue
         if name not in _NEEDS:
             raise InvalidArgument(f'invalid option: "{name}"')
         if "\0" in value:
             raise InvalidArgument(f'invalid option: "{name}": it contains a NUL byte')
+    if "size" in options and len(options) > 1:
+        raise InvalidArgument(
+            'option "size" is for volumes without "type", "device" and "o": what those mount has its size by itself, '
+            'or as a word of "o", such as o=size=10g of a tmpfs'
+        )
+    sizes.asked(options)
     if options.get("type") == "cifs" and options.get("device"):
         try:
             port = urlsplit(options["device"]).port
@@ -145,6 +157,11 @@ def check(options: dict[str, str]) -> None:
         for other in others:
             if name in options and other not in options:
                 raise InvalidArgument(f'missing required option: "{other}"')
+
+
+def own(record: VolumeRecord) -> bool:
+    """Whether a volume is a directory of ours, and not what a plugin or the kernel mounts."""
+    return record.driver == LOCAL and read(record.options) is None
 
 
 def read(options: dict[str, str]) -> Bind | FileSystem | None:

@@ -1,7 +1,8 @@
 """The volumes of an engine: `<data-root>/volumes/<name>/_data` and a record each; those of plugins have a record only.
 
 `local` reads the local driver's options, `mounts` keeps what they name mounted, `plugins` speaks with plugins,
-`foreign` has their volumes, `filling` copies what an image has into an empty volume.
+`foreign` has their volumes, `filling` copies what an image has into an empty volume. `moves` has the directories,
+`sizes` limits them, `copies` does what is done with volumes as wholes, and `claims` keeps that and containers apart.
 
 Order: a directory is made before it is recorded, and moved away before its record goes. So what a crash can
 leave is, at the next start, a record without a directory, which was being removed and is forgotten; or a directory
@@ -12,7 +13,10 @@ none, the record goes when somebody asks for the volume.
 A container's anonymous volumes come and go with it. While they are made, and from the moment when its removal
 is recorded, their records name the container: those that name one that is not there go at the next start.
 
-Making, filling and removing one volume wait for one another, and for no other volume's.
+What is made by a copy, has a size or is renamed takes its place by `moves`.
+
+Making, filling, renaming and removing one volume wait for one another, and for no other volume's. Who needs a claim as
+well has it before that.
 """
 
 from __future__ import annotations
@@ -24,20 +28,22 @@ import logging
 import os
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from knarr._core import unmount_volume
 from knarr.engine.apart import apart
-from knarr.engine.volumes import local
+from knarr.engine.volumes import local, sizes
+from knarr.engine.volumes.claims import Claims
 from knarr.engine.volumes.filling import Filling, check_answers
 from knarr.engine.volumes.foreign import NEVER, Foreign, Shown
 from knarr.engine.volumes.mounts import Mounts, mounted_below
+from knarr.engine.volumes.moves import Moves
 from knarr.engine.volumes.plugins import Plugins
-from knarr.errors import Conflict, Failed, KnarrError, NotFound
+from knarr.errors import Conflict, Failed, KnarrError, NotFound, Unsupported
 from knarr.failpoints import reached
 from knarr.store import volumes as records
-from knarr.store.volumes import VolumeRecord
+from knarr.store.volumes import LOCAL, VolumeRecord
 from knarr.types import VolumeName
 
 if TYPE_CHECKING:
@@ -49,11 +55,10 @@ if TYPE_CHECKING:
     from knarr.engine.events import Events
     from knarr.store.database import Database
 
-__all__ = ["ANONYMOUS", "LOCAL", "Source", "Volumes"]
+__all__ = ["ANONYMOUS", "Source", "Volumes"]
 
 log = logging.getLogger("knarr.volumes")
 
-LOCAL = "local"
 ANONYMOUS = "com.docker.volume.anonymous"  # a label
 
 
@@ -71,14 +76,13 @@ class Volumes:
 
     def __init__(self, config: Config, database: Database, store: Store, events: Events) -> None:
         self._directory = f"{config.data_root}/volumes"
-        self._temporary = f"{config.data_root}/tmp"  # noqa: S108  ours alone
         self._records = records.Volumes(database)
         self._store = store
         self._events = events
         self._volumes: dict[str, VolumeRecord] = {}
         self._locks: dict[str, list[asyncio.Lock]] = {}  # one lock, as often as somebody has or waits for it
         self._held: dict[str, set[str]] = {}  # by containers that are being made
-        self._filling = Filling(store, self._temporary)
+        self._filling = Filling(store, f"{config.data_root}/tmp")  # noqa: S108  ours alone
         self._mounts = Mounts(self.path, config.volume_timeout)
         self._foreign = Foreign(
             Plugins(config.plugin_sockets, config.plugin_specs, config.volume_timeout), self._records
@@ -87,18 +91,22 @@ class Volumes:
         self._orphans: list[str] = []  # of plugins, whose container has gone
         self._tasks: set[asyncio.Task[None]] = set()
         self._pruning = False
+        self.claims = Claims()
+        self.moves = Moves(config.data_root, self._records, store)
         self.mounted_by: Callable[[str], list[str]] = lambda _: []  # containers that mount it: set by the engine
+        self.holders: Callable[[str], list[str]] = lambda _: []  # snapshots of a volume: set by the engine
 
     def load(self, containers: Container[str]) -> None:
         """Read the records, and put in order what a crash has left; containers: the IDs of those that there are."""
         os.makedirs(self._directory, 0o701, exist_ok=True)
-        there = os.listdir(self._directory)
         loaded = self._records.load()
+        self.moves.finish(loaded)
+        there = [name for name in os.listdir(self._directory) if not name.startswith("@")]
         known = {record.name for record in loaded}
         odd = any(record.options for record in loaded) or any(name not in known for name in there)
         mounted = mounted_below(self._directory) if odd else set()
         for record in loaded:
-            orphan = record.container and record.container not in containers and not self.using(record.name)
+            orphan = record.container and record.container not in containers and not self._needed(record.name)
             if record.driver != LOCAL:
                 self._volumes[record.name] = record
                 if orphan:
@@ -109,7 +117,7 @@ class Volumes:
             elif orphan:
                 log.info("volume %s goes with container %s", record.name, record.container[:12])
                 self._unmount_stray(record.name, mounted)
-                self._destroy(record.name)
+                self.moves.remove(record.name)
             else:
                 self._volumes[record.name] = record
         for name in there:
@@ -122,19 +130,25 @@ class Volumes:
             if name in mounted:
                 self._found.add(name)
                 continue
+            if self.moves.waits(name):
+                continue
             os.makedirs(self.path(name), 0o755, exist_ok=True)
-            if os.path.isdir(f"{self._directory}/{name}/_copied"):
-                self._filling.finish(self.path(name))
+            self._filling.resume(self.path(name))
 
     def _take_in(self, name: str) -> None:
         """Take in a directory without a record, or sweep it."""
-        data = f"{self._directory}/{name}/_data"
+        data = self.path(name)
+        if self.moves.waits(name):
+            return  # its file system could not be mounted: it may hold anything
         if os.path.isdir(data) and os.listdir(data):
             record = VolumeRecord(name, time.time_ns())
             self._records.insert(record)
             self._volumes[name] = record
         else:
             self._store.remove_tree(f"{self._directory}/{name}")
+
+    def _needed(self, name: str) -> bool:
+        return bool(self.using(name) or self.holders(name))
 
     def _unmount_stray(self, name: str, mounted: set[str]) -> None:
         if name in mounted:
@@ -180,8 +194,12 @@ class Volumes:
         return sorted(self._volumes.values(), key=lambda record: record.name)
 
     def ours(self) -> list[VolumeRecord]:
-        """Those whose files are ours: no options, no plugin."""
-        return [record for record in self.every() if record.driver == LOCAL and not record.options]
+        """Those whose files are in directories of ours: nothing that is mounted from elsewhere, no plugin's."""
+        return [record for record in self.every() if local.own(record)]
+
+    def known(self, name: str) -> VolumeRecord | None:
+        """One volume that is recorded, if there is one."""
+        return self._volumes.get(name)
 
     def get(self, name: str) -> VolumeRecord:
         """One volume that is recorded. Raises NotFound in Docker's words."""
@@ -189,6 +207,23 @@ class Volumes:
         if found is None:
             raise NotFound(f"get {name}: no such volume")
         return found
+
+    def own(self, name: str) -> VolumeRecord:
+        """One volume whose files are in a directory of ours. Unsupported for what is mounted from elsewhere."""
+        record = self.get(name)
+        if record.driver != LOCAL:
+            raise Unsupported(f"volume {name} is the plugin {record.driver}'s: its files are not the engine's to copy")
+        if not local.own(record):
+            raise Unsupported(
+                f"volume {name} is what its options ({', '.join(sorted(record.options))}) mount: "
+                "its files are not the engine's to copy"
+            )
+        return record
+
+    def must_be_free(self, name: str) -> None:
+        """Raise Conflict where a volume has that name."""
+        if name in self._volumes:
+            raise Conflict(f"volume {name} exists already: remove it, or choose another name")
 
     def using(self, name: str) -> list[str]:
         """The containers that mount a volume, those that are being made included."""
@@ -260,7 +295,7 @@ class Volumes:
             except KnarrError as error:
                 raise type(error)(f"create {name}: {error}") from error
         if record is made:
-            self._events.emit("volume", "create", name, {"driver": record.driver})
+            self.tell("create", record)
         reached("volume.create.answer")
         return record
 
@@ -294,7 +329,7 @@ class Volumes:
         if record.driver == LOCAL:
             VolumeName(record.name)
             local.check(record.options)
-            await asyncio.shield(asyncio.to_thread(self._make_directory, record))
+            await asyncio.shield(asyncio.to_thread(self.moves.make, record))
             self._volumes[record.name] = record
             return
         await self._foreign.plugins.get(record.driver)
@@ -306,16 +341,6 @@ class Volumes:
             await asyncio.shield(self._purge(record))
             raise
 
-    def _make_directory(self, record: VolumeRecord) -> None:
-        try:
-            reached("volume.create.directory")
-            os.makedirs(self.path(record.name), 0o755, exist_ok=True)
-            reached("volume.create.record")
-            self._records.insert(record)
-        except BaseException:
-            self._store.remove_tree(f"{self._directory}/{record.name}")
-            raise
-
     async def _insert(self, record: VolumeRecord) -> None:
         await asyncio.shield(asyncio.to_thread(self._records.insert, record))
         self._volumes[record.name] = record
@@ -325,6 +350,44 @@ class Volumes:
         if self._volumes.get(record.name) is record:
             await asyncio.shield(asyncio.to_thread(self._records.delete, record.name))
             self._volumes.pop(record.name, None)
+
+    async def adopt_copy(self, record: VolumeRecord, staged: str) -> None:
+        """Make a new volume of what is complete at `moves.staging`. Conflict where its name is taken meanwhile."""
+        async with self._alone(record.name):
+            self.must_be_free(record.name)
+            await asyncio.shield(asyncio.to_thread(self.moves.adopt, record, staged))
+            self._volumes[record.name] = record
+        self.tell("create", record)
+
+    async def replace(self, name: str, staged: str) -> None:
+        """Give a volume other files, complete at `moves.staging`; its own are there then."""
+        async with self._alone(name):
+            self.own(name)
+            await asyncio.shield(asyncio.to_thread(self.moves.replace, name, staged))
+
+    async def rename(self, name: str, new: str) -> VolumeRecord:
+        """Give a local volume another name. Conflict where a container mounts it, or the name is taken."""
+        first, second = sorted((name, new))
+        async with self._alone(first), self._alone(second):
+            record = self.get(name)
+            if record.driver != LOCAL:
+                raise Unsupported(f"rename {name}: the plugin {record.driver} knows the volume by that name")
+            self.must_be_free(new)
+            if users := self.using(name):
+                raise Conflict(f"rename {name}: volume is in use - [{', '.join(users)}]")
+            if self.holders(new):
+                raise Conflict(f"rename {name}: there are snapshots of a volume {new}, which is not there any more")
+            if not local.own(record):
+                await self._mounts.release(name)
+            renamed = replace(record, name=new, was=name, anonymous=False, container="")
+            await asyncio.shield(asyncio.to_thread(self.moves.rename, record, renamed))
+            del self._volumes[name]
+            self._volumes[new] = renamed
+        return renamed
+
+    def tell(self, action: str, record: VolumeRecord, **attributes: str) -> None:
+        """Tell that something happened to a volume."""
+        self._events.emit("volume", action, record.name, {"driver": record.driver, **attributes})
 
     def release(self, names: Iterable[str], container: str) -> None:
         """A container has been made, or has not: it is what keeps its volumes now."""
@@ -365,6 +428,9 @@ class Volumes:
                 return Source(wanted.device, wanted.recursive, wanted.options)
             if wanted is not None:
                 await self._mounts.use(name, wanted, user)
+            elif sizes.asked(record.options):
+                async with self._alone(name):
+                    await asyncio.to_thread(self.moves.attach, name)
         except (Failed, NotFound) as error:
             raise Failed(f"error while mounting volume '{self.place(name) or name}': {error}") from error
         return Source(self.path(name))
@@ -374,7 +440,7 @@ class Volumes:
         record = self._volumes.get(name)
         if record is not None and record.driver != LOCAL:
             self._foreign.leave(record, user)
-        elif record is not None and record.options:
+        elif record is not None and not local.own(record):
             self._mounts.leave(name, user)
 
     def adopt(self, name: str, user: str) -> None:
@@ -389,7 +455,7 @@ class Volumes:
         """Fill an empty volume with what an image has at a path."""
         async with self._alone(name):
             record = self.get(name)
-            if record.driver == LOCAL and local.read(record.options) is None:
+            if local.own(record):
                 await asyncio.to_thread(self._filling.fill, self.path(name), lower, path)
             elif await asyncio.to_thread(self._store.has_directory, lower, path):
                 user = secrets.token_hex(32)
@@ -423,11 +489,18 @@ class Volumes:
             users = self.using(name)
             if users:
                 raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+            if self.claims.being_copied(name):
+                raise Conflict(f"remove {name}: volume is being exported or copied: try again when that has ended")
+            if snapshots := self.holders(name):
+                raise Conflict(
+                    f"remove {name}: volume has snapshots - [{', '.join(snapshots)}]: "
+                    f"remove them first, with `knarr volume rm {' '.join(f'{name}@{one}' for one in snapshots)}`"
+                )
             if record.driver != LOCAL:
                 await self._remove_foreign(record, force=force)
             else:
                 await self._remove_local(record)
-        self._events.emit("volume", "destroy", name, {"driver": record.driver})
+        self.tell("destroy", record)
         reached("volume.remove.answer")
 
     async def _remove_foreign(self, record: VolumeRecord, *, force: bool) -> None:
@@ -445,35 +518,19 @@ class Volumes:
         await self._purge(record)
 
     async def _remove_local(self, record: VolumeRecord) -> None:
-        if record.options:
+        if not local.own(record):
             await self._mounts.release(record.name)
         del self._volumes[record.name]
         try:
-            await asyncio.shield(asyncio.to_thread(self._destroy, record.name))
+            await asyncio.shield(asyncio.to_thread(self.moves.remove, record.name))
         except Exception:
             self._volumes[record.name] = record
             raise
 
-    def _destroy(self, name: str) -> None:
-        moved = f"{self._temporary}/volume-{secrets.token_hex(16)}"
-        reached("volume.remove.move")
-        os.rename(f"{self._directory}/{name}", moved)
-        try:
-            reached("volume.remove.record")
-            self._records.delete(name)
-        except BaseException:
-            os.rename(moved, f"{self._directory}/{name}")
-            raise
-        try:
-            reached("volume.remove.files")
-            self._store.remove_tree(moved)
-        except (KnarrError, OSError) as error:
-            log.warning("files of volume %s are left until the next start: %s", name, error)
-
     async def prune(self, wanted: Callable[[VolumeRecord], bool]) -> tuple[list[str], int]:
         """Remove volumes that no container mounts and that are wanted gone: their names, and the bytes freed.
 
-        Those with options and those of plugins are left alone, as with Docker: they take no room of ours.
+        Those that are mounted from elsewhere and those of plugins are left alone, as with Docker: they take no room.
         """
         if self._pruning:
             raise Conflict("a prune operation is already running")
@@ -487,7 +544,7 @@ class Volumes:
                 try:
                     await self.remove(record.name, force=True)
                 except Conflict:
-                    continue  # a container took it in between
+                    continue  # it has snapshots, is being copied, or a container took it in between
                 removed.append(record.name)
                 freed += size
         finally:
@@ -501,7 +558,7 @@ class Volumes:
 
     @contextlib.asynccontextmanager
     async def _alone(self, name: str) -> AsyncIterator[None]:
-        """Nobody else makes, fills or removes that volume meanwhile."""
+        """Nobody else makes, fills, renames or removes that volume meanwhile."""
         waiting = self._locks.setdefault(name, [])
         lock = waiting[0] if waiting else asyncio.Lock()
         waiting.append(lock)

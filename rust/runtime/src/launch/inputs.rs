@@ -7,7 +7,7 @@ use std::path::Path;
 use knarr_sys::mount::{MountAttr, set_attributes};
 use knarr_sys::process::join_namespace;
 
-use super::{LaunchRequest, Stdio, source};
+use super::{LaunchRequest, Stdio, idmap, source};
 use crate::cgroup::{Cgroup, Entry};
 use crate::error::{Kind, LaunchError};
 use crate::plan::{self, Input, Options, options};
@@ -39,9 +39,11 @@ fn namespace_name(kind: i32) -> &'static str {
 }
 
 impl Inputs {
-    /// Open sources of mounts, devices and namespaces, and make sure that what is mounted over exists.
+    /// Open sources of mounts, devices and namespaces, and make sure that what is mounted over exists. `user` is who the process
+    /// runs as.
     pub fn gather(
         request: &LaunchRequest<'_>,
+        user: (u32, u32),
         fresh: u64,
         joined: &[(i32, &str)],
     ) -> Result<Self, LaunchError> {
@@ -58,9 +60,17 @@ impl Inputs {
             let options = options::parse(&mount.options)?;
             let mut directory = None;
             if plan::is_bind(mount, &options) {
-                let (is_directory, tree) = bind(request.bundle, mount, &options)?;
+                let (is_directory, tree) = bind(request, mount, &options, user)?;
                 inputs.opened.push((Input::Bind(index), tree));
                 directory = Some(is_directory);
+            } else if idmap::is_asked_for(mount, &options) {
+                return Err(LaunchError::new(
+                    Kind::Unsupported,
+                    format!(
+                        "mount at {:?}: ID-mapped mounts of type {:?} are not supported: bind what is mounted on the host",
+                        mount.destination, mount.kind
+                    ),
+                ));
             } else if options.copy_up {
                 let tree = crate::copyup::tmpfs(&request.rootfs, mount, &options)?;
                 inputs.opened.push((Input::Bind(index), tree));
@@ -324,17 +334,14 @@ fn below(path: &str, above: &str) -> bool {
             .is_some_and(|rest| rest.starts_with('/'))
 }
 
-fn bind(bundle: &Path, mount: &Mount, options: &Options) -> Result<(bool, OwnedFd), LaunchError> {
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() || options.idmap.is_some() {
-        return Err(LaunchError::new(
-            Kind::Unsupported,
-            format!(
-                "mount at {:?}: ID-mapped mounts are not supported",
-                mount.destination
-            ),
-        ));
-    }
-    let (directory, tree) = source::open(bundle, mount, options)?;
+fn bind(
+    request: &LaunchRequest<'_>,
+    mount: &Mount,
+    options: &Options,
+    user: (u32, u32),
+) -> Result<(bool, OwnedFd), LaunchError> {
+    let (directory, tree) = source::open(request.bundle, mount, options)?;
+    idmap::apply(&tree, mount, options, request.spec, user)?;
     change(&tree, options, &mount.destination)?;
     Ok((directory, tree))
 }

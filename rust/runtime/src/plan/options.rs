@@ -54,6 +54,8 @@ pub struct Options {
     pub copy_up: bool,
     /// `idmap` (false) or `ridmap` (true).
     pub idmap: Option<bool>,
+    /// Whether the source's owner is the process's user: `knarr.idmap=match-user`, which config.md does not have.
+    pub match_user: bool,
     /// What is bound lies there below the source and nowhere else: `knarr.beneath=PATH`, which config.md does not have.
     pub beneath: Option<String>,
     /// What the file system itself takes: `key` or `key=value`.
@@ -129,6 +131,7 @@ pub fn parse(options: &[String]) -> Result<Options, LaunchError> {
                 "bind" => parsed.bind = Some(parsed.bind.unwrap_or(false)),
                 "rbind" => parsed.bind = Some(true),
                 "tmpcopyup" => parsed.copy_up = true,
+                "knarr.idmap=match-user" => parsed.match_user = true,
                 "idmap" => parsed.idmap = Some(false),
                 "ridmap" => parsed.idmap = Some(true),
                 "remount" | "mand" | "nomand" | "iversion" | "noiversion" => {

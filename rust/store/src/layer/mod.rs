@@ -38,7 +38,7 @@ pub(crate) use attributes::{
 };
 pub(crate) use diff::pack_upper;
 pub(crate) use directories::{is_whiteout, open_directory, times};
-pub(crate) use fixup::{copy, copy_attributes, fix_up};
+pub(crate) use fixup::{copy, copy_attributes, fix_up, times_of};
 pub(crate) use path::{clean, join, split};
 
 use rustix::io::Errno;

@@ -108,7 +108,7 @@ impl Network {
     }
 
     /// A container has ended: nothing is led to it any more.
-    pub(super) fn leave(&self, id: &Id) -> Result<(), Failure> {
+    pub fn leave(&self, id: &Id) -> Result<(), Failure> {
         let mut entries = self.entries();
         let mut left = Vec::new();
         for entry in entries.found.values_mut() {

@@ -108,10 +108,10 @@ impl Network {
     ) -> Result<Vec<(Part, OwnedFd)>, Failure> {
         [now.way_out, now.way_out6] = ways_out.map(|network| network.map(str::to_owned));
         for (family, network) in FAMILIES.into_iter().zip(ways_out) {
-            let leads_to = network.and_then(|network| now.on(network));
+            let attached = network.and_then(|network| now.on(network));
             // Without IPv6 before and after there is no such route.
-            if family == Family::V4 || leads_to.is_some() || before.way_out6.is_some() {
-                set_route(namespace, family, leads_to)?;
+            if family == Family::V4 || attached.is_some() || before.way_out6.is_some() {
+                set_route(namespace, family, attached)?;
             }
         }
         if before.published()? != now.published()? && !now.ports.is_empty() {

@@ -314,7 +314,6 @@ impl Network {
     ) -> Result<(), Failure> {
         if record.has_resolver() {
             self.names.forget(id.as_str());
-            self.leave(id)?;
         }
         let namespace = held.iter().find(|(part, _)| *part == Part::Namespace);
         let unplugged = namespace.map_or(Ok(()), |(_, namespace)| {

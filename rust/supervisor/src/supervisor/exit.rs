@@ -126,6 +126,13 @@ impl Supervisor {
         process.pidfd = None;
         process.exit = Some(exit);
         process.deadline = Some(Instant::now() + DRAIN);
+        // Before anybody hears of the end: from then on nothing may be led to it any more.
+        if target.exec.is_none()
+            && let Err(failure) = self.network.leave(&target.container)
+        {
+            self.journal
+                .say(format!("connections are still led to {target}: {failure}"));
+        }
         self.drain(key);
         if self
             .processes

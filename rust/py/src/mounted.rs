@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::io;
 use std::path::PathBuf;
 
-use knarr_files::volume::{FileSystem, mount, unmount};
+use knarr_files::mounted::{FileSystem, mount, unmount};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
