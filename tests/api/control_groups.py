@@ -16,3 +16,8 @@ def read(engine, container_id: str, controller: str, name: str) -> str:
 def table(text: str) -> dict[str, int]:
     """Lines of `key value`."""
     return {key: int(value) for key, value in (line.split() for line in text.splitlines())}
+
+
+def named(pattern):
+    """The groups of that name at the top of each hierarchy. No deeper: elsewhere they come and go."""
+    return [*ROOT.glob(pattern), *ROOT.glob(f"*/{pattern}")]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.api import control_groups
 from tests.api.create_fields import CASES, UNIFIED, Case
 from tests.api.http_client import Api, frames
 
@@ -38,7 +39,7 @@ def api(shared_engine):
         made.call("DELETE", f"/volumes/{name}")
     with contextlib.suppress(FileNotFoundError):
         os.rmdir("/var/tmp/knarr-fields-made")
-    for place in Path("/sys/fs/cgroup").glob("**/knarr-fields-test.slice"):
+    for place in control_groups.named("knarr-fields-test.slice"):
         (place / "inner").rmdir()
         place.rmdir()
 

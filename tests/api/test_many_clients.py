@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.api import control_groups
 from tests.api.http_client import Api, read_head
 from tests.conftest import busybox_archive, new_engine, wait_until
 
@@ -35,7 +36,7 @@ def left(engine):
         "children": [line for pid in pids for line in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()],
         "mounts": Path("/proc/self/mounts").read_text().count(str(engine.base)),
         "links": sum(f"kv{engine_id(engine)[:5]}" in line for line in links.splitlines()),
-        "groups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob(f"**/knarr-{engine_id(engine)}/*/")),
+        "groups": sorted(str(path) for path in control_groups.named(f"knarr-{engine_id(engine)}/*/")),
         "directories": [os.listdir(engine.data_root / "containers"), os.listdir(engine.run_root / "containers")],
     }
 

@@ -1,7 +1,7 @@
 """Who stands behind a load-balanced entry of a network: told to the supervisor whenever it may have changed.
 
-Those that end are taken out by the supervisor itself, which knows it first. One that is stopped is taken out before it
-gets its signal, so that no connection meets it while it ends.
+Those that end are taken out by the supervisor itself, which knows it first. One that is stopped, paused or taken off the
+network is taken out before that happens, so that no connection meets it on its way out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Balancing:
         self._context = context
         self._find = find
         self._every = every
-        self._stopping: set[str] = set()  # IDs of containers that are on their way out
+        self._stopping: set[str] = set()  # IDs of containers that are on their way out, or frozen
         self._locks: dict[str, asyncio.Lock] = {}  # by network ID: the supervisor hears of changes in their order
         self._follower: asyncio.Task[None] | None = None
 
@@ -195,7 +195,7 @@ class Balancing:
         action, attributes = event["Action"].partition(":")[0], event["Actor"]["Attributes"]
         if event["Type"] == "container" and action in OF_CONTAINERS:
             container_id = event["Actor"]["ID"]
-            if action == "start":
+            if action in ("start", "unpause"):
                 self._stopping.discard(container_id)
         elif event["Type"] == "network" and action in OF_NETWORKS:
             container_id = attributes["container"]

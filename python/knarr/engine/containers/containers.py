@@ -56,9 +56,7 @@ class Containers:
         self.files = Files(context)
         self._health = Monitors(context, self.execs)
         self.balancing = Balancing(context, self.get, self.all)
-        self._lifecycle = Lifecycle(
-            context, self.get, self._removal.auto, self._health, self._links, self.balancing.leave
-        )
+        self._lifecycle = Lifecycle(context, self.get, self._removal.auto, self._health, self._links, self.balancing)
         self._still = Still(self._lifecycle)
         self.commits = Commits(context, self.files, self._still)
         self._removal.lifecycle = self._lifecycle

@@ -20,6 +20,7 @@ from knarr.failpoints import reached
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
+    from knarr.engine.containers.balancing import Balancing
     from knarr.engine.containers.container import Container, Context, Exit
     from knarr.engine.containers.health import Monitors
     from knarr.engine.containers.links import Links
@@ -47,14 +48,14 @@ class Lifecycle:
         remove: Callable[[Container], Awaitable[None]],
         health: Monitors,
         links: Links,
-        leave: Callable[[Container], Awaitable[None]],
+        balancing: Balancing,
     ) -> None:
         self._context = context
         self._find = find
         self._remove = remove
         self._health = health
         self._links = links
-        self._leave = leave  # takes it out of what is balanced, before it is stopped
+        self._balancing = balancing
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- starting
@@ -197,7 +198,7 @@ class Lifecycle:
         self._stopped_by_hand(container)
         ended = container.next_exit()
         paused = container.record.state.status == "paused"
-        await self._leave(container)
+        await self._balancing.leave(container)
         try:
             reached("container.stop.signal")
             await self._signal(container, number)
@@ -278,6 +279,8 @@ class Lifecycle:
             if not record.state.running:
                 raise Conflict(f"container {record.id} is not running")
             await self._health.paused(container)
+            if not passing:
+                await self._balancing.leave(container)
             try:
                 record.state.pause_passes = passing
                 if passing:
@@ -287,6 +290,7 @@ class Lifecycle:
                 await self._context.supervisor.call("pause", container=record.id)
             except BaseException:
                 self._health.resumed(container)
+                await self._balancing.stay(container)
                 raise
             record.state.status = "paused"
             self._context.states.store(record, at="container.pause.record")
