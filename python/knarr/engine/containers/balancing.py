@@ -1,7 +1,7 @@
 """Who stands behind a load-balanced entry of a network: told to the supervisor whenever it may have changed.
 
-Those that end are taken out by the supervisor itself, which knows it first. One that is stopped, paused or taken off the
-network is taken out before that happens, so that no connection meets it on its way out.
+Those that end are taken out by the supervisor itself, which knows it first. One that is stopped, paused or taken off
+the network is taken out before that happens, so that no connection meets it on its way out.
 """
 
 from __future__ import annotations
