@@ -1,8 +1,7 @@
 """diff and export: what a container has changed, and its whole root file system."""
 
-import os
-
 from knarr.cli import terminal
+from knarr.cli.archive_file import write_whole
 from knarr.cli.command import TEXT, Command, Option
 from knarr.errors import InvalidArgument
 
@@ -25,28 +24,18 @@ def _diff(client: "Client", _options: "dict[str, Any]", arguments: "list[str]") 
 
 def _export(client: "Client", options: "dict[str, Any]", arguments: "list[str]") -> int:
     output = options["output"]
-    if not output:
-        if terminal.is_terminal(terminal.STDOUT):
-            raise InvalidArgument("cowardly refusing to save to a terminal. Use the -o flag or redirect")
-        response = client.containers.export(arguments[0])
-        while piece := response.piece():
-            terminal.write(terminal.STDOUT, piece)
-        return 0
-    temporary = f"{output}.{os.getpid()}.partial"
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise InvalidArgument(f"failed to export container: {output}: {error.strerror}") from error
-    try:
+
+    def write(descriptor: int) -> None:
         response = client.containers.export(arguments[0])
         while piece := response.piece():
             terminal.write(descriptor, piece)
-        os.rename(temporary, output)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    finally:
-        os.close(descriptor)
+
+    if not output:
+        if terminal.is_terminal(terminal.STDOUT):
+            raise InvalidArgument("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+        write(terminal.STDOUT)
+        return 0
+    write_whole(output, "export container", write)
     return 0
 
 

@@ -6,6 +6,7 @@ VOLUME@SNAPSHOT names a snapshot wherever one can stand: no volume's name has an
 import os
 
 from knarr.cli import terminal
+from knarr.cli.archive_file import write_whole
 from knarr.cli.command import FLAG, TEXT, Command, Option
 from knarr.cli.terminal import show
 from knarr.errors import InvalidArgument
@@ -93,19 +94,7 @@ def _export(client: "Client", options: "dict[str, Any]", arguments: "list[str]")
             raise InvalidArgument("refusing to write an archive to a terminal: use -o, or redirect the output")
         write(terminal.STDOUT)
         return 0
-    temporary = f"{output}.{os.getpid()}.partial"
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise InvalidArgument(f"failed to export volume: {output}: {error.strerror}") from error
-    try:
-        write(descriptor)
-        os.rename(temporary, output)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    finally:
-        os.close(descriptor)
+    write_whole(output, "export volume", write)
     return 0
 
 

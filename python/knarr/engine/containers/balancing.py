@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.networks.entries import Entry, check_name, shown
+from knarr.engine.networks.entries import Entry, check_name, key, shown
 from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound
 from knarr.failpoints import reached
 
@@ -129,7 +129,7 @@ class Balancing:
     async def _tell(self, network: NetworkRecord, entry: Entry) -> None:
         answer = await self._context.supervisor.call(
             "balance",
-            entry=f"{network.id[:12]}/{entry['name']}",
+            entry=key(network.id, entry["name"]),
             name=entry["name"],
             network=network.id,
             network_name=network.name,
@@ -147,16 +147,18 @@ class Balancing:
                 if labels is None or all(labels.get(key) == value for key, value in entry["labels"].items()):
                     await self._tell(network, entry)
 
+    def _balanced(self, names: Iterable[str]) -> list[NetworkRecord]:
+        """Those of the named networks that have entries."""
+        found = [self._context.networks.find(name) for name in names]
+        return [network for network in found if network is not None and network.entries]
+
     def _lock(self, network: NetworkRecord) -> asyncio.Lock:
         return self._locks.setdefault(network.id, asyncio.Lock())
 
     async def leave(self, container: Container) -> None:
         """A container is about to be stopped: connections go to others from now on."""
         labels = container.record.config["Labels"] or {}
-        for name in container.record.state.networks:
-            network = self._context.networks.find(name)
-            if network is None or not network.entries:
-                continue
+        for network in self._balanced(container.record.state.networks):
             self._stopping.add(container.record.id)
             try:
                 await self._refresh(network, labels)
@@ -167,10 +169,8 @@ class Balancing:
         """What it was to leave for has come to its end, or to nothing."""
         if container.record.id in self._stopping:
             self._stopping.discard(container.record.id)
-            for name in list(container.record.state.networks):
-                network = self._context.networks.find(name)
-                if network is not None and network.entries:
-                    await self._try(network, container.record.config["Labels"] or {})
+            for network in self._balanced(container.record.state.networks):
+                await self._try(network, container.record.config["Labels"] or {})
 
     # --- following what happens
 
@@ -209,10 +209,8 @@ class Balancing:
         names = [*record.state.networks]
         if event["Type"] == "network" and attributes["name"] not in names:
             names.append(attributes["name"])
-        for name in names:
-            network = self._context.networks.find(name)
-            if network is not None and network.entries:
-                await self._try(network, record.config["Labels"] or {})
+        for network in self._balanced(names):
+            await self._try(network, record.config["Labels"] or {})
 
     async def _try(self, network: NetworkRecord, labels: dict[str, str] | None) -> None:
         try:

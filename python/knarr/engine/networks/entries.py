@@ -20,6 +20,7 @@ __all__ = [
     "EntryPort",
     "check_name",
     "declared",
+    "key",
     "needs_ipv4",
     "parse_port",
     "port_text",
@@ -98,6 +99,11 @@ def port_text(port: EntryPort) -> str:
         return own
     host = f"{port['host_ip']}:" if port["host_ip"] else ""
     return f"{host}{port['host_port']}:{own}"
+
+
+def key(network_id: str, name: str) -> str:
+    """What the supervisor calls an entry."""
+    return f"{network_id[:12]}/{name}"
 
 
 def declared(options: dict[str, str]) -> list[Entry]:

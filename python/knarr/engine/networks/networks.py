@@ -231,7 +231,7 @@ class Networks:
         self._leaving.add(record.id)  # nobody joins from here on
         try:
             for entry in list(record.entries):
-                await self._supervisor.call("unbalance", entry=f"{record.id[:12]}/{entry}")
+                await self._supervisor.call("unbalance", entry=entries.key(record.id, entry))
             await self._unmake(record)
             reached("network.remove.record")
             self._forget(record)
@@ -298,7 +298,7 @@ class Networks:
 
     async def remove_entry(self, record: NetworkRecord, name: str) -> None:
         """Take an entry off a network. Where that cannot be stored, it stays, and has to be told of again."""
-        await self._supervisor.call("unbalance", entry=f"{record.id[:12]}/{name}")
+        await self._supervisor.call("unbalance", entry=entries.key(record.id, name))
         entry = record.entries.pop(name)
         try:
             reached("network.entry.remove")
