@@ -9,6 +9,7 @@ import os
 import select
 import time
 
+from knarr.cli import signals
 from knarr.cli.terminal import STDERR, STDIN, STDOUT, write
 from knarr.client.frames import Demultiplexer
 from knarr.client.http import Connection
@@ -76,6 +77,17 @@ class Wait:
                     "and no other came; the container may be running still"
                 ) from error
 
+    @staticmethod
+    def _readable(connection: Connection) -> bool:
+        """Wait until something has come, or a signal."""
+        poll = select.poll()
+        poll.register(connection.socket.fileno(), select.POLLIN)
+        poll.register(signals.waking(), select.POLLIN)
+        come = {descriptor for descriptor, _ in poll.poll()}
+        if signals.waking() in come:
+            signals.heard()
+        return connection.socket.fileno() in come
+
     def settle(self, seconds: float) -> None:
         """Wait so long for the answer, whatever it is."""
         end = time.monotonic() + seconds
@@ -94,7 +106,8 @@ class Wait:
         try:
             while self.result is None:
                 if self.connection is not None:
-                    self.read()
+                    if self.connection.buffered or self._readable(self.connection):
+                        self.read()
                 else:
                     self.retry()
                     if self.connection is None:
@@ -165,6 +178,8 @@ class Session:
         stream.setblocking(False)
         if self._stream.buffered and not self._receive():
             return ENDED
+        wake = signals.waking()
+        self._register(wake, select.POLLIN)
         while True:
             self._register(stream.fileno(), select.POLLIN | (select.POLLOUT if self._pending else 0))
             self._register(STDIN, select.POLLIN if self._stdin and not self._pending else 0)
@@ -180,6 +195,8 @@ class Session:
                         return ENDED
                 elif waiting is not None and descriptor == waiting.socket.fileno():
                     self._read_wait(descriptor)
+                elif descriptor == wake:
+                    signals.heard()
                 elif descriptor == STDIN and self._type():
                     return DETACHED
             if lost and self._wait is not None:
@@ -279,7 +296,7 @@ def detach_keys(text: "str | None") -> bytes:
 
 def follow_size(resize: "Any", raw: "Any") -> None:
     """Tell the engine the terminal's size now, and whenever it changes."""
-    from knarr.cli import signals, terminal
+    from knarr.cli import terminal
 
     def tell() -> None:
         size = terminal.size()

@@ -3,6 +3,9 @@
 On `_signal`, not `signal`: the latter brings `enum`, 3 ms. Handlers run between two bytecodes of the main thread,
 also while a system call waits (PEP 475), so a forwarded signal does not wait for output to be written. Each request
 that a handler makes has a connection of its own: whatever the main thread is in the middle of is left alone.
+
+A signal that comes after the last bytecode before a system call and before the call itself interrupts nothing, and
+its handler would run when the call returns, which may be never: who waits polls `waking()` as well.
 """
 
 import _signal  # type: ignore[import-not-found]  # of the interpreter, and without a stub
@@ -30,6 +33,25 @@ FORWARDED = {
 }
 ENDING = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM)
 _INSIST = 3
+_wake = -1
+
+
+def waking() -> int:
+    """A descriptor that every signal with a handler in Python makes readable, until `heard` is called."""
+    global _wake
+    if _wake < 0:
+        _wake, told = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        _signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    return _wake
+
+
+def heard() -> None:
+    """The handlers run before the next poll: empty what `waking` gave."""
+    try:
+        while os.read(_wake, 64):
+            pass
+    except BlockingIOError:
+        return
 
 
 class Forward:
