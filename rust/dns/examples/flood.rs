@@ -11,7 +11,8 @@ fn main() {
         .filter_map(|text| text.parse::<u64>().ok());
     let seconds = Duration::from_secs(arguments.next().unwrap_or(3));
     let askers = arguments.next().unwrap_or(8);
-    let server = Server::start(|complaint| eprintln!("{complaint}")).expect("a server");
+    let server =
+        Server::start(|complaint| eprintln!("{complaint}"), knarr_dns::Open).expect("a server");
     let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let to = udp.local_addr().expect("its address");
     let tcp = TcpListener::bind("127.0.0.1:0").expect("a socket");

@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::answers::Answers;
+use crate::gate::Gate;
 use crate::upstream::{HostFile, Upstreams};
 use crate::zones::{Membership, Zones};
 
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     /// Wakes the thread.
     pub(crate) wake: OwnedFd,
     complain: Box<dyn Fn(String) + Send + Sync>,
+    gate: Box<dyn Gate>,
 }
 
 /// What the thread is told.
@@ -65,13 +67,17 @@ impl fmt::Debug for Server {
 
 impl Server {
     /// A server without clients. `complain` is told what goes wrong and cannot be told to any client.
-    pub fn start(complain: impl Fn(String) + Send + Sync + 'static) -> io::Result<Self> {
-        Self::with(complain, Path::new(HOST_FILE), PORT)
+    pub fn start(
+        complain: impl Fn(String) + Send + Sync + 'static,
+        gate: impl Gate + 'static,
+    ) -> io::Result<Self> {
+        Self::with(complain, gate, Path::new(HOST_FILE), PORT)
     }
 
     /// The same, with the host's file and the port of its servers somewhere else.
     pub fn with(
         complain: impl Fn(String) + Send + Sync + 'static,
+        gate: impl Gate + 'static,
         host_file: &Path,
         port: u16,
     ) -> io::Result<Self> {
@@ -81,6 +87,7 @@ impl Server {
                 commands: Mutex::default(),
                 wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
                 complain: Box::new(complain),
+                gate: Box::new(gate),
             }),
             thread: Mutex::new(None),
             host_file: host_file.to_owned(),
@@ -155,6 +162,10 @@ impl Shared {
 
     pub(crate) fn complain(&self, what: String) {
         (self.complain)(what);
+    }
+
+    pub(crate) fn gate(&self) -> &dyn Gate {
+        &*self.gate
     }
 
     fn tell(&self, command: Command) {

@@ -3,12 +3,12 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use knarr_dns::{Membership, Server, Sockets, Upstreams};
+use knarr_dns::{Gate, Membership, Open, Server, Sockets, Upstreams};
 
 const A: u16 = 1;
 const PTR: u16 = 12;
@@ -43,7 +43,7 @@ fn serve(server: &Server, name: &str, upstreams: Upstreams) -> Client {
 }
 
 fn server(port: u16) -> Server {
-    Server::with(|complaint| panic!("{complaint}"), &missing(), port).unwrap()
+    Server::with(|complaint| panic!("{complaint}"), Open, &missing(), port).unwrap()
 }
 
 fn missing() -> PathBuf {
@@ -351,11 +351,54 @@ fn from_an_internal_network_nothing_is_passed_on() {
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
 
+/// Lets one name through, and remembers what it has heard.
+#[derive(Clone, Default)]
+struct One(Arc<Mutex<Vec<String>>>);
+
+impl Gate for One {
+    fn admits(&self, client: &str, name: &str) -> bool {
+        client == "a" && name == "good.example"
+    }
+
+    fn answered(&self, client: &str, name: &str, addresses: &[(IpAddr, Duration)]) {
+        for (address, keep) in addresses {
+            let heard = format!("{client} {name} {address} {}", keep.as_secs());
+            self.0.lock().unwrap().push(heard);
+        }
+    }
+}
+
+#[test]
+fn a_gate_says_what_is_passed_on_and_hears_of_the_answer_first() {
+    let (port, asked) = world(|packet, _| {
+        let mut answer = packet.to_vec();
+        answer[2] |= 0x80;
+        answer[7] = 1;
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 6, 7, 8, 9]);
+        Some(answer)
+    });
+    let gate = One::default();
+    let complain = |complaint| panic!("{complaint}");
+    let server = Server::with(complain, gate.clone(), &missing(), port).unwrap();
+    let client = serve(&server, "a", loopback());
+    server.set("a", vec![on("net", 1, &["one"], true)]);
+    for name in ["bad.example", "x.good.example", "xgood.example"] {
+        assert_eq!(code(&ask(&client, name, A)), 5, "{name}");
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+    assert_eq!(addresses(&client, "one"), [Ipv4Addr::new(10, 0, 0, 1)]);
+    assert_eq!(
+        addresses(&client, "Good.Example"),
+        [Ipv4Addr::new(6, 7, 8, 9)]
+    );
+    assert_eq!(*gate.0.lock().unwrap(), ["a good.example 6.7.8.9 60"]);
+}
+
 #[test]
 fn the_hosts_file_is_followed() {
     let (port, asked) = world(|packet, _| Some(answered(packet, 1)));
     let path = std::env::temp_dir().join(format!("knarr-dns-host-{}.conf", std::process::id()));
-    let server = Server::with(|complaint| panic!("{complaint}"), &path, port).unwrap();
+    let server = Server::with(|complaint| panic!("{complaint}"), Open, &path, port).unwrap();
     let client = serve(&server, "a", Upstreams::Host);
     server.set("a", vec![on("net", 1, &["one"], true)]);
     assert_eq!(code(&ask(&client, "example.org", TXT)), 2);

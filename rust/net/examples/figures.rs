@@ -143,7 +143,7 @@ fn user_defined(engine: &EngineId, host: &mut Host) -> Result<(), Box<dyn Error>
             mac: None,
         };
         let begun = Instant::now();
-        let plugged = pool.plug(namespace, &link, &name, &interface)?;
+        let plugged = pool.plug(namespace, &link, &name, &interface, |_| Ok(()))?;
         plugs.push(begun.elapsed());
         let begun = Instant::now();
         set_default_route(namespace, Family::V4, network.gateway(Family::V4))?;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use crate::address::{Cidr, Family};
 use crate::names::LinkName;
+use crate::reach::Reach;
 
 /// A bridge on the host: the first hop of its containers.
 ///
@@ -32,6 +33,8 @@ pub struct Bridge {
     pub isolated: bool,
     /// Sandboxes for it are made with a [`Resolver`](crate::Resolver).
     pub resolver: bool,
+    /// What its containers reach by way of it beyond the network itself; None: whatever there is.
+    pub reach: Option<Vec<Reach>>,
 }
 
 impl Bridge {
@@ -47,6 +50,7 @@ impl Bridge {
             masquerade: true,
             isolated: false,
             resolver: false,
+            reach: None,
         }
     }
 

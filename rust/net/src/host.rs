@@ -15,10 +15,12 @@ use crate::bridge::{Bridge, BridgeLink};
 use crate::error::{Error, Result};
 use crate::flows::{Forget, Forgetter};
 use crate::ipv6::{self, has_ipv6, turn_on};
+use crate::limits::Limits;
 use crate::names::{EngineId, LinkName};
 use crate::netlink::{Batch, Socket};
 use crate::nft::{self, Forward, Handles, Transaction};
 use crate::ports::{Protocol, Publish, Published};
+use crate::reach::contains;
 use crate::reserve::reserve_all;
 use crate::route::{self, By, Link};
 use crate::watch::{Change, Watch};
@@ -57,6 +59,7 @@ pub struct Host {
     bridges: BTreeMap<LinkName, (Bridge, BridgeLink)>,
     forwards: BTreeMap<String, Vec<Forward>>,
     pub(crate) balances: BTreeMap<String, Balance>,
+    pub(crate) limits: Limits,
     forgetter: Option<Forgetter>,
     /// The generation of the host's nftables rules that was found to be well.
     checked: Option<u32>,
@@ -91,6 +94,7 @@ impl Host {
             bridges: BTreeMap::new(),
             forwards: BTreeMap::new(),
             balances: BTreeMap::new(),
+            limits: Limits::default(),
             forgetter: None,
             checked: None,
             handles: Handles::new(),
@@ -122,6 +126,7 @@ impl Host {
         if bridge.has_ipv6() {
             ipv6::forward()?;
         }
+        self.limits.set_bridge(bridge);
         self.write_nat(Some(bridge))?;
         self.bridges
             .insert(bridge.name.clone(), (bridge.clone(), link.clone()));
@@ -247,6 +252,7 @@ impl Host {
                 swept.links += 1;
             }
         }
+        self.sweep_limits(live)?; // not before those are gone who were limited
         Ok(swept)
     }
 
@@ -255,6 +261,7 @@ impl Host {
         self.bridges.remove(bridge);
         nft::dismiss(&mut self.netfilter, bridge)?;
         let subnets = nft::subnets_of(&mut self.netfilter, &self.engine, bridge)?;
+        self.unlimit(bridge.as_str())?;
         let mut transaction = Transaction::new(&self.engine);
         nft::delete_bridge(&mut transaction, bridge);
         nft::delete_subnets(&mut transaction, &subnets);
@@ -292,12 +299,15 @@ impl Host {
         for name in &names {
             self.remove(name)?;
         }
-        let mut transaction = Transaction::new(&self.engine);
-        transaction.delete_table();
-        match transaction.commit(&mut self.netfilter) {
-            Err(error) if nft::is_missing(&error) => Ok(()),
-            other => other,
+        for delete in [Transaction::delete_table, nft::delete_guard] {
+            let mut transaction = Transaction::new(&self.engine);
+            delete(&mut transaction);
+            match transaction.commit(&mut self.netfilter) {
+                Err(error) if nft::is_missing(&error) => {}
+                other => other?,
+            }
         }
+        Ok(())
     }
 
     fn forward(&self, owner: &str, container: IpAddr, port: &Publish) -> Result<Forward> {
@@ -317,16 +327,17 @@ impl Host {
 
     /// The own address, in a container's network, of the bridge that it is on.
     fn bridge_of(&self, container: IpAddr) -> Result<IpAddr> {
-        let mut gateways = self.bridges.values().flat_map(|(known, _)| &known.gateways);
-        let own = gateways.find(|gateway| {
-            let (first, last) = gateway.range();
-            (first..=last).contains(&container) // IPv4 comes before all of IPv6
-        });
+        let own = self.gateways().find(|gateway| contains(gateway, container));
         own.map(Cidr::address).ok_or_else(|| Error::Invalid {
             what: "address to publish",
             value: container.to_string(),
             expected: "one of a network whose bridge there is",
         })
+    }
+
+    /// The bridges' own addresses, with their networks.
+    pub(crate) fn gateways(&self) -> impl Iterator<Item = &Cidr> {
+        self.bridges.values().flat_map(|(known, _)| &known.gateways)
     }
 
     fn add(&mut self, forwards: &[Forward]) -> Result<()> {
@@ -466,7 +477,10 @@ impl Host {
         for (name, balance) in &self.balances {
             nft::add_balance(&mut transaction, name, balance);
         }
-        transaction.commit(&mut self.netfilter)
+        self.limits.write(&mut transaction);
+        transaction.commit(&mut self.netfilter)?;
+        self.limits.written();
+        Ok(())
     }
 
     /// All at once; one by one where some of them have gone before.

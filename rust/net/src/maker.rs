@@ -97,6 +97,7 @@ impl Maker {
         bridge: &BridgeLink,
         name: &LinkName,
         interface: &Interface,
+        prepare: impl FnOnce(&LinkName) -> Result<()>,
     ) -> Result<LinkName> {
         enter(namespace)?;
         let mut inside = Socket::open(NetlinkFamily::Route)?;
@@ -109,7 +110,8 @@ impl Maker {
         }
         let host = self.pair(namespace, bridge, name)?;
         let hush = self.may_have_ipv6(bridge);
-        let done = set_up_port(&mut self.route, &host, bridge, hush)
+        let done = prepare(&host)
+            .and_then(|()| set_up_port(&mut self.route, &host, bridge, hush))
             .and_then(|()| self.switch_ipv6(bridge, name))
             .and_then(|()| bring_up(&mut inside, name, hush && !bridge.ipv6))
             .and_then(|link| configure(&mut inside, link, interface));

@@ -141,17 +141,19 @@ impl Pool {
 
     /// One more link of a namespace that exists, a running container's or a fresh sandbox's: a port of the bridge on
     /// the host, and inside a link of that name with its address, and the default route if it has a gateway. All or
-    /// nothing. The result is the host's side, which a sweep must leave.
+    /// nothing. The result is the host's side, which a sweep must leave; `prepare` is told of it before anything can
+    /// come by that way.
     pub fn plug(
         &self,
         namespace: BorrowedFd<'_>,
         bridge: &BridgeLink,
         name: &LinkName,
         interface: &Interface,
+        prepare: impl FnOnce(&LinkName) -> Result<()> + Send,
     ) -> Result<LinkName> {
         aside(|| {
             let maker = Maker::open(&self.engine, self.numbers.clone())?;
-            maker.plug(namespace, bridge, name, interface)
+            maker.plug(namespace, bridge, name, interface, prepare)
         })
     }
 

@@ -149,7 +149,7 @@ fn a_network_of_ipv4_has_no_ipv6_and_believes_nobody() {
         let eth1 = LinkName::parse("eth1").unwrap();
         knarr
             .pool
-            .plug(sandbox.namespace(), &with, &eth1, &beside)
+            .plug(sandbox.namespace(), &with, &eth1, &beside, |_| Ok(()))
             .unwrap();
         let mut beside = world::interface(72, 9);
         beside.gateways.clear();

@@ -67,6 +67,7 @@ fn a_container_joins_a_network_and_leaves_it() {
                 &second,
                 &name("eth1"),
                 &beside(71, 3),
+                |_| Ok(()),
             )
             .unwrap();
         assert_eq!(own_namespace(), home);
@@ -137,7 +138,13 @@ fn a_container_without_a_network_joins_one() {
         let container = pool.take_bare().unwrap();
         let plug = || {
             let namespace = container.namespace();
-            pool.plug(namespace, &network, &name("eth0"), &interface(70, 2))
+            pool.plug(
+                namespace,
+                &network,
+                &name("eth0"),
+                &interface(70, 2),
+                |_| Ok(()),
+            )
         };
         let link = plug().unwrap();
         on(container.namespace(), || assert!(ask(OUTSIDE).is_some()));
@@ -157,7 +164,9 @@ fn what_cannot_be_plugged_leaves_nothing() {
         let namespace = container.namespace();
         let refused = |bridge, name: &LinkName, wanted: &Interface| {
             let inside = on(namespace, || run("ip -o addr"));
-            let error = pool.plug(namespace, bridge, name, wanted).unwrap_err();
+            let error = pool
+                .plug(namespace, bridge, name, wanted, |_| Ok(()))
+                .unwrap_err();
             assert_eq!(on(namespace, || run("ip -o addr")), inside);
             error
         };
@@ -195,7 +204,13 @@ fn what_is_plugged_has_the_networks_properties() {
         let containers = [2, 3].map(|number| {
             let container = pool.take_bare().unwrap();
             let (name, interface) = (name("eth1"), beside(70, number));
-            let link = pool.plug(container.namespace(), &closed, &name, &interface);
+            let link = pool.plug(
+                container.namespace(),
+                &closed,
+                &name,
+                &interface,
+                |_| Ok(()),
+            );
             (container, link.unwrap())
         });
         let [(one, link), (two, dead)] = containers;

@@ -158,6 +158,11 @@ impl Answers {
             return self.ask_for_the_whole(key);
         }
         if let Some(Pending { passed, .. }) = self.take(key) {
+            let addresses = message::addresses(&answer, &passed.question.name);
+            if !addresses.is_empty() {
+                let gate = self.shared.gate();
+                gate.answered(&passed.client, &passed.question.name, &addresses);
+            }
             message::renumber(&mut answer, passed.question.id);
             if answer.len() > passed.asker.limit(&passed.question) {
                 answer = passed.question.truncated();

@@ -4,13 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use super::elements::{CHUNK, ELEMENT_DATA, ELEMENT_KEY, change, elements, put_comment};
-use super::ruleset::{BALANCED, BALANCED_ANY, SLOTS, VIRTUAL};
-use super::{DELETE_ELEMENT, NEW_ELEMENT, NFTA_LIST_ELEM, Transaction, put_value};
+use super::elements::{CHUNK, ELEMENT_DATA, change, elements, put_comment};
+use super::limited::link_key;
+use super::sets::{BALANCED, BALANCED_ANY, OWN_VIRTUAL, SLOTS, VIRTUAL};
+use super::{DELETE_ELEMENT, ELEMENT_KEY, NEW_ELEMENT, NFTA_LIST_ELEM, Transaction, put_value};
 use crate::balance::{Balance, Served};
 use crate::error::Result;
 use crate::names::EngineId;
 use crate::netlink::{CREATE, Socket};
+
+/// All sets that have anything of entries.
+const SETS: [&str; 4] = [VIRTUAL, OWN_VIRTUAL, BALANCED, BALANCED_ANY];
 
 /// An element: where it is, and what it leads to.
 type Place = (&'static str, Vec<u8>);
@@ -44,7 +48,7 @@ pub(crate) fn add_balance(transaction: &mut Transaction, name: &str, balance: &B
 /// The names of the entries that the kernel's table has anything of.
 pub(crate) fn balances(socket: &mut Socket, engine: &EngineId) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
-    for set in [VIRTUAL, BALANCED, BALANCED_ANY] {
+    for set in SETS {
         names.extend(
             elements(socket, engine, set)?
                 .into_iter()
@@ -56,7 +60,7 @@ pub(crate) fn balances(socket: &mut Socket, engine: &EngineId) -> Result<BTreeSe
 
 fn placed(socket: &mut Socket, engine: &EngineId, wanted: impl Fn(&str) -> bool) -> Result<Placed> {
     let mut found = Placed::new();
-    for set in [VIRTUAL, BALANCED, BALANCED_ANY] {
+    for set in SETS {
         let those = elements(socket, engine, set)?;
         let those = those.into_iter().filter(|element| wanted(&element.comment));
         found.extend(those.map(|element| ((set, element.key), element.data)));
@@ -66,7 +70,10 @@ fn placed(socket: &mut Socket, engine: &EngineId, wanted: impl Fn(&str) -> bool)
 
 fn elements_of(balance: &Balance) -> Placed {
     let mut found = Placed::new();
-    found.insert((VIRTUAL, balance.address.octets().to_vec()), Vec::new());
+    let address = balance.address.octets().to_vec();
+    let on_bridge = [link_key(&balance.bridge), address.clone()].concat();
+    found.insert((OWN_VIRTUAL, on_bridge), Vec::new());
+    found.insert((VIRTUAL, address), Vec::new());
     for served in &balance.ports {
         let Served { protocol, to, .. } = *served;
         for (slot, member) in (0..SLOTS).zip(balance.members.iter().cycle()) {
@@ -102,7 +109,7 @@ fn alter(transaction: &mut Transaction, name: &str, places: &[&Place], to: Optio
         Some(_) => (NEW_ELEMENT, CREATE, "share out"),
         None => (DELETE_ELEMENT, 0, "withdraw"),
     };
-    for set in [VIRTUAL, BALANCED, BALANCED_ANY] {
+    for set in SETS {
         let of_set: Vec<&&Place> = places.iter().filter(|(of, _)| *of == set).collect();
         for chunk in of_set.chunks(CHUNK) {
             let doing = format!("{verb} the connections of {name}");

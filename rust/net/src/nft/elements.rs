@@ -2,30 +2,33 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use super::ruleset::{
-    BRIDGES, FORWARDS, FORWARDS_ANY, FORWARDS6, FORWARDS6_ANY, INTERNAL, LOOPBACK6, PATHS, ROUTED,
-    SUBNETS, SUBNETS6,
+use super::limited::link_key;
+use super::sets::{
+    BRIDGES, FORWARDS, FORWARDS_ANY, FORWARDS6, FORWARDS6_ANY, INTERNAL, LIMITED_BRIDGES,
+    LOOPBACK6, PATHS, ROUTED, SUBNETS, SUBNETS6,
 };
 use super::{
-    DELETE_ELEMENT, FAMILY_INET, GET_ELEMENT, NEW_ELEMENT, NFTA_DATA_VALUE, NFTA_LIST_ELEM,
-    Transaction,
+    DELETE_ELEMENT, ELEMENT_KEY, FAMILY_INET, GET_ELEMENT, NEW_ELEMENT, NFTA_DATA_VALUE,
+    NFTA_LIST_ELEM, Transaction,
 };
 use super::{is_missing, message, put_value};
 use crate::address::{Cidr, Family, next, octets};
 use crate::bridge::Bridge;
 use crate::error::Result;
 use crate::names::{EngineId, LinkName};
-use crate::netlink::{Body, CREATE, Socket, attributes};
+use crate::netlink::{Body, CREATE, Socket, attributes, u64_be};
 use crate::ports::{Protocol, Publish};
 
 const LIST_TABLE: u16 = 1;
-const LIST_SET: u16 = 2;
+pub(super) const LIST_SET: u16 = 2;
 const LIST_ELEMENTS: u16 = 3;
-pub(super) const ELEMENT_KEY: u16 = 1;
 pub(super) const ELEMENT_DATA: u16 = 2;
 const ELEMENT_FLAGS: u16 = 3;
+const ELEMENT_EXPIRATION: u16 = 5;
 const ELEMENT_USERDATA: u16 = 6;
+pub(super) const ELEMENT_KEY_END: u16 = 10;
 const FLAG_INTERVAL_END: u32 = 1;
 const COMMENT: u8 = 0;
 /// The kernel's limit for a comment with its NUL, its type and its length (`NFT_USERDATA_MAXLEN`).
@@ -203,6 +206,7 @@ pub(crate) fn add_bridge(transaction: &mut Transaction, bridge: &Bridge) {
         PATHS => !bridge.isolated,
         INTERNAL => bridge.internal,
         ROUTED => !bridge.masquerade,
+        LIMITED_BRIDGES => bridge.reach.is_some(),
         _ => true,
     };
     put_bridge(transaction, &bridge.name, member);
@@ -261,14 +265,18 @@ pub(crate) fn subnets_of(
 /// there fails the transaction, and to add what is there does not.
 fn put_bridge(transaction: &mut Transaction, name: &LinkName, member: impl Fn(&str) -> bool) {
     let doing = format!("set up NAT for the bridge {name}");
-    let mut link = name.as_str().as_bytes().to_vec();
-    link.resize(16, 0);
-    for set in [BRIDGES, PATHS, INTERNAL, ROUTED] {
+    let link = link_key(name);
+    for set in [BRIDGES, PATHS, INTERNAL, ROUTED, LIMITED_BRIDGES] {
         let key = link.repeat(if set == PATHS { 2 } else { 1 });
         let changes = [(NEW_ELEMENT, CREATE), (DELETE_ELEMENT, 0)];
         for (kind, flags) in changes.into_iter().take(if member(set) { 1 } else { 2 }) {
             change(transaction, doing.clone(), kind, flags, set, |list| {
-                list.nest(NFTA_LIST_ELEM, |body| put_value(body, ELEMENT_KEY, &key));
+                list.nest(NFTA_LIST_ELEM, |body| {
+                    put_value(body, ELEMENT_KEY, &key);
+                    if set == LIMITED_BRIDGES && kind == NEW_ELEMENT {
+                        put_comment(body, name.as_str());
+                    }
+                });
             });
         }
     }
@@ -330,18 +338,32 @@ pub(super) fn put_comment(body: &mut Body<'_>, text: &str) {
 #[derive(Debug, Default)]
 pub(super) struct Element {
     pub(super) key: Vec<u8>,
+    /// Of a range of concatenated keys: the last.
+    pub(super) end: Vec<u8>,
     pub(super) data: Vec<u8>,
+    /// How long it stays yet; None where it stays.
+    pub(super) left: Option<Duration>,
     pub(super) comment: String,
 }
 
 pub(super) fn elements(socket: &mut Socket, engine: &EngineId, set: &str) -> Result<Vec<Element>> {
+    elements_of_family(socket, FAMILY_INET, engine, set)
+}
+
+/// Those of the engine's table of that family; none where there is no such table.
+pub(super) fn elements_of_family(
+    socket: &mut Socket,
+    family: u8,
+    engine: &EngineId,
+    set: &str,
+) -> Result<Vec<Element>> {
     let messages = socket.dump(|batch, flags| {
         batch.request(
             format!("list the nftables set {set}"),
             message(GET_ELEMENT),
             flags,
             |body| {
-                body.header(&[FAMILY_INET, 0, 0, 0]);
+                body.header(&[family, 0, 0, 0]);
                 body.text(LIST_TABLE, &engine.table());
                 body.text(LIST_SET, set);
             },
@@ -373,7 +395,9 @@ fn parse_element(bytes: &[u8]) -> Element {
     for (kind, content) in attributes(bytes) {
         match kind {
             ELEMENT_KEY => element.key = value(content),
+            ELEMENT_KEY_END => element.end = value(content),
             ELEMENT_DATA => element.data = value(content),
+            ELEMENT_EXPIRATION => element.left = u64_be(content).map(Duration::from_millis),
             ELEMENT_USERDATA => element.comment = comment(content),
             _ => {}
         }

@@ -21,6 +21,7 @@ const R2: u32 = 10;
 const R3: u32 = 11;
 const R4: u32 = 12;
 
+const META_PROTOCOL: u32 = 1;
 pub(super) const META_IIFNAME: u32 = 6;
 pub(super) const META_OIFNAME: u32 = 7;
 const META_NFPROTO: u32 = 15;
@@ -32,6 +33,7 @@ const BASE_TRANSPORT: u32 = 2;
 pub(super) const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
 const NAT_DESTINATION: u32 = 1;
+const FIB_OUTPUT_NAME: u32 = 2;
 const FIB_ADDRESS_TYPE: u32 = 3;
 const FIB_BY_DESTINATION: u32 = 2;
 const RTN_LOCAL: u32 = 2;
@@ -39,6 +41,11 @@ const CHECKSUM_INTERNET: u32 = 1;
 const NUMGEN_RANDOM: u32 = 1;
 const REJECT_ICMPX: u32 = 2;
 const ICMPX_PORT_UNREACHABLE: u8 = 1;
+const ICMPX_PROHIBITED: u8 = 3;
+const PROTOCOL_ICMPV6: u8 = 58;
+const ETHERTYPE_ARP: u16 = 0x0806;
+/// Where the sender's address is in an ARP packet about IPv4 (RFC 826).
+const ARP_SENDER: u32 = 14;
 /// `NFT_PAYLOAD_L4CSUM_PSEUDOHDR`: addresses are part of what the transport's checksum is about.
 const CHECKSUM_OF_TRANSPORT: u32 = 1;
 const DROP: u32 = 0;
@@ -54,6 +61,14 @@ impl Family {
         match self {
             Self::V4 => 2,
             Self::V6 => 10,
+        }
+    }
+
+    /// Its number in an Ethernet header.
+    fn ethertype(self) -> u16 {
+        match self {
+            Self::V4 => 0x0800,
+            Self::V6 => 0x86dd,
         }
     }
 
@@ -213,6 +228,97 @@ impl Rule<'_, '_> {
             .compare(R0, EQUAL, &address.octets())
     }
 
+    /// `ip saddr != @set` or `ip6 saddr != @set`
+    pub(super) fn source_not_in(&mut self, family: Family, set: &str) -> &mut Self {
+        let (offset, length) = family.place(End::Source);
+        self.is(family)
+            .payload(BASE_NETWORK, offset, length, R0)
+            .lookup(set, R0, true, None)
+    }
+
+    /// `iifname . fib daddr oifname @set`: none where the destination is the host itself
+    pub(super) fn path_by_route_in(&mut self, set: &str) -> &mut Self {
+        self.meta(META_IIFNAME, R0).expression("fib", |body| {
+            body.u32_be(1, R4);
+            body.u32_be(2, FIB_OUTPUT_NAME);
+            body.u32_be(3, FIB_BY_DESTINATION);
+        });
+        self.lookup(set, R0, false, None)
+    }
+
+    /// `iifname . ip daddr @set`, after `is`
+    pub(super) fn input_and_destination_in(&mut self, set: &str) -> &mut Self {
+        self.meta(META_IIFNAME, R0)
+            .payload(BASE_NETWORK, IPV4_DESTINATION, 4, R4)
+            .lookup(set, R0, false, None)
+    }
+
+    /// `ip saddr . ip daddr . meta l4proto . th dport @set`, and the same of `ip6`
+    pub(super) fn flow_in(&mut self, family: Family, set: &str) -> &mut Self {
+        let (offset, length) = family.place(End::Source);
+        self.is(family)
+            .payload(BASE_NETWORK, offset, length, R0)
+            .destination_in_blocks(family, R0 + length / 4, set)
+    }
+
+    /// `iifname . ip daddr . meta l4proto . th dport @set`, and the same of `ip6`
+    pub(super) fn flow_from_in(&mut self, family: Family, set: &str) -> &mut Self {
+        self.is(family)
+            .meta(META_IIFNAME, R0)
+            .destination_in_blocks(family, R4, set)
+    }
+
+    /// What begins in the first registers, with address, protocol and port from that one on.
+    fn destination_in_blocks(&mut self, family: Family, register: u32, set: &str) -> &mut Self {
+        let (offset, length) = family.place(End::Destination);
+        let after = register + length / 4;
+        self.payload(BASE_NETWORK, offset, length, register)
+            .meta(META_L4PROTO, after)
+            .payload(BASE_TRANSPORT, End::Destination.port(), 2, after + 1)
+            .lookup(set, R0, false, None)
+    }
+
+    /// `icmpv6 type <kind>`
+    pub(super) fn neighbour_message(&mut self, kind: u8) -> &mut Self {
+        self.is(Family::V6)
+            .meta(META_L4PROTO, R0)
+            .compare(R0, EQUAL, &[PROTOCOL_ICMPV6])
+            .payload(BASE_TRANSPORT, 0, 1, R0)
+            .compare(R0, EQUAL, &[kind])
+    }
+
+    /// `iifname . ip saddr @set` or `iifname . ip6 saddr @set`, in a table of family bridge
+    pub(super) fn sent_by(&mut self, family: Family, set: &str) -> &mut Self {
+        let (offset, length) = family.place(End::Source);
+        self.ethertype(family.ethertype())
+            .meta(META_IIFNAME, R0)
+            .payload(BASE_NETWORK, offset, length, R4)
+            .lookup(set, R0, false, None)
+    }
+
+    /// `iifname . arp saddr ip @set`, in a table of family bridge
+    pub(super) fn resolves_for(&mut self, set: &str) -> &mut Self {
+        self.ethertype(ETHERTYPE_ARP)
+            .meta(META_IIFNAME, R0)
+            .payload(BASE_NETWORK, ARP_SENDER, 4, R4)
+            .lookup(set, R0, false, None)
+    }
+
+    /// `ip6 saddr fe80::/64 meta l4proto ipv6-icmp`, in a table of family bridge
+    pub(super) fn finds_neighbours(&mut self) -> &mut Self {
+        let (offset, _) = Family::V6.place(End::Source);
+        self.ethertype(Family::V6.ethertype())
+            .payload(BASE_NETWORK, offset, 8, R0)
+            .compare(R0, EQUAL, &[0xfe, 0x80, 0, 0, 0, 0, 0, 0])
+            .meta(META_L4PROTO, R0)
+            .compare(R0, EQUAL, &[PROTOCOL_ICMPV6])
+    }
+
+    fn ethertype(&mut self, number: u16) -> &mut Self {
+        self.meta(META_PROTOCOL, R0)
+            .compare(R0, EQUAL, &number.to_be_bytes())
+    }
+
     /// `meta l4proto <protocol>`
     pub(super) fn protocol_is(&mut self, protocol: Protocol) -> &mut Self {
         self.meta(META_L4PROTO, R0)
@@ -309,9 +415,18 @@ impl Rule<'_, '_> {
 
     /// `reject with icmpx port-unreachable`
     pub(super) fn reject(&mut self) -> Complete {
+        self.refuse(ICMPX_PORT_UNREACHABLE)
+    }
+
+    /// `reject with icmpx admin-prohibited`
+    pub(super) fn prohibit(&mut self) -> Complete {
+        self.refuse(ICMPX_PROHIBITED)
+    }
+
+    fn refuse(&mut self, reason: u8) -> Complete {
         self.expression("reject", |body| {
             body.u32_be(1, REJECT_ICMPX);
-            body.u8(2, ICMPX_PORT_UNREACHABLE);
+            body.u8(2, reason);
         });
         Complete
     }

@@ -8,9 +8,12 @@ mod balanced;
 mod elements;
 mod expression;
 mod foreign;
+mod guard;
+mod limited;
 mod resolver;
 mod rule;
 mod ruleset;
+mod sets;
 
 use std::borrow::Cow;
 
@@ -24,6 +27,8 @@ pub(crate) use elements::{
     forwards, subnets_of,
 };
 pub(crate) use foreign::{Handles, admit, dismiss, generation, obstacles};
+pub(crate) use guard::{Guarded, delete_guard, guarded, write_guard};
+pub(crate) use limited::{Elements, flush_reachable, limited};
 pub(crate) use resolver::redirect_resolver;
 pub(crate) use ruleset::write_ruleset;
 
@@ -32,6 +37,7 @@ use crate::watch::Change;
 const SUBSYSTEM: u16 = 10;
 const FAMILY_INET: u8 = 1;
 const FAMILY_IPV4: u8 = 2;
+const FAMILY_BRIDGE: u8 = 7;
 const FAMILY_IPV6: u8 = 10;
 
 const BATCH_BEGIN: u16 = 0x10;
@@ -56,6 +62,7 @@ const RULE_CHAIN: u16 = 2;
 const NFTA_LIST_ELEM: u16 = 1;
 const BATCH_GENERATION: u16 = 1;
 const NFTA_DATA_VALUE: u16 = 1;
+const ELEMENT_KEY: u16 = 1;
 
 const ENOENT: i32 = 2;
 const EBUSY: i32 = 16;
@@ -93,6 +100,13 @@ impl Transaction {
             table,
             batch,
         }
+    }
+
+    /// Changes of the engine's table of another family, in the same transaction.
+    fn of_family(&mut self, family: u8, write: impl FnOnce(&mut Self)) {
+        let own = std::mem::replace(&mut self.family, family);
+        write(self);
+        self.family = own;
     }
 
     /// Add a change whose first attribute is the table's name, as it is attribute 1 of them all.
@@ -160,7 +174,7 @@ pub(crate) fn concern(kind: u16, body: &[u8], table: &str) -> Option<Change> {
         return None;
     }
     let (change, wanted) = match *body.first()? {
-        FAMILY_INET => (Change::Ours, table),
+        FAMILY_INET | FAMILY_BRIDGE => (Change::Ours, table),
         FAMILY_IPV4 | FAMILY_IPV6 => (Change::Dockers, foreign::TABLE),
         _ => return None,
     };

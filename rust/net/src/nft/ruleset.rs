@@ -16,12 +16,43 @@
 //!   set virtual  { type ipv4_addr; }                 # addresses of balanced entries, which are IPv4's
 //!   map balanced     { type inet_proto . ipv4_addr . inet_service . mark : ipv4_addr . inet_service }
 //!   map balanced-any { type inet_proto . inet_service . mark : ipv4_addr . inet_service }
+//!   set own-virtual { type ifname . ipv4_addr; }     # the same, with the bridge that each is on
+//!   set limited  { type ipv4_addr; }                 # addresses of containers that have an allow-list
+//!   set limited6 { type ipv6_addr; }
+//!   set limited-bridges { type ifname; }             # bridges of networks that have one
+//!   set reachable  { type ipv4_addr . ipv4_addr . inet_proto . inet_service; flags interval, timeout; }
+//!   set reachable6 { type ipv6_addr . ipv6_addr . inet_proto . inet_service; flags interval, timeout; }
+//!   set reachable-from  { type ifname . ipv4_addr . inet_proto . inet_service; flags interval, timeout; }
+//!   set reachable-from6 { type ifname . ipv6_addr . inet_proto . inet_service; flags interval, timeout; }
 //!   chain guard {       # bridges have route_localnet: containers must not reach the host's loopback
 //!     type filter hook prerouting priority raw
 //!     iifname @bridges ip daddr 127.0.0.0/8 drop
 //!     iifname @bridges ip saddr 127.0.0.0/8 drop
 //!     iifname @bridges ip6 daddr ::1 drop
 //!     iifname @bridges ip6 saddr ::1 drop
+//!   }
+//!   chain egress {      # what a limited container sends, to wherever it says: before any address is translated
+//!     type filter hook prerouting priority mangle
+//!     ct state established,related accept
+//!     ip saddr != @limited accept
+//!     ip6 saddr != @limited6 accept
+//!     icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept   # two rules
+//!     iifname . fib daddr oifname @paths accept                        # to its own network
+//!     iifname . ip daddr @own-virtual accept
+//!     ip saddr . ip daddr . meta l4proto . th dport @reachable accept
+//!     ip6 saddr . ip6 daddr . meta l4proto . th dport @reachable6 accept
+//!     reject with icmpx admin-prohibited
+//!   }
+//!   chain egress-bridges {  # the same of limited networks
+//!     type filter hook prerouting priority mangle + 1
+//!     ct state established,related accept
+//!     iifname != @limited-bridges accept
+//!     icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept   # two rules
+//!     iifname . fib daddr oifname @paths accept
+//!     iifname . ip daddr @own-virtual accept
+//!     iifname . ip daddr . meta l4proto . th dport @reachable-from accept
+//!     iifname . ip6 daddr . meta l4proto . th dport @reachable-from6 accept
+//!     reject with icmpx admin-prohibited
 //!   }
 //!   chain prerouting {  # 127.0.0.0/8 from outside stays what it is, a martian: a port published
 //!                       # on 127.0.0.1 is not for the neighbours
@@ -89,27 +120,14 @@
 use std::net::Ipv6Addr;
 
 use super::expression::{Complete, End, Rule};
-use super::{DELETE_RULE, NEW_CHAIN, NEW_RULE, NEW_SET, RULE_CHAIN, Transaction};
+use super::sets::{
+    BALANCED, BALANCED_ANY, BRIDGES, FORWARDS, FORWARDS_ANY, FORWARDS6, FORWARDS6_ANY, INTERNAL,
+    LIMITED, LIMITED_BRIDGES, LIMITED6, LOOPBACK6, OWN_VIRTUAL, PATHS, REACHABLE, REACHABLE_FROM,
+    REACHABLE_FROM6, REACHABLE6, ROUTED, SETS, SLOTS, SUBNETS, SUBNETS6, VIRTUAL, create_sets,
+};
+use super::{DELETE_RULE, NEW_CHAIN, NEW_RULE, RULE_CHAIN, Transaction};
 use crate::address::Family::{V4, V6};
 use crate::netlink::{APPEND, CREATE};
-
-pub(super) const BRIDGES: &str = "bridges";
-pub(super) const PATHS: &str = "paths";
-pub(super) const INTERNAL: &str = "internal";
-pub(super) const ROUTED: &str = "routed";
-pub(super) const SUBNETS: &str = "subnets";
-pub(super) const FORWARDS: &str = "forwards";
-pub(super) const FORWARDS_ANY: &str = "forwards-any";
-pub(super) const SUBNETS6: &str = "subnets6";
-pub(super) const FORWARDS6: &str = "forwards6";
-pub(super) const FORWARDS6_ANY: &str = "forwards6-any";
-pub(super) const LOOPBACK6: &str = "loopback6";
-pub(super) const VIRTUAL: &str = "virtual";
-pub(super) const BALANCED: &str = "balanced";
-pub(super) const BALANCED_ANY: &str = "balanced-any";
-/// Into how many parts an entry's connections fall: each of up to 60 members has as many of them as any other, give or
-/// take a fifth; by most smaller numbers it can be divided.
-pub(super) const SLOTS: u32 = 240;
 
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
@@ -117,31 +135,14 @@ const CHAIN_TYPE: u16 = 7;
 const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
 const RULE_EXPRESSIONS: u16 = 4;
-const SET_NAME: u16 = 2;
-const SET_FLAGS: u16 = 3;
-const SET_KEY_TYPE: u16 = 4;
-const SET_KEY_LENGTH: u16 = 5;
-const SET_DATA_TYPE: u16 = 6;
-const SET_DATA_LENGTH: u16 = 7;
-const SET_ID: u16 = 10;
-const FLAG_INTERVAL: u32 = 4;
-const FLAG_MAP: u32 = 8;
-
-// What the nft program calls the types, so that it can show the sets (the kernel does not care).
-// A concatenation is its parts' numbers, six bits each.
-const TYPE_MARK: u32 = 19;
-const TYPE_IPV4: u32 = 7;
-const TYPE_IPV6: u32 = 8;
-const TYPE_PROTOCOL: u32 = 12;
-const TYPE_PORT: u32 = 13;
-const TYPE_IFNAME: u32 = 41;
-
 const HOOK_PREROUTING: u32 = 0;
 const HOOK_INPUT: u32 = 1;
 pub(super) const HOOK_FORWARD: u32 = 2;
 pub(super) const HOOK_OUTPUT: u32 = 3;
 const HOOK_POSTROUTING: u32 = 4;
 pub(super) const PRIORITY_RAW: i32 = -300;
+/// Where the connection is known, and the destination is what the sender said.
+const PRIORITY_MANGLE: i32 = -150;
 const PRIORITY_DSTNAT: i32 = -100;
 const PRIORITY_FILTER: i32 = 0;
 const PRIORITY_SRCNAT: i32 = 100;
@@ -150,107 +151,11 @@ const PRIORITY_LATE: i32 = 200;
 const STATE_ESTABLISHED: u32 = 1 << 1;
 const STATE_RELATED: u32 = 1 << 2;
 const STATE_NEW: u32 = 1 << 3;
+/// Types of messages (of IPv6's ICMP, RFC 4861, section 4).
+const NEIGHBOUR_SOLICITATION: u8 = 135;
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+
 const STATUS_DNAT: u32 = 1 << 5;
-
-struct Set {
-    name: &'static str,
-    flags: u32,
-    key: (u32, u32),
-    data: Option<(u32, u32)>,
-}
-
-const ENDPOINT: Option<(u32, u32)> = Some((TYPE_IPV4 << 6 | TYPE_PORT, 8));
-const ENDPOINT6: Option<(u32, u32)> = Some((TYPE_IPV6 << 6 | TYPE_PORT, 20));
-
-const SETS: [Set; 14] = [
-    Set {
-        name: BRIDGES,
-        flags: 0,
-        key: (TYPE_IFNAME, 16),
-        data: None,
-    },
-    Set {
-        name: PATHS,
-        flags: 0,
-        key: (TYPE_IFNAME << 6 | TYPE_IFNAME, 32),
-        data: None,
-    },
-    Set {
-        name: INTERNAL,
-        flags: 0,
-        key: (TYPE_IFNAME, 16),
-        data: None,
-    },
-    Set {
-        name: ROUTED,
-        flags: 0,
-        key: (TYPE_IFNAME, 16),
-        data: None,
-    },
-    Set {
-        name: SUBNETS,
-        flags: FLAG_INTERVAL,
-        key: (TYPE_IPV4, 4),
-        data: None,
-    },
-    Set {
-        name: FORWARDS,
-        flags: FLAG_MAP,
-        key: ((TYPE_PROTOCOL << 6 | TYPE_IPV4) << 6 | TYPE_PORT, 12),
-        data: ENDPOINT,
-    },
-    Set {
-        name: FORWARDS_ANY,
-        flags: FLAG_MAP,
-        key: (TYPE_PROTOCOL << 6 | TYPE_PORT, 8),
-        data: ENDPOINT,
-    },
-    Set {
-        name: SUBNETS6,
-        flags: FLAG_INTERVAL,
-        key: (TYPE_IPV6, 16),
-        data: None,
-    },
-    Set {
-        name: FORWARDS6,
-        flags: FLAG_MAP,
-        key: ((TYPE_PROTOCOL << 6 | TYPE_IPV6) << 6 | TYPE_PORT, 24),
-        data: ENDPOINT6,
-    },
-    Set {
-        name: FORWARDS6_ANY,
-        flags: FLAG_MAP,
-        key: (TYPE_PROTOCOL << 6 | TYPE_PORT, 8),
-        data: ENDPOINT6,
-    },
-    Set {
-        name: LOOPBACK6,
-        flags: FLAG_MAP,
-        key: (TYPE_PROTOCOL << 6 | TYPE_PORT, 8),
-        data: Some((TYPE_IPV6, 16)),
-    },
-    Set {
-        name: VIRTUAL,
-        flags: 0,
-        key: (TYPE_IPV4, 4),
-        data: None,
-    },
-    Set {
-        name: BALANCED,
-        flags: FLAG_MAP,
-        key: (
-            ((TYPE_PROTOCOL << 6 | TYPE_IPV4) << 6 | TYPE_PORT) << 6 | TYPE_MARK,
-            16,
-        ),
-        data: ENDPOINT,
-    },
-    Set {
-        name: BALANCED_ANY,
-        flags: FLAG_MAP,
-        key: ((TYPE_PROTOCOL << 6 | TYPE_PORT) << 6 | TYPE_MARK, 12),
-        data: ENDPOINT,
-    },
-];
 
 /// Where packets come by a chain.
 pub(super) struct Hook {
@@ -265,7 +170,7 @@ struct Chain {
     rules: &'static [fn(&mut Rule<'_, '_>) -> Complete],
 }
 
-const CHAINS: [Chain; 8] = [
+const CHAINS: [Chain; 10] = [
     Chain {
         name: "guard",
         hook: Hook {
@@ -278,6 +183,45 @@ const CHAINS: [Chain; 8] = [
             |rule| rule.input_in(BRIDGES).loopback(V4, End::Source).drop(),
             |rule| rule.input_in(BRIDGES).loopback(V6, End::Destination).drop(),
             |rule| rule.input_in(BRIDGES).loopback(V6, End::Source).drop(),
+        ],
+    },
+    Chain {
+        name: "egress",
+        hook: Hook {
+            kind: "filter",
+            number: HOOK_PREROUTING,
+            priority: PRIORITY_MANGLE,
+        },
+        rules: &[
+            |rule| rule.state(STATE_ESTABLISHED | STATE_RELATED).accept(),
+            |rule| rule.source_not_in(V4, LIMITED).accept(),
+            |rule| rule.source_not_in(V6, LIMITED6).accept(),
+            |rule| rule.neighbour_message(NEIGHBOUR_SOLICITATION).accept(),
+            |rule| rule.neighbour_message(NEIGHBOUR_ADVERTISEMENT).accept(),
+            |rule| rule.path_by_route_in(PATHS).accept(),
+            |rule| rule.is(V4).input_and_destination_in(OWN_VIRTUAL).accept(),
+            |rule| rule.flow_in(V4, REACHABLE).accept(),
+            |rule| rule.flow_in(V6, REACHABLE6).accept(),
+            |rule| rule.prohibit(),
+        ],
+    },
+    Chain {
+        name: "egress-bridges",
+        hook: Hook {
+            kind: "filter",
+            number: HOOK_PREROUTING,
+            priority: PRIORITY_MANGLE + 1,
+        },
+        rules: &[
+            |rule| rule.state(STATE_ESTABLISHED | STATE_RELATED).accept(),
+            |rule| rule.input_not_in(LIMITED_BRIDGES).accept(),
+            |rule| rule.neighbour_message(NEIGHBOUR_SOLICITATION).accept(),
+            |rule| rule.neighbour_message(NEIGHBOUR_ADVERTISEMENT).accept(),
+            |rule| rule.path_by_route_in(PATHS).accept(),
+            |rule| rule.is(V4).input_and_destination_in(OWN_VIRTUAL).accept(),
+            |rule| rule.flow_from_in(V4, REACHABLE_FROM).accept(),
+            |rule| rule.flow_from_in(V6, REACHABLE_FROM6).accept(),
+            |rule| rule.prohibit(),
         ],
     },
     Chain {
@@ -448,24 +392,7 @@ const CHAINS: [Chain; 8] = [
 /// elements stay as they are.
 pub(crate) fn write_ruleset(transaction: &mut Transaction) {
     transaction.create_table();
-    for (id, set) in (1..).zip(&SETS) {
-        transaction.change(
-            format!("create the nftables set {}", set.name),
-            NEW_SET,
-            CREATE,
-            |body| {
-                body.text(SET_NAME, set.name);
-                body.u32_be(SET_FLAGS, set.flags);
-                body.u32_be(SET_KEY_TYPE, set.key.0);
-                body.u32_be(SET_KEY_LENGTH, set.key.1);
-                if let Some((kind, length)) = set.data {
-                    body.u32_be(SET_DATA_TYPE, kind);
-                    body.u32_be(SET_DATA_LENGTH, length);
-                }
-                body.u32_be(SET_ID, id);
-            },
-        );
-    }
+    create_sets(transaction, &SETS);
     for chain in &CHAINS {
         create_chain(transaction, chain.name, &chain.hook);
         for (number, write) in (1..).zip(chain.rules) {

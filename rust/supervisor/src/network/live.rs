@@ -32,7 +32,21 @@ impl Network {
             return Ok((changed, Vec::new()));
         }
         let namespace = namespace_of(pid).map_err(|error| unavailable(&error))?;
-        let attached = self.plug_one(namespace.as_fd(), interface, [None; 2])?;
+        // Its address is limited before the link is there, and the link before anything comes by it.
+        changed.interfaces.push(Attached {
+            interface: interface.clone(),
+            link: String::new(),
+            index: 0,
+        });
+        let limit = self.limit(id, &changed)?;
+        let prepare = |link: &LinkName| self.limit_link(id, limit.as_ref(), link);
+        let plugged = self.plug_one(namespace.as_fd(), interface, [None; 2], prepare);
+        changed.interfaces.pop();
+        if plugged.is_err() {
+            // What failed is the error to tell.
+            let _ = self.limit(id, record);
+        }
+        let attached = plugged?;
         changed.interfaces.push(attached.clone());
         let done = self.follow(id, &namespace, record, &mut changed, ways_out, dns);
         if done.is_err() {
@@ -114,6 +128,7 @@ impl Network {
                 set_route(namespace, family, attached)?;
             }
         }
+        self.limit(id, now)?;
         if before.published()? != now.published()? && !now.ports.is_empty() {
             self.opened(&mut self.host())?.unpublish(id.as_str())?;
             self.publish_again(id, now)?;

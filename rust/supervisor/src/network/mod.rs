@@ -8,6 +8,7 @@
 //! what it asks for names waits in their sockets for a successor.
 
 mod balanced;
+mod egress;
 mod lan;
 mod live;
 mod record;
@@ -31,6 +32,7 @@ use crate::protocol::{
     BridgeRequest, Failure, Id, InterfaceRequest, NetworkMode, NetworkRequest, Port, WaysOut,
 };
 use balanced::Entries;
+use egress::Egress;
 pub use record::{Attached, NetworkRecord};
 
 /// How many network namespaces of a kind are kept ready.
@@ -65,7 +67,8 @@ pub struct Survivors {
 pub struct Network {
     engine: EngineId,
     pool: Pool,
-    host: Mutex<Option<Host>>,
+    host: Arc<Mutex<Option<Host>>>,
+    egress: Arc<Egress>,
     names: Server,
     entries: Mutex<Entries>,
     journal: Journal,
@@ -102,13 +105,17 @@ impl Network {
             },
         )?;
         let complaints = journal.clone();
-        let names = Server::start(move |complaint| complaints.say(complaint))
+        let host = Arc::default();
+        let egress = Arc::new(Egress::new(Arc::clone(&host), journal.clone()));
+        let gate = Arc::clone(&egress);
+        let names = Server::start(move |complaint| complaints.say(complaint), gate)
             .map_err(|error| unavailable(&error))?;
         Ok(Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
             engine,
             pool,
-            host: Mutex::new(None),
+            host,
+            egress,
             names,
             entries: Mutex::new(Entries::new(run_root)),
             journal,
@@ -131,9 +138,13 @@ impl Network {
         let bridged = !request.interfaces.is_empty()
             || !request.ports.is_empty()
             || !request.dns.is_empty()
+            || request.egress.is_some()
             || request.ways_out() != [None; 2];
         if request.mode != NetworkMode::Bridge && bridged {
-            return Err(invalid(id, "only a bridge has interfaces and ports"));
+            return Err(invalid(
+                id,
+                "only a bridge has interfaces, ports and an allow-list",
+            ));
         }
         match request.mode {
             NetworkMode::Host => Ok(plain(None)),
@@ -156,6 +167,7 @@ impl Network {
             way_out: request.way_out.clone(),
             way_out6: request.way_out6.clone(),
             dns: request.dns.clone(),
+            egress: request.egress.clone(),
             ..NetworkRecord::default()
         };
         let mut sandbox = self.sandbox(id, request, &mut record)?;
@@ -182,6 +194,7 @@ impl Network {
         record: &mut NetworkRecord,
         held: &mut Vec<(Part, OwnedFd)>,
     ) -> Result<(), Failure> {
+        self.limit(id, record)?;
         let resolver = if record.has_resolver() {
             let resolver = match sandbox.take_resolver() {
                 Some(resolver) => resolver,
@@ -241,7 +254,7 @@ impl Network {
             None => (self.pool.take_bare()?, &request.interfaces[..]),
         };
         for interface in others {
-            match self.plug_one(sandbox.namespace(), interface, ways_out) {
+            match self.plug_one(sandbox.namespace(), interface, ways_out, |_| Ok(())) {
                 Ok(attached) => record.interfaces.push(attached),
                 Err(failure) => {
                     // The first failure is the one to tell; what stays goes with the namespace.
@@ -253,12 +266,13 @@ impl Network {
         Ok(sandbox)
     }
 
-    /// One more interface of a namespace.
+    /// One more interface of a namespace; `prepare` is told of its other side before anything comes by it.
     fn plug_one(
         &self,
         namespace: BorrowedFd<'_>,
         interface: &InterfaceRequest,
         ways_out: WaysOut<'_>,
+        prepare: impl FnOnce(&LinkName) -> Result<(), knarr_net::Error> + Send,
     ) -> Result<Attached, Failure> {
         let bridge = match (&interface.bridge, &interface.lan) {
             (Some(bridge), None) => self.ensure(bridge)?,
@@ -273,6 +287,7 @@ impl Network {
             &bridge,
             &interface.link_name()?,
             &interface.interface(ways_out)?,
+            prepare,
         )?;
         Ok(Attached {
             interface: interface.clone(),
@@ -322,6 +337,7 @@ impl Network {
         if !record.ports.is_empty() {
             self.opened(&mut self.host())?.unpublish(id.as_str())?;
         }
+        self.unlimit(id, record)?;
         unplugged
     }
 
@@ -338,6 +354,7 @@ impl Network {
                 self.ensure(bridge)?;
             }
         }
+        self.limit(id, record)?;
         self.publish_again(id, record)?;
         let (mut found, mut more) = (resolver(held)?, Vec::new());
         if record.has_lan() && !held.iter().any(|(part, _)| *part == Part::Namespace) {

@@ -6,7 +6,8 @@ use knarr_dns::Membership;
 use knarr_net::{Bridge, Cidr, Family, Interface, LinkName, Publish};
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::{BridgeRequest, Failure, InterfaceRequest, Port, WaysOut};
+use super::egress::reach;
+use crate::protocol::{BridgeRequest, EgressRule, Failure, InterfaceRequest, Port, WaysOut};
 
 /// As `WaysOut` has them.
 pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
@@ -25,6 +26,9 @@ pub struct NetworkRecord {
     pub ports: Vec<Port>,
     /// Whom its questions for other names are passed to; none for the host's servers.
     pub dns: Vec<IpAddr>,
+    /// What it may reach beyond its networks; None for whatever there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Vec<EgressRule>>,
 }
 
 /// An interface that there is.
@@ -103,11 +107,10 @@ impl NetworkRecord {
             .collect()
     }
 
-    /// Whether the engine answers its questions for names.
+    /// Whether the engine answers its questions for names: of one with an allow-list it does on every network.
     pub fn has_resolver(&self) -> bool {
-        self.interfaces
-            .iter()
-            .any(|attached| attached.interface.resolver())
+        let mut interfaces = self.interfaces.iter();
+        self.egress.is_some() || interfaces.any(|attached| attached.interface.resolver())
     }
 }
 
@@ -189,6 +192,7 @@ impl BridgeRequest {
             isolated: self.isolated,
             masquerade: self.masquerade,
             resolver: self.resolver,
+            reach: self.egress.as_deref().map(reach).transpose()?,
         })
     }
 }

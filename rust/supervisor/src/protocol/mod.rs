@@ -14,8 +14,8 @@ pub use answer::{Answer, Event, Failure, Listed, Status, packet};
 pub use measure::{Measure, Update};
 pub use name::{Id, Target};
 pub use network::{
-    BalanceRequest, BridgeRequest, Connect, Disconnect, EntryPort, InterfaceRequest, LanRequest,
-    Names, NetworkMode, NetworkRequest, ParentRequest, Port, WaysOut,
+    BalanceRequest, BridgeRequest, Connect, Disconnect, EgressRule, EntryPort, InterfaceRequest,
+    LanRequest, Names, NetworkMode, NetworkRequest, ParentRequest, Port, WaysOut,
 };
 pub use parse::parse;
 pub use request::{Attach, Exec, Hello, Logs, Operation, Request, Size, Start};

@@ -45,6 +45,27 @@ pub struct NetworkRequest {
     /// With `bridge`: servers that names beyond the networks are asked of; none for the host's.
     #[serde(default)]
     pub dns: Vec<IpAddr>,
+    /// With `bridge`: what the container may reach beyond its own networks; None for whatever there is.
+    #[serde(default)]
+    pub egress: Option<Vec<EgressRule>>,
+}
+
+/// What may be reached: a network or a name, of all ports or of some.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct EgressRule {
+    /// Addresses with their prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Or a name in lower case; `*.` before it stands for all names below it. One of both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `tcp`, `udp` or `sctp`; None for each of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// The first and the last port; None for every packet, also of protocols without ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<(u16, u16)>,
 }
 
 /// The networks that a container's default routes lead to: that of IPv4, and that of IPv6.
@@ -85,6 +106,9 @@ pub struct BridgeRequest {
     /// Whether the engine answers its containers' questions for names.
     #[serde(default)]
     pub resolver: bool,
+    /// What its containers may reach by way of it beyond the network itself; None for whatever there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Vec<EgressRule>>,
 }
 
 /// A network on an interface of the host's.
