@@ -155,7 +155,7 @@ fn a_network_of_ipv4_has_no_ipv6_and_believes_nobody() {
         beside.gateways.clear();
         knarr
             .pool
-            .plug(both[0].namespace(), &link, &eth1, &beside)
+            .plug(both[0].namespace(), &link, &eth1, &beside, |_| Ok(()))
             .unwrap();
         (knarr, [sandbox], both)
     });
@@ -383,7 +383,7 @@ fn default_routes_come_and_go_by_family() {
         let eth1 = LinkName::parse("eth1").unwrap();
         let link = knarr
             .pool
-            .plug(one.namespace(), &second, &eth1, &beside)
+            .plug(one.namespace(), &second, &eth1, &beside, |_| Ok(()))
             .unwrap();
         let default = |family: &str| {
             let routes = on(one.namespace(), || {
