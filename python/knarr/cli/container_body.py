@@ -163,6 +163,8 @@ def _host_config(options: "dict[str, Any]") -> "dict[str, Any]":
         host["Sysctls"] = values.pairs([_sysctl(item) for item in options["sysctl"]])
     if options["annotation"]:
         host["Annotations"] = values.pairs(options["annotation"])
+    if options["egress"]:
+        host["Annotations"] = {**host.get("Annotations", {}), "knarr.egress": ",".join(options["egress"])}
     if options["storage_opt"]:
         for item in options["storage_opt"]:
             if "=" not in item:

@@ -54,6 +54,7 @@ CONTAINER_OPTIONS = (
     Option("-h --hostname", TEXT, "Container host name"),
     Option("--domainname", TEXT, "Container NIS domain name"),
     Option("--add-host", LIST, "Add a line to /etc/hosts (host:ip)"),
+    Option("--egress", LIST, "What it may reach beyond its networks, and nothing else (pypi.org:443,10.0.0.0/8)"),
     Option("--dns", LIST, "Set custom DNS servers"),
     Option("--dns-option", LIST, "Set DNS options"),
     Option("--dns-opt", LIST, "Set DNS options", key="dns_option", hidden=True),

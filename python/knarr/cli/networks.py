@@ -41,13 +41,17 @@ def _create(client: "Client", options: "dict[str, Any]", arguments: "list[str]")
         EnableIPv4=options["ipv4"],
         EnableIPv6=options["ipv6"],
         IPAM=ipam,
-        Options=pairs(options["opt"]),
+        Options={**pairs(options["opt"]), **_egress(options["egress"])},
         Labels=pairs(options["label"]),
     )
     if made.get("Warning"):
         say(f"WARNING: {made['Warning']}")
     show(made["Id"])
     return 0
+
+
+def _egress(lists: "list[str]") -> "dict[str, str]":
+    return {"knarr.egress": ",".join(lists)} if lists else {}
 
 
 def _connect(client: "Client", options: "dict[str, Any]", arguments: "list[str]") -> int:
@@ -165,6 +169,7 @@ CREATE = Command(
         Option("--ip-range", LIST, "Choose containers' addresses from this part of a subnet"),
         Option("--aux-address", LIST, "Addresses that are never chosen, as name=address"),
         Option("--internal", FLAG, "No way out of the network"),
+        Option("--egress", LIST, "What its containers may reach beyond it, and nothing else (pypi.org:443,10.0.0.0/8)"),
         Option("--attachable", FLAG, "Kept and shown; every network can be joined by hand"),
         Option("--ipv4", FLAG, "Enable IPv4 (default true)", default=None),
         Option("--ipv6", FLAG, "Enable IPv6", default=None),

@@ -41,6 +41,7 @@ async def connect(
             raise InvalidArgument(
                 "container cannot be connected to multiple networks with one of the networks in private (none) mode"
             )
+        endpoints.check_limit(record, network)
         endpoint = endpoints.make(context.networks, network, settings)
         if not record.state.running:
             record.state.networks[network.name] = endpoint

@@ -236,6 +236,8 @@ class Creation:
             settings = given[home.name] or {}
             given[home.name] = {**settings, "Links": [*(settings.get("Links") or ()), *links]}
             record.host["Links"] = None
+        for name in given:
+            endpoints.check_limit(record, networks.get(name))
         mac = record.config["MacAddress"]
         return {
             name: endpoints.make(networks, networks.get(name), settings or {}, mac if name == home.name else "")

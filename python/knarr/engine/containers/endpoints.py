@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from knarr.engine.containers import request
 from knarr.engine.containers.links import parse_link
 from knarr.engine.containers.spec import ENDPOINT_SYSCTLS, endpoint_sysctls
-from knarr.engine.networks import lan
+from knarr.engine.networks import egress, lan
 from knarr.engine.networks.networks import DRIVERS
 from knarr.errors import InvalidArgument, Unsupported
 
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_interface",
+    "check_limit",
     "dns_names",
     "exposes",
     "gateways",
     "has_joined",
     "in_order",
+    "is_limited",
     "is_user_defined",
     "make",
     "may_publish",
@@ -112,6 +114,20 @@ def in_order(record: ContainerRecord) -> list[tuple[str, Endpoint]]:
 def has_joined(endpoint: Endpoint) -> bool:
     """Whether it has an address, of whichever family."""
     return bool(endpoint["address"] or endpoint.get("address6"))
+
+
+def is_limited(record: ContainerRecord) -> bool:
+    """Whether the container has an egress list."""
+    return egress.EGRESS in (record.host["Annotations"] or {})
+
+
+def check_limit(record: ContainerRecord, network: NetworkRecord) -> None:
+    """Raise InvalidArgument where a container's egress list could not be held to on a network."""
+    if network.driver in lan.DRIVERS and is_limited(record):
+        raise InvalidArgument(
+            f"container {record.name} has an egress list, and network {network.name} is a {network.driver} network: "
+            "what is sent there comes by no bridge, where a list holds"
+        )
 
 
 def add_interface(record: ContainerRecord, endpoint: Endpoint) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from knarr.engine.containers import endpoints, logs, netfiles, published, request
 from knarr.engine.containers.capabilities import capabilities
 from knarr.engine.containers.spec import Surroundings, compose
+from knarr.engine.networks import egress
 from knarr.errors import Conflict, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _resolv_conf(context: Context, record: ContainerRecord) -> str:
         context.config.dns,
         own_network=bool(named),
         ipv6=any(endpoint.get("address6") for endpoint in record.state.networks.values()),
-        resolver=any(endpoints.is_user_defined(name) for name in named),
+        resolver=endpoints.is_limited(record) or any(endpoints.is_user_defined(name) for name in named),
     )
 
 
@@ -168,8 +169,10 @@ def _network(context: Context, record: ContainerRecord, find: Callable[[str], Co
     joined = endpoints.in_order(record)
     if not joined:
         return {"mode": "none"}
+    rules = egress.of(record.host["Annotations"])
     return {
         "mode": "bridge",
+        **({} if rules is None else {"egress": rules}),
         "interfaces": [interface(context, record, name, endpoint) for name, endpoint in joined],
         **endpoints.ways_out(record),
         "ports": published.ports(context, record, endpoints.gateways(record)),

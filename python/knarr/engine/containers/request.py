@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from knarr.engine.containers import healthcheck, logs, signals
 from knarr.engine.containers.capabilities import capabilities
 from knarr.engine.containers.offered import discard, offered
+from knarr.engine.networks import egress
 from knarr.engine.volumes import sizes
 from knarr.errors import InvalidArgument, KnarrError, Unsupported
 
@@ -96,8 +97,14 @@ def check(config: Config, host: HostConfig) -> list[str]:
     for key in host["Annotations"] or {}:
         if not key:
             raise InvalidArgument("invalid Annotations: the empty string is not permitted as an annotation key")
-        if key.startswith("knarr."):
+        if key.startswith("knarr.") and key != egress.EGRESS:
             raise InvalidArgument(f"invalid Annotations: {key}: names that begin with 'knarr.' are the runtime's own")
+    if egress.of(host["Annotations"]) is not None:
+        mode = host["NetworkMode"]
+        if mode == "host" or mode.startswith("container:"):
+            raise InvalidArgument(
+                f"conflicting options: an egress list and the network mode {mode}: the network is not the container's own"
+            )
     for field in ("MaskedPaths", "ReadonlyPaths"):
         for path in host[field] or ():  # type: ignore[literal-required]
             if not path.startswith("/") or "\0" in path:

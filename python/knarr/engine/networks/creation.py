@@ -6,7 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 
-from knarr.engine.networks import entries, lan
+from knarr.engine.networks import egress, entries, lan
 from knarr.errors import InvalidArgument, NotFound, PermissionDenied, Unsupported
 
 __all__ = [
@@ -27,7 +27,7 @@ ICC = "com.docker.network.bridge.enable_icc"
 MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
 MTU = lan.MTU
-OPTIONS = {BRIDGE_NAME, ICC, MASQUERADE, HOST_BINDING, MTU}
+OPTIONS = {BRIDGE_NAME, ICC, MASQUERADE, HOST_BINDING, MTU, egress.EGRESS}
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _INTERFACE = re.compile(r"[^/:\s]{1,15}")
 _TRUE, _FALSE = {"1", "t", "T", "true", "True", "TRUE"}, {"0", "f", "F", "false", "False", "FALSE"}
@@ -119,6 +119,8 @@ def _check_options(options: dict[str, str]) -> None:
             raise InvalidArgument(f'failed to parse {name} value: "{value}": it is true or false')
         if name == HOST_BINDING:
             _address(value, HOST_BINDING)
+        if name == egress.EGRESS:
+            egress.rules(value)
         if name == BRIDGE_NAME and not _INTERFACE.fullmatch(value):
             raise InvalidArgument(
                 f"invalid {BRIDGE_NAME} {value!r}: an interface's name has 1 to 15 characters, no / and no :"

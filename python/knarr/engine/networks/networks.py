@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.networks import creation, entries, lan
+from knarr.engine.networks import creation, egress, entries, lan
 from knarr.engine.networks.subnets import (
     DEFAULT_POOLS,
     AddressPool,
@@ -402,7 +402,7 @@ class Networks:
     @staticmethod
     def _bridge(record: NetworkRecord) -> dict[str, Any]:
         options = record.options
-        own = {
+        own: dict[str, Any] = {
             name: f"{gateway}/{subnet.partition('/')[2]}"
             for name, gateway, subnet in (
                 ("address", record.gateway, record.subnet),
@@ -410,6 +410,9 @@ class Networks:
             )
             if subnet
         }
+        rules = egress.of(options)
+        if rules is not None:
+            own["egress"] = rules
         return {
             "name": record.bridge,
             **own,

@@ -85,6 +85,18 @@ impl NetworkRecord {
             .any(|attached| attached.interface.lan.is_some())
     }
 
+    /// Whether an interface has to wait until nothing is left of what this has had: on an interface of the host's any link
+    /// may have had the address, and an address that was limited must not be given on before it is not.
+    pub fn delays(&self, interface: &InterfaceRequest) -> bool {
+        let same = |one: &Attached| {
+            let Attached { interface: own, .. } = one;
+            own.address.is_some() && own.address == interface.address
+                || own.address6.is_some() && own.address6 == interface.address6
+        };
+        interface.lan.is_some() && self.has_lan()
+            || self.egress.is_some() && self.interfaces.iter().any(same)
+    }
+
     /// Its place in the networks whose containers find one another by name; empty where there is no such network.
     pub fn memberships(&self) -> Result<Vec<Membership>, Failure> {
         if !self.has_resolver() {

@@ -12,11 +12,10 @@ use crate::protocol::{
 };
 
 impl Supervisor {
-    /// Put a running container on a network. On one of the host's interfaces not before those have gone that had links
-    /// there: one of them may have had the address.
+    /// Put a running container on a network; not before those have gone that may have had the address.
     pub(super) fn connect(&mut self, client: u32, request: u64, connect: Box<Connect>) {
         let mut remains = self.torn_down.values();
-        if connect.interface.lan.is_some() && remains.any(|remains| remains.network.has_lan()) {
+        if remains.any(|remains| remains.network.delays(&connect.interface)) {
             self.waiting.push(Waiting {
                 client,
                 request,

@@ -60,13 +60,11 @@ struct Job {
 impl Supervisor {
     pub(super) fn start(&mut self, client: u32, request: u64, start: Box<Start>) {
         let ports = !start.network.ports.is_empty();
-        let mut interfaces = start.network.interfaces.iter();
-        let lan = interfaces.any(|interface| interface.lan.is_some());
         let must_wait = self.torn_down.contains_key(&start.container)
-            || (ports || lan)
-                && self.torn_down.values().any(|Remains { network, .. }| {
-                    ports && !network.ports.is_empty() || lan && network.has_lan()
-                });
+            || self.torn_down.values().any(|Remains { network, .. }| {
+                let mut interfaces = start.network.interfaces.iter();
+                ports && !network.ports.is_empty() || interfaces.any(|one| network.delays(one))
+            });
         if must_wait {
             self.waiting.push(Waiting {
                 client,
