@@ -83,14 +83,23 @@ impl Host {
             &mut self.netfilter,
             &self.engine,
             name,
+            self.balances.get(name),
             Some(&balance),
         )?;
         let done = transaction.commit(&mut self.netfilter);
-        self.balances.insert(name.to_owned(), balance);
-        match done {
+        // What the table holds is not known any more where that has failed: the next change asks it.
+        self.balances.remove(name);
+        let missing = match done {
+            Ok(()) => false,
             // The table has gone, or is one that an earlier version wrote.
-            Err(error) if nft::is_missing(&error) => self.write_nat(None),
-            other => other,
+            Err(error) if nft::is_missing(&error) => true,
+            Err(error) => return Err(error),
+        };
+        self.balances.insert(name.to_owned(), balance);
+        if missing {
+            self.write_nat(None)
+        } else {
+            Ok(())
         }
     }
 
@@ -103,6 +112,7 @@ impl Host {
             &mut self.netfilter,
             &self.engine,
             name,
+            None, // a table that has been written anew may have no part of it
             None,
         )?;
         transaction.commit(&mut self.netfilter)?;

@@ -91,6 +91,35 @@ fn connections_are_shared_out_among_those_that_are_there() {
 }
 
 #[test]
+fn ten_thousand_connections_are_spread_evenly() {
+    const THREADS: u16 = 8;
+    const EACH: u16 = 1250;
+    let world = World::new(false);
+    let mut knarr = world.on_host(|| Engine::start("0000aaaa", 88, 4));
+    let _servers = servers(&knarr, 4);
+    world.on_host(|| knarr.host.balance("web", balance(&[2, 3, 4, 5])).unwrap());
+    let found = std::sync::Mutex::new(BTreeMap::<String, u32>::new());
+    world.on_neighbour(|| {
+        // A thread's namespace is its maker's.
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    for _ in 0..EACH {
+                        let member = ask("192.0.2.1:8080").unwrap();
+                        *found.lock().unwrap().entry(member).or_default() += 1;
+                    }
+                });
+            }
+        });
+    });
+    let found = found.into_inner().unwrap();
+    let (most, least) = (found.values().max().unwrap(), found.values().min().unwrap());
+    assert_eq!(found.len(), 4, "{found:?}");
+    // 2,500 each, give or take 43: six of these are far below a ratio of 1.3.
+    assert!(f64::from(*most) < 1.3 * f64::from(*least), "{found:?}");
+}
+
+#[test]
 fn an_entrys_port_is_reserved_as_a_containers_is() {
     let world = World::new(false);
     let mut knarr = world.on_host(|| Engine::start("0000aaaa", 88, 1));

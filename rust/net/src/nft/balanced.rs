@@ -20,15 +20,20 @@ const SETS: [&str; 4] = [VIRTUAL, OWN_VIRTUAL, BALANCED, BALANCED_ANY];
 type Place = (&'static str, Vec<u8>);
 type Placed = BTreeMap<Place, Vec<u8>>;
 
-/// Have the kernel's table hold exactly that of an entry, by changing what is not so already. `removed`: nothing.
+/// Have the kernel's table hold exactly that of an entry, by changing what is not so already. `before` is what it holds,
+/// where that is known; `balance` None: nothing from now on.
 pub(crate) fn put_balance(
     transaction: &mut Transaction,
     socket: &mut Socket,
     engine: &EngineId,
     name: &str,
+    before: Option<&Balance>,
     balance: Option<&Balance>,
 ) -> Result<()> {
-    let there = placed(socket, engine, |owner| owner == name)?;
+    let there = match before {
+        Some(known) => elements_of(known),
+        None => placed(socket, engine, |owner| owner == name)?,
+    };
     let wanted = balance.map(elements_of).unwrap_or_default();
     let differs = |place: &&Place| there.get(*place) != wanted.get(*place);
     let stale: Vec<&Place> = there.keys().filter(differs).collect();

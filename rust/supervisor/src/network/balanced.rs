@@ -76,10 +76,10 @@ impl Network {
         let mut entries = self.entries();
         self.ensure(&request.bridge)?;
         let mut served = request.served()?;
-        let kept = entries.found.remove(&request.entry);
-        let reserved = match kept {
-            Some(kept) if kept.request.ports == request.ports => kept.reserved,
-            _ => self.opened(&mut self.host())?.reserve_served(&mut served)?,
+        let kept = entries.found.get(&request.entry);
+        let fresh = match kept {
+            Some(kept) if kept.request.ports == request.ports => None,
+            _ => Some(self.opened(&mut self.host())?.reserve_served(&mut served)?),
         };
         for (port, served) in request.ports.iter_mut().zip(&served) {
             if let Some((_, chosen)) = served.published {
@@ -87,8 +87,10 @@ impl Network {
             }
         }
         let answer = json!({ "ports": request.ports });
-        let name = request.entry.clone();
         self.apply(&request)?;
+        let kept = entries.found.remove(&request.entry);
+        let reserved = fresh.or(kept.map(|kept| kept.reserved)).unwrap_or_default();
+        let name = request.entry.clone();
         entries.found.insert(name, Entry { request, reserved });
         self.remember(&entries);
         Ok(answer)
