@@ -249,6 +249,132 @@ def check_networks_on_interfaces() -> None:
     host("ip netns del lan")
 
 
+def check_networks_on_interfaces_with_ipv6() -> None:
+    """Both families at once, and IPv6 alone."""
+    host("ip netns add lan")
+    host("ip link add wire0 type veth peer name eth0 netns lan")
+    host("ip link set wire0 up")
+    there = "ip netns exec lan"
+    host(f"{there} ip addr add fd77::250/64 dev eth0 nodad")
+    host(f"{there} ip link set eth0 up")
+    mac = host("ip -o link show wire0").partition("link/ether ")[2].split()[0]
+    serve = "mkdir /www; echo found > /www/index.html; exec httpd -f -p 80 -h /www"
+    both = ["--ipv6", "--subnet", "10.77.0.0/24", "--subnet", "fd77::/64", "--gateway", "fd77::250"]
+    alone = ["--ipv6", "--ipv4=false", "--subnet", "fd77::/64", "--gateway", "fd77::250"]
+    for driver, mode, families in (
+        ("macvlan", "bridge", both),
+        ("ipvlan", "l2", both),
+        ("ipvlan", "l2", alone),
+        ("ipvlan", "l3", alone),
+    ):
+        knarr("network", "create", "-d", driver, "-o", "parent=wire0", "-o", f"{driver}_mode={mode}", *families, "lan")
+        try:
+            knarr("run", "-d", "--name", "web", "--network", "lan", "--ip6", "fd77::9", "busybox", "sh", "-c", serve)
+            if mode == "l3":
+                host(f"{there} ip neigh replace fd77::9 lladdr {mac} dev eth0")
+            read = "import urllib.request as u; print(u.urlopen('http://[fd77::9]/', timeout=3).read())"
+            fetch = [*there.split(), "python3", "-c", read]
+            until(
+                f"an answer over {driver} {mode}",
+                lambda fetch=fetch: not subprocess.run(fetch, capture_output=True, check=False).returncode,
+            )
+            route = "default dev eth0" if mode == "l3" else "default via fd77::250 dev eth0"
+            same(route in knarr("exec", "web", "ip", "-6", "route"), True)
+            same("inet " in knarr("exec", "web", "ip", "addr", "show", "eth0"), families is both)
+        finally:
+            subprocess.run(["knarr", "rm", "-f", "web"], capture_output=True, check=False)
+            knarr("network", "rm", "lan")
+            host(f"{there} ip neigh flush all")
+    host("ip link del wire0")
+    host("ip netns del lan")
+
+
+NAMES = """
+import socket, struct
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("198.18.0.2", 53))
+print("ready", flush=True)
+while True:
+    packet, client = server.recvfrom(2048)
+    end = packet.index(b"\\0", 12) + 5
+    found = packet[12:end] + struct.pack("!IH", 60, 4) + socket.inet_aton("198.18.0.3")
+    count = int(packet[end - 3] == 1)
+    server.sendto(packet[:2] + struct.pack("!HHHHH", 0x8180, 1, count, 0, 0) + packet[12:end] + found * count, client)
+"""
+
+
+def check_allow_lists() -> None:
+    """What names lead to is opened, and opened for longer, on a kernel that changes no time-out of an element."""
+    host("ip netns add world")
+    host("ip link add wire0 type veth peer name eth0 netns world")
+    host("ip addr add 198.18.0.1/24 dev wire0")
+    host("ip link set wire0 up")
+    there = "ip netns exec world"
+    for command in ("addr add 198.18.0.2/24 dev eth0", "addr add 198.18.0.3/24 dev eth0", "link set eth0 up"):
+        host(f"{there} ip {command}")
+    host(f"{there} ip route add default via 198.18.0.1")
+    server = subprocess.Popen([*there.split(), "python3", "-c", NAMES], stdout=subprocess.PIPE)
+    web = subprocess.Popen([*there.split(), "python3", "-m", "http.server", "80"], stderr=subprocess.DEVNULL)
+    try:
+        assert server.stdout is not None
+        server.stdout.readline()
+        knarr("network", "create", "--egress", "good.example:80", "closed")
+        knarr(
+            "run", "-d", "--name", "in-closed", "--network", "closed", "--dns", "198.18.0.2", "busybox", "sleep", "1000"
+        )
+        limit = ["--egress", "good.example:80,198.18.0.2:81", "--dns", "198.18.0.2"]
+        knarr("run", "-d", "--name", "limited", *limit, "busybox", "sleep", "1000")
+        fetch = ["wget", "-T", "5", "-qO/dev/null"]
+        for name in ("limited", "in-closed"):
+            knarr("exec", name, *fetch, "http://198.18.0.3/", expect=1)
+            for _ in range(3):
+                knarr("exec", name, *fetch, "http://good.example/")
+            knarr("exec", name, *fetch, "http://198.18.0.3/")
+            knarr("exec", name, *fetch, "http://198.18.0.2/", expect=1)
+            knarr("exec", name, *fetch, "http://bad.example/", expect=1)
+        forge = "ip addr add 10.222.0.9/16 dev eth0; ip route replace default dev eth0 src 10.222.0.9"
+        knarr(
+            "run",
+            "-d",
+            "--name",
+            "forger",
+            "--cap-add",
+            "NET_ADMIN",
+            *limit,
+            "busybox",
+            "sh",
+            "-c",
+            f"{forge}; sleep 99",
+        )
+        knarr("exec", "forger", *fetch, "http://198.18.0.3/", expect=1)
+    finally:
+        subprocess.run(["knarr", "rm", "-f", "limited", "in-closed", "forger"], capture_output=True, check=False)
+        subprocess.run(["knarr", "network", "rm", "closed"], capture_output=True, check=False)
+        server.kill()
+        web.kill()
+        host("ip link del wire0")
+        host("ip netns del world")
+    until("no table of the bridges'", lambda: "table bridge" not in host("nft list tables"), 10)
+
+
+def check_sctp() -> None:
+    """A published port of SCTP: Debian's kernel has it as a module."""
+    host("modprobe sctp")
+    serve = "import socket; s = socket.socket(2, 1, 132); s.bind(('', 9)); s.listen(); s.accept()[0].send(b'found')"
+    run = ["run", "-d", "--name", "sctp", "--host-overlay", "-p", "127.0.0.1:9009:9/sctp"]
+    knarr(*run, "--network", "bridge", "python3", "-c", serve)
+    ask = "import socket; s = socket.socket(2, 1, 132); s.connect(('127.0.0.1', 9009)); print(s.recv(9))"
+    try:
+        until(
+            "an answer over SCTP",
+            lambda: (
+                b"found" in subprocess.run(["python3", "-c", ask], capture_output=True, timeout=20, check=False).stdout
+            ),
+        )
+    finally:
+        knarr("rm", "-f", "sctp")
+
+
 def check_devices() -> None:
     base = ["run", "--rm", "--network", "none"]
     knarr(*base, "busybox", "sh", "-c", ": </dev/null && : >/dev/zero")
@@ -330,6 +456,35 @@ def project_quotas(name: str, make: list[str], options: str) -> None:
         same(4 << 20 < size <= 8 << 20, True)
         knarr("volume", "rename", "copy", "renamed")
         knarr("volume", "rm", "data@first", "data", "renamed", "small")
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def check_copies_that_share_their_blocks() -> None:
+    """A clone of a volume on a file system that can have two files in the same blocks."""
+    image, place = Path("/root/shared.image"), Path("/mnt/shared")
+    with image.open("wb") as file:
+        file.truncate(400 << 20)
+    subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", image], check=True, capture_output=True)
+    place.mkdir(parents=True)
+    subprocess.run(["mount", "-o", "loop", image, place], check=True)
+
+    def used() -> int:
+        os.sync()
+        found = os.statvfs(place)
+        return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+    with elsewhere(f"{place}/data", "/run/shared"):
+        knarr("volume", "create", "data")
+        big = Path(json.loads(knarr("volume", "inspect", "data"))[0]["Mountpoint"]) / "big"
+        big.write_bytes(os.urandom(40 << 20))
+        before = used()
+        knarr("volume", "clone", "data", "copy")
+        copy = Path(json.loads(knarr("volume", "inspect", "copy"))[0]["Mountpoint"]) / "big"
+        same(copy.read_bytes() == big.read_bytes(), True)
+        same(used() - before < 8 << 20, True)
+        copy.write_bytes(b"other")
+        same(big.stat().st_size, 40 << 20)
+        knarr("volume", "rm", "data", "copy")
     subprocess.run(["umount", "-l", place], check=True)
 
 

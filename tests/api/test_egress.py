@@ -187,6 +187,7 @@ def test_what_a_hostile_server_says_opens_nothing(api, machine, shared_engine):
     api.ok("POST", f"/containers/{serving}/start")
     neighbour = api.ok("GET", f"/containers/{serving}/json")["NetworkSettings"]["Networks"]["bridge"]
     assert reaches(shared_engine, "one", neighbour["IPAddress"]), "its own network, as ever"
+
     def serve():
         while True:
             client, _ = server.accept()

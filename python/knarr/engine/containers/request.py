@@ -103,7 +103,8 @@ def check(config: Config, host: HostConfig) -> list[str]:
         mode = host["NetworkMode"]
         if mode == "host" or mode.startswith("container:"):
             raise InvalidArgument(
-                f"conflicting options: an egress list and the network mode {mode}: the network is not the container's own"
+                f"conflicting options: an egress list and the network mode {mode}: "
+                "the network is not the container's own"
             )
     for field in ("MaskedPaths", "ReadonlyPaths"):
         for path in host[field] or ():  # type: ignore[literal-required]

@@ -1,8 +1,8 @@
 """Allow-lists of what may be reached beyond a container's own networks: what is on one, from its text.
 
-A list is words between commas or spaces: `pypi.org:443,*.pythonhosted.org:443,10.0.0.0/8,[2001:db8::/32]:53/udp`. A word
-is a name, `*.` and a name for all names below it, an address or a network in CIDR form; then, if not all of it is meant,
-a port or a range of ports; then, if not every transport is meant, a slash and a transport. `none` is nothing at all.
+A list is words between commas or spaces: `pypi.org:443,*.pythonhosted.org:443,10.0.0.0/8,[2001:db8::/32]:53/udp`. A
+word is a name, `*.` and a name for all names below it, an address or a network in CIDR form; then, if not all of it is
+meant, a port or a range of ports; then, if not every transport is meant, a slash and a transport. `none` is nothing.
 
 A network has one by its option, and a container by its annotation, both called `knarr.egress`.
 """
@@ -22,7 +22,9 @@ __all__ = ["EGRESS", "of", "rules"]
 
 EGRESS = "knarr.egress"
 RULES_MAX = 256
-_RULE = re.compile(r"(?P<target>\[[^\]]*\]|[^:\[\]]+)(?::(?P<first>\d{1,5})(?:-(?P<last>\d{1,5}))?(?:/(?P<protocol>\w+))?)?")
+_RULE = re.compile(
+    r"(?P<target>\[[^\]]*\]|[^:\[\]]+)(?::(?P<first>\d{1,5})(?:-(?P<last>\d{1,5}))?(?:/(?P<protocol>\w+))?)?"
+)
 _NAME = re.compile(r"(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NAME_MAX = 253
 _FORM = "expected NAME, *.NAME or CIDR, then perhaps :PORT or :FIRST-LAST, and then perhaps /tcp, /udp or /sctp"
