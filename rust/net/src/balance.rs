@@ -3,7 +3,7 @@
 //! The address is the bridge's own as well, so that it is answered for; a connection to one of its ports goes to a
 //! member that is drawn by lot. Nothing is there but elements of the engine's sets, and that address.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use crate::address::Cidr;
@@ -16,14 +16,14 @@ use crate::ports::{Protocol, Publish};
 use crate::route::{self, By};
 
 /// A port of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {
     /// The transport.
     pub protocol: Protocol,
     /// The members' port, which is the virtual address's port as well.
     pub to: u16,
-    /// Where on the host it is published; an unspecified address stands for all.
-    pub published: Option<(Ipv4Addr, u16)>,
+    /// Where on the host it is published, with one port everywhere; an unspecified address stands for all of its family.
+    pub published: Vec<(IpAddr, u16)>,
 }
 
 /// What an entry is at the moment.
@@ -31,12 +31,21 @@ pub struct Served {
 pub struct Balance {
     /// The bridge that the members are on.
     pub bridge: LinkName,
-    /// The virtual address, in the bridge's subnet and nobody's.
-    pub address: Ipv4Addr,
+    /// The virtual addresses, in the bridge's subnets and nobody's: at most one of a family.
+    pub addresses: Vec<IpAddr>,
     /// Its ports.
     pub ports: Vec<Served>,
-    /// The members' addresses. With none, connections are refused.
-    pub members: Vec<Ipv4Addr>,
+    /// The members' addresses. With none of a family, connections of that family are refused.
+    pub members: Vec<IpAddr>,
+}
+
+impl Balance {
+    /// Its addresses, as the bridge has them.
+    pub(crate) fn cidrs(&self) -> Result<Vec<Cidr>> {
+        let alone =
+            |address: &IpAddr| Cidr::new(*address, if address.is_ipv4() { 32 } else { 128 });
+        self.addresses.iter().map(alone).collect()
+    }
 }
 
 impl Host {
@@ -44,19 +53,20 @@ impl Host {
     pub fn reserve_served(&self, ports: &mut [Served]) -> Result<Vec<OwnedFd>> {
         let mut reserved = Vec::new();
         for served in ports {
-            let Some((host, port)) = served.published else {
-                continue;
-            };
-            let wanted = Publish {
-                protocol: served.protocol,
-                host_ip: IpAddr::V4(host),
-                host_port: port,
-                host_port_last: None,
-                same_port: false,
-                container_port: served.to,
-            };
-            for published in self.reserve(&[wanted])? {
-                served.published = Some((host, published.port.host_port));
+            let places = served.published.iter().enumerate();
+            let wanted: Vec<Publish> = places
+                .map(|(at, (host, port))| Publish {
+                    protocol: served.protocol,
+                    host_ip: *host,
+                    host_port: *port,
+                    host_port_last: None,
+                    same_port: at > 0,
+                    container_port: served.to,
+                })
+                .collect();
+            let published = self.reserve(&wanted)?;
+            for (place, published) in served.published.iter_mut().zip(published) {
+                place.1 = published.port.host_port;
                 reserved.push(published.reservation);
             }
         }
@@ -71,11 +81,9 @@ impl Host {
             wanted: "a bridge: it is not there",
         })?;
         let mut batch = Batch::new();
-        route::add_address(
-            &mut batch,
-            link.index,
-            Cidr::new(IpAddr::V4(balance.address), 32)?,
-        );
+        for address in balance.cidrs()? {
+            route::add_address(&mut batch, link.index, address);
+        }
         self.route.run(batch)?;
         let mut transaction = Transaction::new(&self.engine);
         nft::put_balance(
@@ -120,8 +128,9 @@ impl Host {
             return Ok(());
         };
         if let Some(link) = route::link(&mut self.route, By::Name(&known.bridge))? {
-            let address = Cidr::new(IpAddr::V4(known.address), 32)?;
-            route::delete_address(&mut self.route, link.index, address)?;
+            for address in known.cidrs()? {
+                route::delete_address(&mut self.route, link.index, address)?;
+            }
         }
         Ok(())
     }

@@ -390,8 +390,9 @@ impl Host {
             route::add_address(&mut batch, link.index, *gateway);
         }
         for balance in self.balances.values().filter(|one| one.bridge == *name) {
-            let address = Cidr::new(IpAddr::V4(balance.address), 32)?;
-            route::add_address(&mut batch, link.index, address);
+            for address in balance.cidrs()? {
+                route::add_address(&mut batch, link.index, address);
+            }
         }
         route::set_up(&mut batch, By::Index(link.index));
         self.route.run(batch)?;

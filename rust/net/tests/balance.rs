@@ -15,15 +15,15 @@ const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 200);
 fn balance(members: &[u8]) -> Balance {
     Balance {
         bridge: LinkName::parse("knarr-0000aaaa").unwrap(),
-        address: ADDRESS,
+        addresses: vec![ADDRESS.into()],
         ports: vec![Served {
             protocol: Protocol::Tcp,
             to: 80,
-            published: Some((Ipv4Addr::UNSPECIFIED, 8080)),
+            published: vec![(Ipv4Addr::UNSPECIFIED.into(), 8080)],
         }],
         members: members
             .iter()
-            .map(|number| Ipv4Addr::new(10, 88, 0, *number))
+            .map(|number| Ipv4Addr::new(10, 88, 0, *number).into())
             .collect(),
     }
 }

@@ -2,13 +2,14 @@
 
 mod world;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use knarr_net::{
-    Bridge, Error, Family, Host, Interface, LinkName, Mac, Pool, PoolSize, Protocol, Publish,
-    Sandbox, set_default_route,
+    Balance, Bridge, Error, Family, Host, Interface, LinkName, Mac, Pool, PoolSize, Protocol,
+    Publish, Sandbox, Served, set_default_route,
 };
 use world::{Server, World, ask, ask_in_vain, ask_udp, engine, on, port, run, until};
 
@@ -587,4 +588,89 @@ fn a_udp_client_that_never_stops_gets_the_new_container() {
         world.on_host(|| knarr.host.unpublish("c").unwrap());
         drop(published);
     }
+}
+
+#[test]
+fn an_entry_of_both_families_leads_to_its_members() {
+    let world = world();
+    let (mut knarr, members) = world.on_host(|| {
+        let mut knarr = Engine::open();
+        let containers: [Sandbox; 3] = knarr.network(71, &dual(71));
+        (knarr, containers)
+    });
+    let _servers: Vec<Server> = (0..2)
+        .flat_map(|number: usize| {
+            let namespace = members[number].namespace();
+            let last = number + 2;
+            [
+                format!("10.71.0.{last}:80"),
+                format!("[fd00:71::{last}]:80"),
+            ]
+            .map(|at| Server::named(namespace, &at))
+        })
+        .collect();
+    let mut balance = Balance {
+        bridge: dual(71).name,
+        addresses: ["10.71.0.200", "fd00:71::200"]
+            .map(|one| one.parse().unwrap())
+            .into(),
+        ports: vec![Served {
+            protocol: Protocol::Tcp,
+            to: 80,
+            published: ["0.0.0.0", "::"]
+                .map(|one| (one.parse().unwrap(), 8080))
+                .into(),
+        }],
+        members: Vec::new(),
+    };
+    let reserved = world.on_host(|| {
+        knarr.host.balance("web", balance.clone()).unwrap();
+        knarr.host.reserve_served(&mut balance.ports).unwrap()
+    });
+    assert_eq!(reserved.len(), 2);
+    let ways: [(&str, &str); 6] = [
+        ("neighbour", "192.0.2.1:8080"),
+        ("neighbour", "[2001:db8::1]:8080"),
+        ("host", "127.0.0.1:8080"),
+        ("host", "[::1]:8080"),
+        ("container", "10.71.0.200:80"),
+        ("container", "[fd00:71::200]:80"),
+    ];
+    let asked = |from: &str, to: &str| match from {
+        "neighbour" => world.on_neighbour(|| ask_in_vain(to)),
+        "host" => world.on_host(|| ask_in_vain(to)),
+        _ => on(members[2].namespace(), || ask_in_vain(to)),
+    };
+    for (from, to) in ways {
+        assert!(asked(from, to).is_none(), "nobody is behind {to} yet");
+    }
+    balance.members = ["10.71.0.2", "fd00:71::2", "10.71.0.3", "fd00:71::3"]
+        .map(|one| one.parse().unwrap())
+        .into();
+    world.on_host(|| knarr.host.balance("web", balance.clone()).unwrap());
+    for (from, to) in ways {
+        let found: BTreeSet<String> = (0..40).filter_map(|_| asked(from, to)).collect();
+        let wanted = if to.starts_with('[') {
+            ["fd00:71::2", "fd00:71::3"]
+        } else {
+            ["10.71.0.2", "10.71.0.3"]
+        };
+        assert_eq!(found, wanted.map(str::to_owned).into(), "{from} {to}");
+    }
+    // Members of one family only are that family's.
+    balance.members.truncate(1);
+    world.on_host(|| knarr.host.balance("web", balance).unwrap());
+    for (from, to) in ways {
+        assert_eq!(
+            asked(from, to).is_some(),
+            !to.starts_with('['),
+            "{from} {to}"
+        );
+    }
+    world.on_host(|| knarr.host.unbalance("web").unwrap());
+    let left = world.on_host(|| run("nft list ruleset") + &run("ip addr"));
+    assert!(
+        !left.contains("fd00:71::200") && !left.contains("\"web\""),
+        "{left}"
+    );
 }

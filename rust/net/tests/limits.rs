@@ -273,13 +273,13 @@ fn a_limited_network_is_limited_whatever_its_containers_say() {
     let (world, mut knarr, _servers) = world(start, false);
     let entry = Balance {
         bridge: LinkName::parse("knarr-0000aaaa").unwrap(),
-        address: [10, 88, 0, 200].into(),
+        addresses: vec![IpAddr::from([10, 88, 0, 200])],
         ports: vec![Served {
             protocol: Protocol::Tcp,
             to: 80,
-            published: None,
+            published: Vec::new(),
         }],
-        members: vec![[10, 88, 0, 3].into()],
+        members: vec![IpAddr::from([10, 88, 0, 3])],
     };
     world.on_host(|| knarr.host.balance("web", entry).unwrap());
     for (to, reached) in [

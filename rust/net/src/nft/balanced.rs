@@ -2,19 +2,33 @@
 //! member the connections go that draw that slot.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use super::elements::{CHUNK, ELEMENT_DATA, change, elements, put_comment};
+use super::elements::{CHUNK, ELEMENT_DATA, change, elements, port_key, put_comment};
 use super::limited::link_key;
-use super::sets::{BALANCED, BALANCED_ANY, OWN_VIRTUAL, SLOTS, VIRTUAL};
+use super::sets::{
+    BALANCED, BALANCED_ANY, BALANCED6, BALANCED6_ANY, LOOPBACK6, OWN_VIRTUAL, OWN_VIRTUAL6, SLOTS,
+    VIRTUAL, VIRTUAL6,
+};
 use super::{DELETE_ELEMENT, ELEMENT_KEY, NEW_ELEMENT, NFTA_LIST_ELEM, Transaction, put_value};
-use crate::balance::{Balance, Served};
+use crate::address::{Family, octets};
+use crate::balance::Balance;
 use crate::error::Result;
 use crate::names::EngineId;
 use crate::netlink::{CREATE, Socket};
 
 /// All sets that have anything of entries.
-const SETS: [&str; 4] = [VIRTUAL, OWN_VIRTUAL, BALANCED, BALANCED_ANY];
+const SETS: [&str; 9] = [
+    VIRTUAL,
+    VIRTUAL6,
+    OWN_VIRTUAL,
+    OWN_VIRTUAL6,
+    BALANCED,
+    BALANCED_ANY,
+    BALANCED6,
+    BALANCED6_ANY,
+    LOOPBACK6,
+];
 
 /// An element: where it is, and what it leads to.
 type Place = (&'static str, Vec<u8>);
@@ -53,7 +67,7 @@ pub(crate) fn add_balance(transaction: &mut Transaction, name: &str, balance: &B
 /// The names of the entries that the kernel's table has anything of.
 pub(crate) fn balances(socket: &mut Socket, engine: &EngineId) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
-    for set in SETS {
+    for set in [VIRTUAL, VIRTUAL6] {
         names.extend(
             elements(socket, engine, set)?
                 .into_iter()
@@ -75,37 +89,57 @@ fn placed(socket: &mut Socket, engine: &EngineId, wanted: impl Fn(&str) -> bool)
 
 fn elements_of(balance: &Balance) -> Placed {
     let mut found = Placed::new();
-    let address = balance.address.octets().to_vec();
-    let on_bridge = [link_key(&balance.bridge), address.clone()].concat();
-    found.insert((OWN_VIRTUAL, on_bridge), Vec::new());
-    found.insert((VIRTUAL, address), Vec::new());
+    for address in &balance.addresses {
+        let own = octets(*address);
+        let on_bridge = [link_key(&balance.bridge), own.clone()].concat();
+        let (plain, with_bridge) = match Family::of(*address) {
+            Family::V4 => (VIRTUAL, OWN_VIRTUAL),
+            Family::V6 => (VIRTUAL6, OWN_VIRTUAL6),
+        };
+        found.insert((with_bridge, on_bridge), Vec::new());
+        found.insert((plain, own), Vec::new());
+        share_out(balance, *address, &mut found);
+    }
+    found
+}
+
+/// What leads to the members by way of one address, and by the ports of its family on the host.
+fn share_out(balance: &Balance, address: IpAddr, found: &mut Placed) {
+    let family = Family::of(address);
+    let members = balance.members.iter();
+    let members = members.filter(|member| Family::of(**member) == family);
     for served in &balance.ports {
-        let Served { protocol, to, .. } = *served;
-        for (slot, member) in (0..SLOTS).zip(balance.members.iter().cycle()) {
-            let mut place = |address: Option<Ipv4Addr>, port: u16| {
-                // Each part in 4 bytes.
-                let mut key = vec![protocol.number(), 0, 0, 0];
-                key.extend(address.iter().flat_map(Ipv4Addr::octets));
-                key.extend(port.to_be_bytes());
-                key.extend([0, 0]);
-                key.extend(slot.to_ne_bytes());
-                let set = if address.is_some() {
-                    BALANCED
-                } else {
-                    BALANCED_ANY
+        let protocol = served.protocol;
+        let published = served.published.iter();
+        let published = published.filter(|(host, _)| Family::of(*host) == family);
+        for (host, port) in published.clone() {
+            if family == Family::V6 && (host.is_unspecified() || host.is_loopback()) {
+                // Whom a member sees where the host asks from `::1`.
+                let key = port_key(protocol, None, *port);
+                found.insert((LOOPBACK6, key), octets(address));
+            }
+        }
+        for (slot, member) in (0..SLOTS).zip(members.clone().cycle()) {
+            let mut place = |at: Option<IpAddr>, port: u16| {
+                let set = match (family, at) {
+                    (Family::V4, Some(_)) => BALANCED,
+                    (Family::V4, None) => BALANCED_ANY,
+                    (Family::V6, Some(_)) => BALANCED6,
+                    (Family::V6, None) => BALANCED6_ANY,
                 };
-                let mut data = member.octets().to_vec();
-                data.extend(to.to_be_bytes());
+                let mut key = port_key(protocol, at, port);
+                key.extend(slot.to_ne_bytes());
+                let mut data = octets(*member);
+                data.extend(served.to.to_be_bytes());
                 data.extend([0, 0]);
                 found.insert((set, key), data);
             };
-            place(Some(balance.address), to);
-            if let Some((host, port)) = served.published {
-                place(Some(host).filter(|host| !host.is_unspecified()), port);
+            place(Some(address), served.to);
+            for (host, port) in published.clone() {
+                place(Some(*host).filter(|host| !host.is_unspecified()), *port);
             }
         }
     }
-    found
 }
 
 /// Add elements with what they lead to, or delete them.

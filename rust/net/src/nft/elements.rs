@@ -117,7 +117,7 @@ impl Forward {
     }
 }
 
-fn port_key(protocol: Protocol, host: Option<IpAddr>, port: u16) -> Vec<u8> {
+pub(super) fn port_key(protocol: Protocol, host: Option<IpAddr>, port: u16) -> Vec<u8> {
     let mut key = vec![protocol.number(), 0, 0, 0];
     key.extend(host.into_iter().flat_map(octets));
     key.extend(port.to_be_bytes());

@@ -18,7 +18,6 @@ const VERDICT: u32 = 0;
 const R0: u32 = 8;
 const R1: u32 = 9;
 const R2: u32 = 10;
-const R3: u32 = 11;
 const R4: u32 = 12;
 
 const META_PROTOCOL: u32 = 1;
@@ -246,10 +245,12 @@ impl Rule<'_, '_> {
         self.lookup(set, R0, false, None)
     }
 
-    /// `iifname . ip daddr @set`, after `is`
-    pub(super) fn input_and_destination_in(&mut self, set: &str) -> &mut Self {
-        self.meta(META_IIFNAME, R0)
-            .payload(BASE_NETWORK, IPV4_DESTINATION, 4, R4)
+    /// `iifname . ip daddr @set` or `iifname . ip6 daddr @set`
+    pub(super) fn input_and_destination_in(&mut self, family: Family, set: &str) -> &mut Self {
+        let (offset, length) = family.place(End::Destination);
+        self.is(family)
+            .meta(META_IIFNAME, R0)
+            .payload(BASE_NETWORK, offset, length, R4)
             .lookup(set, R0, false, None)
     }
 
@@ -388,28 +389,32 @@ impl Rule<'_, '_> {
             .destination_nat(family)
     }
 
-    /// `dnat ip to meta l4proto . ip daddr . th dport . numgen random mod <slots> map @map`, after `is`
-    pub(super) fn balance_by_address(&mut self, map: &str, slots: u32) -> Complete {
+    /// `dnat ip to meta l4proto . ip daddr . th dport . numgen random mod <slots> map @map`, and the same of `ip6`, after
+    /// `is`
+    pub(super) fn balance_by_address(&mut self, family: Family, map: &str, slots: u32) -> Complete {
+        let (offset, length) = family.place(End::Destination);
         self.meta(META_L4PROTO, R0)
-            .payload(BASE_NETWORK, IPV4_DESTINATION, 4, R1)
-            .payload(BASE_TRANSPORT, 2, 2, R2)
-            .random(slots, R3)
+            .payload(BASE_NETWORK, offset, length, R1)
+            .payload(BASE_TRANSPORT, 2, 2, R1 + length / 4)
+            .random(slots, R1 + length / 4 + 1)
             .lookup(map, R0, false, Some(R0))
-            .destination_nat(Family::V4)
+            .destination_nat(family)
     }
 
-    /// `dnat ip to meta l4proto . th dport . numgen random mod <slots> map @map`, after `is`
-    pub(super) fn balance_by_port(&mut self, map: &str, slots: u32) -> Complete {
+    /// `dnat ip to meta l4proto . th dport . numgen random mod <slots> map @map`, and the same of `ip6`, after `is`
+    pub(super) fn balance_by_port(&mut self, family: Family, map: &str, slots: u32) -> Complete {
         self.meta(META_L4PROTO, R0)
             .payload(BASE_TRANSPORT, 2, 2, R1)
             .random(slots, R2)
             .lookup(map, R0, false, Some(R0))
-            .destination_nat(Family::V4)
+            .destination_nat(family)
     }
 
-    /// `ip daddr @set`, after `is`
-    pub(super) fn destination_in(&mut self, set: &str) -> &mut Self {
-        self.payload(BASE_NETWORK, IPV4_DESTINATION, 4, R0)
+    /// `ip daddr @set` or `ip6 daddr @set`
+    pub(super) fn destination_in(&mut self, family: Family, set: &str) -> &mut Self {
+        let (offset, length) = family.place(End::Destination);
+        self.is(family)
+            .payload(BASE_NETWORK, offset, length, R0)
             .lookup(set, R0, false, None)
     }
 

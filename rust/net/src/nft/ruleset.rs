@@ -13,10 +13,14 @@
 //!   map forwards6     { type inet_proto . ipv6_addr . inet_service : ipv6_addr . inet_service; }
 //!   map forwards6-any { type inet_proto . inet_service : ipv6_addr . inet_service; }
 //!   map loopback6     { type inet_proto . inet_service : ipv6_addr; }
-//!   set virtual  { type ipv4_addr; }                 # addresses of balanced entries, which are IPv4's
-//!   map balanced     { type inet_proto . ipv4_addr . inet_service . mark : ipv4_addr . inet_service }
-//!   map balanced-any { type inet_proto . inet_service . mark : ipv4_addr . inet_service }
-//!   set own-virtual { type ifname . ipv4_addr; }     # the same, with the bridge that each is on
+//!   set virtual  { type ipv4_addr; }                 # addresses of balanced entries
+//!   set virtual6 { type ipv6_addr; }
+//!   map balanced      { type inet_proto . ipv4_addr . inet_service . mark : ipv4_addr . inet_service }
+//!   map balanced-any  { type inet_proto . inet_service . mark : ipv4_addr . inet_service }
+//!   map balanced6     { type inet_proto . ipv6_addr . inet_service . mark : ipv6_addr . inet_service }
+//!   map balanced6-any { type inet_proto . inet_service . mark : ipv6_addr . inet_service }
+//!   set own-virtual  { type ifname . ipv4_addr; }    # the same, with the bridge that each is on
+//!   set own-virtual6 { type ifname . ipv6_addr; }
 //!   set limited  { type ipv4_addr; }                 # addresses of containers that have an allow-list
 //!   set limited6 { type ipv6_addr; }
 //!   set limited-bridges { type ifname; }             # bridges of networks that have one
@@ -39,6 +43,7 @@
 //!     icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept   # two rules
 //!     iifname . fib daddr oifname @paths accept                        # to its own network
 //!     iifname . ip daddr @own-virtual accept
+//!     iifname . ip6 daddr @own-virtual6 accept
 //!     ip saddr . ip daddr . meta l4proto . th dport @reachable accept
 //!     ip6 saddr . ip6 daddr . meta l4proto . th dport @reachable6 accept
 //!     reject with icmpx admin-prohibited
@@ -50,6 +55,7 @@
 //!     icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept   # two rules
 //!     iifname . fib daddr oifname @paths accept
 //!     iifname . ip daddr @own-virtual accept
+//!     iifname . ip6 daddr @own-virtual6 accept
 //!     iifname . ip daddr . meta l4proto . th dport @reachable-from accept
 //!     iifname . ip6 daddr . meta l4proto . th dport @reachable-from6 accept
 //!     reject with icmpx admin-prohibited
@@ -63,6 +69,8 @@
 //!     ip6 daddr != ::1 fib daddr type local dnat ip6 to meta l4proto . th dport map @forwards6-any
 //!     ip daddr != 127.0.0.0/8 dnat ip to meta l4proto . ip daddr . th dport . numgen random mod 240 map @balanced
 //!     ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to meta l4proto . th dport . numgen random mod 240 map @balanced-any
+//!     ip6 daddr != ::1 dnat ip6 to meta l4proto . ip6 daddr . th dport . numgen random mod 240 map @balanced6
+//!     ip6 daddr != ::1 fib daddr type local dnat ip6 to meta l4proto . th dport . numgen random mod 240 map @balanced6-any
 //!   }
 //!   chain output {      # the host's own connections, loopback included
 //!     type nat hook output priority dstnat
@@ -72,10 +80,13 @@
 //!     ip6 saddr != ::1 fib daddr type local dnat ip6 to meta l4proto . th dport map @forwards6-any
 //!     dnat ip to meta l4proto . ip daddr . th dport . numgen random mod 240 map @balanced
 //!     meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport . numgen random mod 240 map @balanced-any
+//!     ip6 saddr != ::1 dnat ip6 to meta l4proto . ip6 daddr . th dport . numgen random mod 240 map @balanced6
+//!     ip6 saddr != ::1 fib daddr type local dnat ip6 to meta l4proto . th dport . numgen random mod 240 map @balanced6-any
 //!   }
 //!   chain input {       # an entry that nobody stands behind is not the host
 //!     type filter hook input priority filter
 //!     ip daddr @virtual ct state new reject            # port unreachable
+//!     ip6 daddr @virtual6 ct state new reject
 //!   }
 //!   chain loopback {    # before connections are tracked
 //!     type filter hook output priority raw
@@ -121,9 +132,10 @@ use std::net::Ipv6Addr;
 
 use super::expression::{Complete, End, Rule};
 use super::sets::{
-    BALANCED, BALANCED_ANY, BRIDGES, FORWARDS, FORWARDS_ANY, FORWARDS6, FORWARDS6_ANY, INTERNAL,
-    LIMITED, LIMITED_BRIDGES, LIMITED6, LOOPBACK6, OWN_VIRTUAL, PATHS, REACHABLE, REACHABLE_FROM,
-    REACHABLE_FROM6, REACHABLE6, ROUTED, SETS, SLOTS, SUBNETS, SUBNETS6, VIRTUAL, create_sets,
+    BALANCED, BALANCED_ANY, BALANCED6, BALANCED6_ANY, BRIDGES, FORWARDS, FORWARDS_ANY, FORWARDS6,
+    FORWARDS6_ANY, INTERNAL, LIMITED, LIMITED_BRIDGES, LIMITED6, LOOPBACK6, OWN_VIRTUAL,
+    OWN_VIRTUAL6, PATHS, REACHABLE, REACHABLE_FROM, REACHABLE_FROM6, REACHABLE6, ROUTED, SETS,
+    SLOTS, SUBNETS, SUBNETS6, VIRTUAL, VIRTUAL6, create_sets,
 };
 use super::{DELETE_RULE, NEW_CHAIN, NEW_RULE, RULE_CHAIN, Transaction};
 use crate::address::Family::{V4, V6};
@@ -199,7 +211,8 @@ const CHAINS: [Chain; 10] = [
             |rule| rule.neighbour_message(NEIGHBOUR_SOLICITATION).accept(),
             |rule| rule.neighbour_message(NEIGHBOUR_ADVERTISEMENT).accept(),
             |rule| rule.path_by_route_in(PATHS).accept(),
-            |rule| rule.is(V4).input_and_destination_in(OWN_VIRTUAL).accept(),
+            |rule| rule.input_and_destination_in(V4, OWN_VIRTUAL).accept(),
+            |rule| rule.input_and_destination_in(V6, OWN_VIRTUAL6).accept(),
             |rule| rule.flow_in(V4, REACHABLE).accept(),
             |rule| rule.flow_in(V6, REACHABLE6).accept(),
             |rule| rule.prohibit(),
@@ -218,7 +231,8 @@ const CHAINS: [Chain; 10] = [
             |rule| rule.neighbour_message(NEIGHBOUR_SOLICITATION).accept(),
             |rule| rule.neighbour_message(NEIGHBOUR_ADVERTISEMENT).accept(),
             |rule| rule.path_by_route_in(PATHS).accept(),
-            |rule| rule.is(V4).input_and_destination_in(OWN_VIRTUAL).accept(),
+            |rule| rule.input_and_destination_in(V4, OWN_VIRTUAL).accept(),
+            |rule| rule.input_and_destination_in(V6, OWN_VIRTUAL6).accept(),
             |rule| rule.flow_from_in(V4, REACHABLE_FROM).accept(),
             |rule| rule.flow_from_in(V6, REACHABLE_FROM6).accept(),
             |rule| rule.prohibit(),
@@ -252,12 +266,21 @@ const CHAINS: [Chain; 10] = [
             },
             |rule| {
                 rule.not_loopback(V4, End::Destination)
-                    .balance_by_address(BALANCED, SLOTS)
+                    .balance_by_address(V4, BALANCED, SLOTS)
             },
             |rule| {
                 rule.not_loopback(V4, End::Destination)
                     .destination_local()
-                    .balance_by_port(BALANCED_ANY, SLOTS)
+                    .balance_by_port(V4, BALANCED_ANY, SLOTS)
+            },
+            |rule| {
+                rule.not_loopback(V6, End::Destination)
+                    .balance_by_address(V6, BALANCED6, SLOTS)
+            },
+            |rule| {
+                rule.not_loopback(V6, End::Destination)
+                    .destination_local()
+                    .balance_by_port(V6, BALANCED6_ANY, SLOTS)
             },
         ],
     },
@@ -284,11 +307,20 @@ const CHAINS: [Chain; 10] = [
                     .destination_local()
                     .forward_by_port(V6, FORWARDS6_ANY)
             },
-            |rule| rule.is(V4).balance_by_address(BALANCED, SLOTS),
+            |rule| rule.is(V4).balance_by_address(V4, BALANCED, SLOTS),
             |rule| {
                 rule.is(V4)
                     .destination_local()
-                    .balance_by_port(BALANCED_ANY, SLOTS)
+                    .balance_by_port(V4, BALANCED_ANY, SLOTS)
+            },
+            |rule| {
+                rule.not_loopback(V6, End::Source)
+                    .balance_by_address(V6, BALANCED6, SLOTS)
+            },
+            |rule| {
+                rule.not_loopback(V6, End::Source)
+                    .destination_local()
+                    .balance_by_port(V6, BALANCED6_ANY, SLOTS)
             },
         ],
     },
@@ -299,12 +331,10 @@ const CHAINS: [Chain; 10] = [
             number: HOOK_INPUT,
             priority: PRIORITY_FILTER,
         },
-        rules: &[|rule| {
-            rule.is(V4)
-                .destination_in(VIRTUAL)
-                .state(STATE_NEW)
-                .reject()
-        }],
+        rules: &[
+            |rule| rule.destination_in(V4, VIRTUAL).state(STATE_NEW).reject(),
+            |rule| rule.destination_in(V6, VIRTUAL6).state(STATE_NEW).reject(),
+        ],
     },
     Chain {
         name: "loopback",

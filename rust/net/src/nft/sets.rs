@@ -15,9 +15,13 @@ pub(super) const FORWARDS6: &str = "forwards6";
 pub(super) const FORWARDS6_ANY: &str = "forwards6-any";
 pub(super) const LOOPBACK6: &str = "loopback6";
 pub(super) const VIRTUAL: &str = "virtual";
+pub(super) const VIRTUAL6: &str = "virtual6";
 pub(super) const BALANCED: &str = "balanced";
 pub(super) const BALANCED_ANY: &str = "balanced-any";
+pub(super) const BALANCED6: &str = "balanced6";
+pub(super) const BALANCED6_ANY: &str = "balanced6-any";
 pub(super) const OWN_VIRTUAL: &str = "own-virtual";
+pub(super) const OWN_VIRTUAL6: &str = "own-virtual6";
 pub(super) const LIMITED: &str = "limited";
 pub(super) const LIMITED6: &str = "limited6";
 pub(super) const LIMITED_BRIDGES: &str = "limited-bridges";
@@ -116,7 +120,7 @@ const BY_ADDRESS6: (u32, u32) = (join([TYPE_PROTOCOL, TYPE_IPV6, TYPE_PORT]), 24
 const BY_PORT: (u32, u32) = (join([TYPE_PROTOCOL, TYPE_PORT]), 8);
 
 /// Those of the main table.
-pub(super) const SETS: [Set; 22] = [
+pub(super) const SETS: [Set; 26] = [
     Set::plain(BRIDGES, (TYPE_IFNAME, 16)),
     Set::plain(PATHS, (join([TYPE_IFNAME, TYPE_IFNAME]), 32)),
     Set::plain(INTERNAL, (TYPE_IFNAME, 16)),
@@ -139,6 +143,18 @@ pub(super) const SETS: [Set; 22] = [
         (join([TYPE_PROTOCOL, TYPE_PORT, TYPE_MARK]), 12),
         ENDPOINT,
     ),
+    Set::plain(VIRTUAL6, (TYPE_IPV6, 16)),
+    Set::map(
+        BALANCED6,
+        (join([TYPE_PROTOCOL, TYPE_IPV6, TYPE_PORT, TYPE_MARK]), 28),
+        ENDPOINT6,
+    ),
+    Set::map(
+        BALANCED6_ANY,
+        (join([TYPE_PROTOCOL, TYPE_PORT, TYPE_MARK]), 12),
+        ENDPOINT6,
+    ),
+    Set::plain(OWN_VIRTUAL6, (join([TYPE_IFNAME, TYPE_IPV6]), 32)),
     Set::plain(OWN_VIRTUAL, (join([TYPE_IFNAME, TYPE_IPV4]), 20)),
     Set::plain(LIMITED, (TYPE_IPV4, 4)),
     Set::plain(LIMITED6, (TYPE_IPV6, 16)),

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError};
@@ -82,8 +82,8 @@ impl Network {
             _ => Some(self.opened(&mut self.host())?.reserve_served(&mut served)?),
         };
         for (port, served) in request.ports.iter_mut().zip(&served) {
-            if let Some((_, chosen)) = served.published {
-                port.host_port = Some(chosen);
+            if let Some((_, chosen)) = served.published.first() {
+                port.host_port = Some(*chosen);
             }
         }
         let answer = json!({ "ports": request.ports });
@@ -166,16 +166,16 @@ impl Network {
     fn apply(&self, request: &BalanceRequest) -> Result<(), Failure> {
         let balance = Balance {
             bridge: LinkName::parse(&request.bridge.name)?,
-            address: request.address,
+            addresses: request.addresses.clone(),
             ports: request.served()?,
-            members: request.members.values().copied().collect(),
+            members: request.members.values().flatten().copied().collect(),
         };
         self.opened(&mut self.host())?
             .balance(&request.entry, balance)?;
         let membership = Membership {
             network: request.network.clone(),
             network_name: request.network_name.clone(),
-            addresses: vec![IpAddr::V4(request.address)],
+            addresses: request.addresses.clone(),
             names: vec![request.name.clone()],
             links: BTreeMap::new(),
             external: false,
@@ -206,15 +206,23 @@ fn client(entry: &str) -> String {
 
 impl BalanceRequest {
     fn served(&self) -> Result<Vec<Served>, Failure> {
-        self.ports.iter().map(EntryPort::served).collect()
+        let served = |port: &EntryPort| port.served(&self.addresses);
+        self.ports.iter().map(served).collect()
     }
 }
 
 impl EntryPort {
-    fn served(&self) -> Result<Served, Failure> {
+    fn served(&self, addresses: &[IpAddr]) -> Result<Served, Failure> {
         let published = match (self.host_ip, self.host_port) {
-            (address, Some(port)) => Some((address.unwrap_or(Ipv4Addr::UNSPECIFIED), port)),
-            (None, None) => None,
+            (Some(host), Some(port)) => vec![(host, port)],
+            (None, Some(port)) => {
+                let everywhere = |address: &IpAddr| match address {
+                    IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), port),
+                    IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), port),
+                };
+                addresses.iter().map(everywhere).collect()
+            }
+            (None, None) => Vec::new(),
             (Some(address), None) => {
                 return Err(Failure::new(
                     Kind::InvalidArgument,

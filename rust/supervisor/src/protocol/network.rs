@@ -270,12 +270,12 @@ pub struct BalanceRequest {
     pub network_name: String,
     /// The network's bridge.
     pub bridge: BridgeRequest,
-    /// Its address, in the network's subnet.
-    pub address: Ipv4Addr,
+    /// Its addresses, in the network's subnets: one of each family that the network has.
+    pub addresses: Vec<IpAddr>,
     /// Its ports.
     pub ports: Vec<EntryPort>,
     /// The containers behind it, and their addresses. One that does not run any more is left out.
-    pub members: BTreeMap<Id, Ipv4Addr>,
+    pub members: BTreeMap<Id, Vec<IpAddr>>,
 }
 
 /// A port of an entry.
@@ -286,9 +286,9 @@ pub struct EntryPort {
     pub protocol: String,
     /// The containers' port, which is the entry's as well.
     pub container_port: u16,
-    /// Where it is published; none for all of the host's addresses.
+    /// Where it is published; none for all of the host's addresses, of the families that the entry has.
     #[serde(default)]
-    pub host_ip: Option<Ipv4Addr>,
+    pub host_ip: Option<IpAddr>,
     /// The host's port, 0 to let us choose; none where it is not published.
     #[serde(default)]
     pub host_port: Option<u16>,
