@@ -165,7 +165,8 @@ def test_an_entry_that_a_network_is_made_with(api):
         ({"Ports": []}, 400, "needs a port"),
         ({"Ports": ["80:90:100:110"]}, 400, "invalid port"),
         ({"Ports": ["0"]}, 400, "is not from 1 to 65535"),
-        ({"Ports": ["1.2.3.400:1:2"]}, 400, "is no IPv4 address"),
+        ({"Address": "nope"}, 400, "nope"),
+        ({"Ports": ["1.2.3.400:1:2"]}, 400, "is no IP address"),
         ({"Address": "10.1.2.3"}, 400, "no configured subnet contains IP address 10.1.2.3"),
         ({"Name": "taken"}, 409, "a load-balanced entry of the name taken already"),
         ({"Weight": 3}, 501, "Weight is not a field"),
@@ -258,20 +259,52 @@ def test_entries_outlive_daemon_and_supervisor_and_a_flushed_table():
         engine.stop()
 
 
-def test_a_network_without_ipv4_has_no_entries(api):
+def test_an_entry_of_ipv6_alone(api):
     body = {"Name": "six", "EnableIPv4": False, "EnableIPv6": True}
-    status, answer = api.call("POST", "/networks/create", {**body, "Options": {"knarr.lb.web": "80"}})[:2]
-    assert status == 400
-    assert "network six has no IPv4, and a load-balanced entry is an IPv4 address" in str(answer)
+    status, answer = api.call("POST", "/networks/create", {**body, "Options": {"knarr.lb.web": "127.0.0.1:1:80"}})[:2]
+    assert (status, "network six has no addresses of that family" in answer["message"]) == (400, True)
     api.ok("POST", "/networks/create", body)
-    status, answer = api.call("POST", "/networks/six/lb", {"Name": "web", "Labels": LABELS, "Ports": ["80"]})[:2]
-    assert status == 400
-    assert "network six has no IPv4" in str(answer)
+    for fields, words in [
+        ({"Address": "10.0.0.9"}, "network six has no IPv4"),
+        ({"IPv6Address": "fd99::9"}, "fd99::9"),
+        ({"Ports": ["127.0.0.1:8080:80"]}, "port 127.0.0.1:8080:80/tcp of a load-balanced entry"),
+    ]:
+        asked = {"Name": "web", "Labels": LABELS, "Ports": ["80"], **fields}
+        status, answer = api.call("POST", "/networks/six/lb", asked)[:2]
+        assert (status, words in answer["message"]) == (400, True), answer
+    made = entry(api, "six", Ports=["[::1]::80"])
+    assert made["Address"] == ""
+    assert made["Ports"][0].startswith("[::1]:")
+    for name in ("one", "two"):
+        replica(api, name, "six")
+    port = int(made["Ports"][0].rpartition("]:")[2].partition(":")[0])
+    wait_until(lambda: members(api, "six") == {"one", "two"})
+    wait_until(lambda: set(asked_until(port, "::1")) == {"one", "two"})
 
 
-def test_an_entry_on_a_network_of_both_families(api):
+def asked_until(port, host):
+    try:
+        return asked(port, 30, host)
+    except OSError:  # one whose server is about to listen
+        return {}
+
+
+def test_an_entry_on_a_network_of_both_families(api, shared_engine):
     api.ok("POST", "/networks/create", {"Name": "both", "EnableIPv6": True})
-    made = entry(api, "both")
+    made = entry(api, "both", Ports=[":80"])
     replica(api, "one", "both")
-    wait_until(lambda: not refused(port_of(made)))
-    assert asked(port_of(made)) == {"one": 1}
+    replica(api, "two", "both")
+    port = int(made["Ports"][0].partition(":")[0])
+    for host in ("127.0.0.1", "::1"):
+        wait_until(lambda host=host: set(asked_until(port, host)) == {"one", "two"}, what=host)
+    (found,) = api.ok("GET", "/networks/both/lb")
+    assert found["IPv6Address"] == made["IPv6Address"] != ""
+    assert all(member["IPv6Address"] for member in found["Members"])
+    for address in (made["Address"], f"[{made['IPv6Address']}]"):
+        script = f"for i in $(seq 30); do wget -qO- http://{address}/; done"
+        assert set(shared_engine.run("exec", "one", "sh", "-c", script).stdout.split()) == {"one", "two"}
+    api.ok("DELETE", "/networks/both/lb/web")
+    again = entry(api, "both", Address=made["Address"], IPv6Address=made["IPv6Address"])
+    assert (again["Address"], again["IPv6Address"]) == (made["Address"], made["IPv6Address"])
+    listed = shared_engine.run("network", "lb", "both").stdout
+    assert f"{made['Address']}, {made['IPv6Address']}" in listed

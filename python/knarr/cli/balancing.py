@@ -16,7 +16,7 @@ HEADERS = {"Name": "NAME", "Address": "ADDRESS", "Ports": "PORTS", "Labels": "LA
 
 def _balance(client: "Client", options: "dict[str, Any]", arguments: "list[str]") -> int:
     network, *rest = arguments
-    making = options["publish"] or options["port"] or options["label"] or options["ip"]
+    making = options["publish"] or options["port"] or options["label"] or options["ip"] or options["ip6"]
     if not rest:
         if making or options["rm"]:
             raise InvalidArgument("network lb: which entry? Give its name after the network's")
@@ -35,8 +35,10 @@ def _balance(client: "Client", options: "dict[str, Any]", arguments: "list[str]"
         Labels=pairs(options["label"]) or {SERVICE: name},
         Ports=[*published, *options["port"]],
         Address=options["ip"],
+        IPv6Address=options["ip6"],
     )
-    show(made["Address"])
+    for address in filter(None, (made["Address"], made["IPv6Address"])):
+        show(address)
     return 0
 
 
@@ -46,7 +48,7 @@ def _list(client: "Client", network: str, template: str) -> int:
     rows = [
         {
             "Name": entry["Name"],
-            "Address": entry["Address"],
+            "Address": ", ".join(filter(None, (entry["Address"], entry["IPv6Address"]))),
             "Ports": ", ".join(entry["Ports"]),
             "Labels": ",".join(f"{key}={value}" for key, value in sorted(entry["Labels"].items())),
             "Members": ", ".join(member["Name"] for member in entry["Members"]),
@@ -70,7 +72,8 @@ BALANCE = Command(
         Option("-p --publish", LIST, "Publish a port of theirs on the host, as [[IP:]HOST:]PORT[/PROTOCOL]"),
         Option("--port", LIST, "A port of theirs for the network alone"),
         Option("--label", LIST, f"Which containers: those with all of these labels (default {SERVICE}=NAME)"),
-        Option("--ip", TEXT, "The entry's address (default: one is chosen)"),
+        Option("--ip", TEXT, "The entry's IPv4 address (default: one is chosen)"),
+        Option("--ip6", TEXT, "The entry's IPv6 address, where the network has these (default: one is chosen)"),
         Option("--rm", FLAG, "Remove the entry"),
         Option("--format", TEXT, "Format of the list: table, json, or a Go template"),
     ),

@@ -120,6 +120,7 @@ def _add_pools(request: creation.Request, pools: list[_IpamConfig]) -> None:
 class _Entry(TypedDict, total=False):
     Name: str
     Address: str
+    IPv6Address: str
     Labels: dict[str, str] | None
     Ports: list[str] | None
 
@@ -136,6 +137,7 @@ def entry_request(body: dict[str, Any]) -> Entry:
     return {
         "name": asked.get("Name", ""),
         "address": asked.get("Address", ""),
+        "address6": asked.get("IPv6Address", ""),
         "labels": asked.get("Labels") or {},
         "ports": [parse_port(text) for text in asked.get("Ports") or ()],
     }

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.networks.entries import Entry, check_name, key, shown
+from knarr.engine.networks.entries import Entry, check_name, check_ports, key, shown
 from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound
 from knarr.failpoints import reached
 
@@ -51,8 +51,13 @@ class Balancing:
             raise InvalidArgument("a load-balanced entry needs a label, by which its containers are known")
         if not asked["ports"]:
             raise InvalidArgument("a load-balanced entry needs a port")
-        if any(port["host_port"] is not None for port in asked["ports"]) and network.internal:
-            raise InvalidArgument(f"network {network.name} is internal: an entry of it cannot be published")
+        check_ports(
+            network.name,
+            asked["ports"],
+            ipv4=bool(network.subnet),
+            ipv6=bool(network.subnet6),
+            internal=network.internal,
+        )
         async with self._lock(network):
             if asked["name"] in network.entries:
                 raise Conflict(f"network {network.name} has a load-balanced entry of the name {asked['name']} already")
@@ -98,8 +103,8 @@ class Balancing:
     def show(self, network: NetworkRecord, entry: Entry) -> dict[str, Any]:
         """One of them."""
         members = [
-            {"Id": container.record.id, "Name": container.record.name, "Address": address}
-            for container, address in self._members(network, entry)
+            {"Id": container.record.id, "Name": container.record.name, "Address": address, "IPv6Address": address6}
+            for container, address, address6 in self._members(network, entry)
         ]
         return {**shown(entry), "Network": network.name, "Members": members}
 
@@ -111,19 +116,21 @@ class Balancing:
 
     # --- members
 
-    def _members(self, network: NetworkRecord, entry: Entry) -> list[tuple[Container, str]]:
+    def _members(self, network: NetworkRecord, entry: Entry) -> list[tuple[Container, str, str]]:
+        """With their addresses of IPv4 and of IPv6, empty where they have none."""
         found = []
         for container in self._every():
             record = container.record
             endpoint = record.state.networks.get(network.name)
-            if endpoint is None or not endpoint["address"] or "pending" in endpoint or record.id in self._stopping:
+            if endpoint is None or "pending" in endpoint or record.id in self._stopping:
                 continue
+            addresses = endpoint["address"], endpoint.get("address6", "")
             labels = record.config["Labels"] or {}
             if not all(labels.get(key) == value for key, value in entry["labels"].items()):
                 continue
             health = record.state.health
-            if record.state.status == "running" and (health is None or health["status"] == "healthy"):
-                found.append((container, endpoint["address"]))
+            if any(addresses) and record.state.status == "running" and (not health or health["status"] == "healthy"):
+                found.append((container, *addresses))
         return found
 
     async def _tell(self, network: NetworkRecord, entry: Entry) -> None:
@@ -134,9 +141,12 @@ class Balancing:
             network=network.id,
             network_name=network.name,
             **self._context.networks.place(network.id),
-            address=entry["address"],
+            addresses=[address for address in (entry["address"], entry.get("address6")) if address],
             ports=entry["ports"],
-            members={container.record.id: address for container, address in self._members(network, entry)},
+            members={
+                container.record.id: [address for address in addresses if address]
+                for container, *addresses in self._members(network, entry)
+            },
         )
         entry["ports"] = answer["ports"]
 

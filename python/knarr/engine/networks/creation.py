@@ -98,11 +98,9 @@ def _check_families(asked: Request) -> None:
 
 def _check_entries(asked: Request) -> None:
     declared = entries.declared(asked.options) if asked.driver == "bridge" else []
-    if declared and asked.ipv4 is None:
-        raise entries.needs_ipv4(asked.name)
     served = [port for entry in declared for port in entry["ports"]]
-    if asked.internal and any(port["host_port"] is not None for port in served):
-        raise InvalidArgument("an internal network's load-balanced entry cannot be published")
+    ipv4, ipv6 = asked.ipv4 is not None, asked.ipv6 is not None
+    entries.check_ports(asked.name, served, ipv4=ipv4, ipv6=ipv6, internal=asked.internal)
 
 
 def _check_options(options: dict[str, str]) -> None:

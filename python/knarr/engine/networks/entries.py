@@ -1,7 +1,7 @@
 """Load-balanced entries of a network: what one is, and what a request for one may say.
 
-An entry is an IPv4 address of the network's, and perhaps ports of the host's, behind which all running containers stand
-that are on the network, carry the entry's labels and are not unhealthy. Who that is:
+An entry is an address of the network's, of each family that it has, and perhaps ports of the host's, behind which all
+running containers stand that are on the network, carry the entry's labels and are not unhealthy. Who that is:
 `engine/containers/balancing.py`.
 """
 
@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from knarr.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "OPTION",
@@ -19,9 +22,9 @@ __all__ = [
     "Entry",
     "EntryPort",
     "check_name",
+    "check_ports",
     "declared",
     "key",
-    "needs_ipv4",
     "parse_port",
     "port_text",
     "shown",
@@ -31,7 +34,9 @@ OPTION = "knarr.lb."
 """A network's option `knarr.lb.NAME=PORTS` makes an entry for the containers of Compose's service NAME."""
 SERVICE = "com.docker.compose.service"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
-_PORT = re.compile(r"(?:(?:(?P<ip>[0-9.]+):)?(?P<host>[0-9]*):)?(?P<port>[0-9]+)(?:/(?P<protocol>tcp|udp))?")
+_PORT = re.compile(
+    r"(?:(?:(?P<ip>[0-9.]+|\[[0-9a-fA-F:.]+\]):)?(?P<host>[0-9]*):)?(?P<port>[0-9]+)(?:/(?P<protocol>tcp|udp))?"
+)
 
 
 class EntryPort(TypedDict):
@@ -47,7 +52,8 @@ class Entry(TypedDict):
     """An entry, as it is stored."""
 
     name: str
-    address: str
+    address: str  # empty on a network without IPv4, or to have one chosen
+    address6: str  # the same of IPv6
     labels: dict[str, str]
     ports: list[EntryPort]
 
@@ -72,9 +78,9 @@ def parse_port(text: str) -> EntryPort:
         if not 0 < number < 1 << 16:
             raise InvalidArgument(f"invalid port {text!r} of a load-balanced entry: {number} is not from 1 to 65535")
     try:
-        address = str(ipaddress.IPv4Address(address)) if address else None
+        address = str(ipaddress.ip_address(address.strip("[]"))) if address else None
     except ValueError:
-        raise InvalidArgument(f"invalid port {text!r} of a load-balanced entry: {address} is no IPv4 address") from None
+        raise InvalidArgument(f"invalid port {text!r} of a load-balanced entry: {address} is no IP address") from None
     published = host is not None
     return {
         "protocol": found["protocol"] or "tcp",
@@ -84,12 +90,17 @@ def parse_port(text: str) -> EntryPort:
     }
 
 
-def needs_ipv4(network: str) -> InvalidArgument:
-    """What is said where an entry is asked for on a network without IPv4."""
-    return InvalidArgument(
-        f"network {network} has no IPv4, and a load-balanced entry is an IPv4 address: "
-        "make the network with IPv4 too, or publish the containers' own ports"
-    )
+def check_ports(network: str, ports: Iterable[EntryPort], *, ipv4: bool, ipv6: bool, internal: bool) -> None:
+    """Raise InvalidArgument where a port cannot be published, for what the network has."""
+    for port in ports:
+        if port["host_port"] is None:
+            continue
+        if internal:
+            raise InvalidArgument(f"network {network} is internal: an entry of it cannot be published")
+        if port["host_ip"] and not (ipv6 if ":" in port["host_ip"] else ipv4):
+            raise InvalidArgument(
+                f"port {port_text(port)} of a load-balanced entry: network {network} has no addresses of that family"
+            )
 
 
 def port_text(port: EntryPort) -> str:
@@ -97,7 +108,8 @@ def port_text(port: EntryPort) -> str:
     own = f"{port['container_port']}/{port['protocol']}"
     if port["host_port"] is None:
         return own
-    host = f"{port['host_ip']}:" if port["host_ip"] else ""
+    address = port["host_ip"] or ""
+    host = f"[{address}]:" if ":" in address else f"{address}:" if address else ""
     return f"{host}{port['host_port']}:{own}"
 
 
@@ -113,7 +125,7 @@ def declared(options: dict[str, str]) -> list[Entry]:
         if option.startswith(OPTION):
             name = check_name(option[len(OPTION) :])
             ports = [parse_port(text.strip()) for text in value.split(",")]
-            found.append({"name": name, "address": "", "labels": {SERVICE: name}, "ports": ports})
+            found.append({"name": name, "address": "", "address6": "", "labels": {SERVICE: name}, "ports": ports})
     return found
 
 
@@ -122,6 +134,7 @@ def shown(entry: Entry) -> dict[str, Any]:
     return {
         "Name": entry["name"],
         "Address": entry["address"],
+        "IPv6Address": entry.get("address6", ""),
         "Labels": entry["labels"],
         "Ports": [port_text(port) for port in entry["ports"]],
     }

@@ -136,13 +136,13 @@ class Networks:
             record.address_range, record.auxiliary = of.address_range, of.auxiliary
             pool = _pool_of(record)
             record.gateway = pool.gateway
-            for entry in entries.declared(asked.options):
-                record.entries[entry["name"]] = {**entry, "address": pool.text(pool.allocate())}
         if (of := asked.ipv6) is not None:
             record.subnet6, record.gateway6 = self._subnet6(of, asked.driver), of.gateway
             record.address_range6, record.auxiliary6 = of.address_range, of.auxiliary
             pool6 = _pool6_of(record)
             record.gateway6 = pool6.gateway
+        for entry in entries.declared(asked.options):
+            record.entries[entry["name"]] = _addressed(entry, pool, pool6)
         reached("network.create.record")
         self._records.save(record)
         self._networks[record.name] = record
@@ -280,21 +280,30 @@ class Networks:
             raise InvalidArgument(
                 f"load-balanced entries are for user-defined bridge networks, and {record.name} is not"
             )
-        pool = self._pools.get(record.id)
-        if pool is None:
-            raise entries.needs_ipv4(record.name)
-        if asked["address"]:
-            self.check_address(record, asked["address"])
-        entry: entries.Entry = {**asked, "address": pool.text(pool.allocate(asked["address"]))}
+        pool, pool6 = self._pools.get(record.id), self._pools6.get(record.id)
+        for address, family, of_family in ((asked["address"], "IPv4", pool), (asked["address6"], "IPv6", pool6)):
+            if not address:
+                continue
+            if of_family is None:
+                raise InvalidArgument(
+                    f"network {record.name} has no {family}: an entry cannot have the address {address}"
+                )
+            self.check_address(record, address)
+        entry = _addressed(asked, pool, pool6)
         record.entries[entry["name"]] = entry
         try:
             reached("network.entry.address")
             self.save(record)
         except BaseException:
             del record.entries[entry["name"]]
-            pool.release(entry["address"])
+            self._release(record, entry)
             raise
         return entry
+
+    def _release(self, record: NetworkRecord, entry: entries.Entry) -> None:
+        for pools, address in ((self._pools, entry["address"]), (self._pools6, entry.get("address6", ""))):
+            if address:
+                pools[record.id].release(address)
 
     async def remove_entry(self, record: NetworkRecord, name: str) -> None:
         """Take an entry off a network. Where that cannot be stored, it stays, and has to be told of again."""
@@ -306,7 +315,7 @@ class Networks:
         except BaseException:
             record.entries[name] = entry
             raise
-        self._pools[record.id].release(entry["address"])
+        self._release(record, entry)
 
     def save(self, record: NetworkRecord) -> None:
         """Store a network that has changed."""
@@ -515,15 +524,32 @@ def _pool_of(record: NetworkRecord) -> AddressPool:
         ours=record.driver not in lan.DRIVERS,
     )
     for entry in record.entries.values():
-        pool.restore(entry["address"])
+        if entry["address"]:
+            pool.restore(entry["address"])
     return pool
 
 
+def _addressed(entry: entries.Entry, pool: AddressPool | None, pool6: AddressPool | None) -> entries.Entry:
+    """An entry with its addresses, one of each family that there is: those that were asked for, or any."""
+    address = pool.text(pool.allocate(entry["address"])) if pool is not None else ""
+    try:
+        address6 = pool6.text(pool6.allocate(entry["address6"])) if pool6 is not None else ""
+    except BaseException:
+        if pool is not None:
+            pool.release(address)
+        raise
+    return {**entry, "address": address, "address6": address6}
+
+
 def _pool6_of(record: NetworkRecord) -> AddressPool:
-    return AddressPool(
+    pool = AddressPool(
         record.subnet6,
         gateway=record.gateway6,
         address_range=record.address_range6,
         auxiliary=record.auxiliary6.values(),
         ours=record.driver not in lan.DRIVERS,
     )
+    for entry in record.entries.values():
+        if entry.get("address6"):
+            pool.restore(entry["address6"])
+    return pool

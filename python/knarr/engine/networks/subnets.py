@@ -205,7 +205,10 @@ class AddressPool:
 
     def contains(self, address: str) -> bool:
         """Whether a container may be given that address: it is a host's of the subnet."""
-        found = ipaddress.ip_address(address)
+        try:
+            found = ipaddress.ip_address(address)
+        except ValueError:
+            return False
         return found.version == self.network.version and int(found) in self._hosts
 
     def _claim(self, wanted: str) -> int:
