@@ -326,14 +326,14 @@ def check_allow_lists() -> None:
         )
         limit = ["--egress", "good.example:80,198.18.0.2:81", "--dns", "198.18.0.2"]
         knarr("run", "-d", "--name", "limited", *limit, "busybox", "sleep", "1000")
-        fetch = ["wget", "-T", "5", "-qO/dev/null"]
+        reach = ["nc", "-w", "5"]
         for name in ("limited", "in-closed"):
-            knarr("exec", name, *fetch, "http://198.18.0.3/", expect=1)
+            knarr("exec", name, *reach, "198.18.0.3", "80", expect=1)
             for _ in range(3):
-                knarr("exec", name, *fetch, "http://good.example/")
-            knarr("exec", name, *fetch, "http://198.18.0.3/")
-            knarr("exec", name, *fetch, "http://198.18.0.2/", expect=1)
-            knarr("exec", name, *fetch, "http://bad.example/", expect=1)
+                knarr("exec", name, *reach, "good.example", "80")
+            knarr("exec", name, *reach, "198.18.0.3", "80")
+            knarr("exec", name, *reach, "198.18.0.2", "80", expect=1)
+            knarr("exec", name, *reach, "bad.example", "80", expect=1)
         forge = "ip addr add 10.222.0.9/16 dev eth0; ip route replace default dev eth0 src 10.222.0.9"
         knarr(
             "run",
@@ -348,7 +348,7 @@ def check_allow_lists() -> None:
             "-c",
             f"{forge}; sleep 99",
         )
-        knarr("exec", "forger", *fetch, "http://198.18.0.3/", expect=1)
+        knarr("exec", "forger", *reach, "198.18.0.3", "80", expect=1)
     finally:
         subprocess.run(["knarr", "rm", "-f", "limited", "in-closed", "forger"], capture_output=True, check=False)
         subprocess.run(["knarr", "network", "rm", "closed"], capture_output=True, check=False)

@@ -325,6 +325,36 @@ def test_ports_of_a_family_that_the_container_has_not(api):
         assert "connect it to one with IPv" in answer["message"]
 
 
+def test_ports_follow_a_running_container_onto_networks_that_lead_out(api):
+    network(api, "inside", Internal=True)
+    network(api, "four", IPAM=subnet("10.95.2.0/24"))
+    network(api, "six", EnableIPv4=False, EnableIPv6=True)
+    ports = {"PortBindings": {"80/tcp": [{}]}}
+    one = run(api, "one", "inside", host=ports, command=SERVER)
+    assert not bindings(api, one)
+    api.ok("POST", "/networks/four/connect", {"Container": one})
+    [four] = bindings(api, one)
+    wait_until(lambda: fetched("127.0.0.1", four["HostPort"]), what="the server by IPv4")
+    api.ok("POST", "/networks/six/connect", {"Container": one})
+    assert bindings(api, one) == [four, {"HostIp": "::", "HostPort": four["HostPort"]}]
+    for address in ("127.0.0.1", "::1"):
+        wait_until(lambda address=address: fetched(address, four["HostPort"]), what=address)
+    for name in ("six", "four"):
+        api.ok("POST", f"/networks/{name}/disconnect", {"Container": one})
+    assert not fetched("127.0.0.1", four["HostPort"])
+    api.ok("POST", "/networks/six/connect", {"Container": one})
+    wait_until(lambda: fetched("::1", four["HostPort"]), what="the server again")
+    # Where a port is taken, it is said by whom, and nothing has changed.
+    wanted = {"PortBindings": {"80/tcp": [{"HostPort": four["HostPort"]}]}}
+    two = run(api, "two", "inside", host=wanted, command=SERVER)
+    status, answer = api.call("POST", "/networks/four/connect", {"Container": two})
+    assert (status, "port is already allocated" in answer["message"]) == (409, True), answer
+    assert list(api.ok("GET", f"/containers/{two}/json")["NetworkSettings"]["Networks"]) == ["inside"]
+    api.ok("DELETE", f"/containers/{one}?force=1")
+    wait_until(lambda: api.call("POST", "/networks/four/connect", {"Container": two})[0] < 400, what="the port")
+    wait_until(lambda: fetched("127.0.0.1", four["HostPort"]), what="the other server")
+
+
 def test_sctp_is_published_where_the_kernel_has_it(api):
     network(api, "four", IPAM=subnet("10.95.2.0/24"))
     made = api.create(*FOREVER, HostConfig={"NetworkMode": "four", "PortBindings": {"80/sctp": [{}]}})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.containers import endpoints, launch
+from knarr.engine.containers import endpoints, launch, published
 from knarr.engine.supervisor import SupervisorLost
 from knarr.errors import Conflict, InvalidArgument, KnarrError, NotFound, PermissionDenied
 
@@ -156,13 +156,15 @@ def _insistent(context: Context) -> Ask:
 
 async def _connect(context: Context, ask: Ask, record: ContainerRecord, endpoint: Endpoint) -> None:
     name = context.networks.by_id(endpoint["network_id"]).name
-    await ask(
+    answer = await ask(
         "connect",
         container=record.id,
         interface=launch.interface(context, record, name, endpoint),
         **endpoints.ways_out(record),
         dns=launch.dns(context, record),
+        ports=published.ports(context, record, endpoints.gateways(record)),
     )
+    record.state.ports = published.chosen(answer["ports"])
 
 
 async def _disconnect(ask: Ask, record: ContainerRecord, endpoint: Endpoint) -> None:

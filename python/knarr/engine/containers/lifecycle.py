@@ -12,7 +12,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from knarr.engine.containers import connect, endpoints, launch, mounting, signals, update
+from knarr.engine.containers import connect, endpoints, launch, mounting, published, signals, update
 from knarr.engine.supervisor import NotExecutable, SupervisorLost
 from knarr.errors import Conflict, Failed, KnarrError, NotFound, NotModified, Unavailable
 from knarr.failpoints import reached
@@ -492,9 +492,7 @@ class Lifecycle:
         state.status, state.pid, state.started_ns = "running", answer["pid"], answer["started_at"]
         state.exit_code, state.error, state.oom_killed, state.finished_ns = 0, "", False, 0
         state.limits_pending = False
-        state.ports = [
-            [port["protocol"], port["host_ip"], port["host_port"], port["container_port"]] for port in answer["ports"]
-        ]
+        state.ports = published.chosen(answer["ports"])
 
     def lost(self, container: Container, code: int, error: str) -> None:
         """It is not there any more, and nobody can tell how it ended."""

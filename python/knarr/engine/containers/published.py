@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from knarr.engine.containers.container import Context
     from knarr.store.containers import ContainerRecord, Endpoint
 
-__all__ = ["ports"]
+__all__ = ["chosen", "ports"]
 
 EVERYWHERE, EVERYWHERE6 = "0.0.0.0", "::"  # noqa: S104  Docker's default, published on purpose
 
@@ -54,6 +54,11 @@ def ports(context: Context, record: ContainerRecord, ways_out: Mapping[int, Endp
                 }
                 found.append(item if address is addresses[0] else {**item, "same_port": True})
     return found
+
+
+def chosen(answer: list[dict[str, Any]]) -> list[list[Any]]:
+    """The ports that the supervisor has published, as a container's state has them."""
+    return [[port["protocol"], port["host_ip"], port["host_port"], port["container_port"]] for port in answer]
 
 
 def _usual(context: Context, endpoint: Endpoint) -> str:

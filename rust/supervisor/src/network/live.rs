@@ -10,7 +10,7 @@ use knarr_net::{Family, LanRoute, LinkName};
 use super::record::FAMILIES;
 use super::{Attached, Network, NetworkRecord, lan, namespace_of, parts, unavailable};
 use crate::link::Part;
-use crate::protocol::{Connect, Disconnect, Failure, Id, Names, WaysOut};
+use crate::protocol::{Connect, Disconnect, Failure, Id, Names, Port, WaysOut};
 
 impl Network {
     /// Put a running container on a network: its record from now on, and what is to be held with it.
@@ -24,6 +24,7 @@ impl Network {
             container: id,
             interface,
             dns,
+            ports,
             ..
         } = request;
         let ways_out = [request.way_out.as_deref(), request.way_out6.as_deref()];
@@ -48,7 +49,12 @@ impl Network {
         }
         let attached = plugged?;
         changed.interfaces.push(attached.clone());
-        let done = self.follow(id, &namespace, record, &mut changed, ways_out, dns);
+        let done = self
+            .follow(id, &namespace, record, &mut changed, ways_out, dns)
+            .and_then(|mut held| {
+                held.extend(self.publish_more(id, &mut changed, ports)?);
+                Ok(held)
+            });
         if done.is_err() {
             // What failed is the error to tell.
             let mut back = record.clone();
@@ -56,6 +62,47 @@ impl Network {
             let _ = self.follow(id, &namespace, &changed, &mut back, record.ways_out(), &[]);
         }
         Ok((changed, done?))
+    }
+
+    /// Publish those of the ports that are not published yet: of a family that the container has only now. One that
+    /// is on one address of its group already has the same port on the others.
+    fn publish_more(
+        &self,
+        id: &Id,
+        record: &mut NetworkRecord,
+        ports: &[Port],
+    ) -> Result<Vec<(Part, OwnedFd)>, Failure> {
+        let mut there = record.ports.clone();
+        let mut missing = Vec::new();
+        for group in ports.chunk_by(|_, next| next.same_port) {
+            let mut left = Vec::new();
+            let mut chosen = None;
+            for port in group {
+                match there.iter().position(|one| one.is_of(port)) {
+                    Some(at) => chosen = Some(there.swap_remove(at).host_port),
+                    None => left.push(port.publish()?),
+                }
+            }
+            if let Some(host_port) = chosen {
+                for port in &mut left {
+                    (port.host_port, port.host_port_last, port.same_port) =
+                        (host_port, None, false);
+                }
+            }
+            missing.extend(left);
+        }
+        if missing.is_empty() {
+            return Ok(Vec::new());
+        }
+        let addresses = record.published()?;
+        let mut host = self.host();
+        let host = self.opened(&mut host)?;
+        let published = host.publish(id.as_str(), &addresses, &missing)?;
+        record
+            .ports
+            .extend(published.iter().map(|done| Port::from(&done.port)));
+        let held = published.into_iter();
+        Ok(held.map(|done| (Part::Port, done.reservation)).collect())
     }
 
     /// Take a running container off a network: its record from now on.

@@ -210,6 +210,15 @@ impl BridgeRequest {
 }
 
 impl Port {
+    /// Whether this, which is published, is what was asked for by that.
+    pub fn is_of(&self, asked: &Self) -> bool {
+        let last = asked.host_port_last.unwrap_or(asked.host_port);
+        self.protocol == asked.protocol
+            && self.container_port == asked.container_port
+            && self.host_ip == asked.host_ip
+            && (asked.host_port == 0 || (asked.host_port..=last).contains(&self.host_port))
+    }
+
     /// As the net crate takes it.
     pub fn publish(&self) -> Result<Publish, Failure> {
         let Self {

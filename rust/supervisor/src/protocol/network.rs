@@ -221,6 +221,9 @@ pub struct Connect {
     /// As at its start, for a container that has had no network with names before.
     #[serde(default)]
     pub dns: Vec<IpAddr>,
+    /// As at its start, for the ways out that it has from now on: those are published that are not yet.
+    #[serde(default)]
+    pub ports: Vec<Port>,
 }
 
 /// Fields of `disconnect`.

@@ -30,8 +30,9 @@ impl Supervisor {
     fn plug(&mut self, request: &Connect) -> Answer {
         let (pid, record) = self.network_of(&request.container)?;
         let (record, held) = self.network.plug(pid, &record, request)?;
+        let answer = json!({ "ports": record.ports });
         self.rewired(&request.container, record, held);
-        Ok(json!({}))
+        Ok(answer)
     }
 
     pub(super) fn disconnect(&mut self, request: &Disconnect) -> Answer {
