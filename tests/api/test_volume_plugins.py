@@ -3,7 +3,10 @@
 import contextlib
 import json
 import os
+import select
 import socket
+import socketserver
+import ssl
 import threading
 import time
 
@@ -12,6 +15,7 @@ import pytest
 
 from tests.api.http_client import Api
 from tests.api.volume_plugin import VolumePlugin
+from tests.certificates import everything
 from tests.conftest import busybox_archive, new_engine, wait_until
 
 LIMIT = 1.0
@@ -280,3 +284,64 @@ def test_what_a_plugin_has_is_not_the_engines_to_copy_or_rename(own, plugin):
         status, answer = api.call("POST", f"/volumes/data/{ask}")
         assert (status, "plugin files" in answer["message"]) == (501, True), answer
     api.ok("DELETE", "/volumes/data")
+
+
+@contextlib.contextmanager
+def terminator(directory, target):
+    """A port of 127.0.0.1 that asks for a client's certificate, speaks TLS, and passes what is said on to a socket."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / "server.pem", directory / "server-key.pem")
+    context.load_verify_locations(directory / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            with (
+                contextlib.suppress(OSError),
+                context.wrap_socket(self.request, server_side=True) as client,
+                socket.socket(socket.AF_UNIX) as plugin,
+            ):
+                plugin.connect(target)
+                ways = {client: plugin, plugin: client}
+                while True:
+                    for said in [client] if client.pending() else select.select([*ways], [], [])[0]:
+                        data = said.recv(65536)
+                        if not data:
+                            return
+                        ways[said].sendall(data)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+def test_a_plugin_over_tls(own, plugin, tmp_path):
+    everything(tmp_path)
+    specs = own.base / "more-specs"
+    specs.mkdir(exist_ok=True)
+    with terminator(tmp_path, plugin.server_address) as port:
+
+        def described(name, **tls):
+            files = {key: str(tmp_path / file) for key, file in tls.items()}
+            told = {"Name": name, "Addr": f"https://localhost:{port}", "TLSConfig": files}
+            (specs / f"{name}.json").write_text(json.dumps(told))
+
+        described("secure", CAFile="ca.pem", CertFile="client.pem", KeyFile="client-key.pem")
+        own.docker("volume", "create", "-d", "secure", "data")
+        own.docker("run", "--rm", "-v", "data:/d", "busybox", "touch", "/d/file")
+        assert (plugin.directory / "data" / "file").exists()
+        wait_until(lambda: plugin.users["data"] == [], what="the unmount")
+        own.docker("volume", "rm", "data")
+        # Neither a server that others have signed for, nor a client that is nobody, gets anywhere.
+        described("strange", CAFile="stranger-ca.pem", CertFile="client.pem", KeyFile="client-key.pem")
+        described("nobody", CAFile="ca.pem")
+        calls = len(plugin.calls)
+        for name in ("strange", "nobody"):
+            failed = own.docker("volume", "create", "-d", name, "other", check=False)
+            assert failed.returncode == 1
+            assert name in failed.stderr
+        assert len(plugin.calls) == calls
+    for name in ("secure", "strange", "nobody"):
+        (specs / f"{name}.json").unlink()
