@@ -251,6 +251,18 @@ def test_a_network_with_a_list(api, machine, shared_engine):
         assert not reaches(shared_engine, "own", host, port), (host, port)
     shared_engine.run("run", "-d", "--name", "cli", "--egress", "none", "--network", "closed", "busybox", "sleep", "99")
     assert not reaches(shared_engine, "cli", EVIL)
+    docker = shared_engine.docker
+    docker("network", "create", "-o", f"knarr.egress={EVIL}:80", "by-docker")
+    docker("run", "-d", "--name", "on-it", "--network", "by-docker", "busybox", "sleep", "99")
+    docker("run", "-d", "--name", "noted", "--annotation", f"knarr.egress={EVIL}:81,{DNS}", "busybox", "sleep", "99")
+    for name, host, port, open_ in [
+        ("on-it", EVIL, 80, True),
+        ("on-it", DNS, 80, False),
+        ("noted", EVIL, 81, True),
+        ("noted", DNS, 80, True),
+        ("noted", EVIL, 80, False),
+    ]:
+        assert reaches(shared_engine, name, host, port) == open_, (name, host, port)
 
 
 def test_a_limit_follows_its_container_and_ends_with_it(api, machine, shared_engine):
