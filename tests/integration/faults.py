@@ -30,17 +30,14 @@ from tests.conftest import Engine, wait_until
 from tests.integration.test_nothing_left import traces
 
 SOURCES = Path(knarr.__file__).parent
+CRATES = Path(__file__).parents[2] / "rust"
 POINT = re.compile(r'(?:\breached\(|\bat=)"([a-z]+\.[a-z]+\.[a-z]+)"')
 
 
 def points_in_the_source() -> set[str]:
-    """Every fail point that there is."""
-    return {
-        point
-        for path in SOURCES.rglob("*.py")
-        if path.name != "failpoints.py"
-        for point in POINT.findall(path.read_text())
-    }
+    """Every fail point that there is, in the daemon and in the store's own crate."""
+    sources = [*SOURCES.rglob("*.py"), *CRATES.glob("*/src/**/*.rs")]
+    return {point for path in sources if path.name != "failpoints.py" for point in POINT.findall(path.read_text())}
 
 
 class Forked:
@@ -68,7 +65,7 @@ class Forked:
             os.set_inheritable(3, False)
             sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115  the daemon's
             logging.root.handlers.clear()
-            os.environ.update(engine.env)
+            os.environ.update(engine.env, KNARR_FAILPOINTS=str(engine.plan))
             failpoints._plan = str(engine.plan)
             roots = {"data_root": str(engine.data_root), "run_root": str(engine.run_root)}
             status = daemon.main(3, {**roots, "hosts": [engine.host]})

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::digest::{Digest, Hasher};
 use crate::error::{Context, StoreError};
+use crate::failpoint::reached;
 use crate::store::Store;
 
 /// A blob on its way in: `ingest/<hex>.partial`, hashed as it grows, resumable.
@@ -136,7 +137,9 @@ impl Verified {
     /// Gives the blob its name; its bytes must have been synced.
     pub(crate) fn publish(&self, store: &Store) -> Result<(), StoreError> {
         let target = store.blob_path(&self.digest);
-        fs::rename(&self.path, &target).at("cannot rename into place", &target)
+        reached("store.blob.publish")
+            .and_then(|()| fs::rename(&self.path, &target))
+            .at("cannot rename into place", &target)
     }
 }
 

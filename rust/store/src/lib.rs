@@ -25,6 +25,7 @@ mod digest;
 mod durable;
 mod error;
 mod extract;
+mod failpoint;
 mod fetch;
 mod input;
 mod layer;

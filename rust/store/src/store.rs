@@ -17,6 +17,7 @@ use rustix::fs::{FileType, Mode, OFlags, open, syncfs};
 use crate::claims::Claims;
 use crate::digest::Digest;
 use crate::error::{Context, StoreError};
+use crate::failpoint::reached;
 use crate::tree::{self, Visit};
 
 /// Partial blobs that are kept for a resumption: so many bytes in all, and so long.
@@ -191,10 +192,13 @@ impl Store {
 
     fn discard(&self, path: &Path) -> Result<(), StoreError> {
         let temporary = self.temporary("removed");
-        match fs::rename(path, &temporary) {
+        match reached("store.tree.move").and_then(|()| fs::rename(path, &temporary)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error).at("cannot move away", path),
-            Ok(()) => self.delete_temporary(temporary.file_name().unwrap_or_default()),
+            Ok(()) => {
+                reached("store.tree.delete").at("cannot delete", &temporary)?;
+                self.delete_temporary(temporary.file_name().unwrap_or_default())
+            }
         }
     }
 

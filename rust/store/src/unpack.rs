@@ -19,6 +19,7 @@ use crate::decode::DecoderFactory;
 use crate::digest::{Digest, Hasher};
 use crate::durable::Written;
 use crate::error::{Classified, Context, ErrorKind, StoreError};
+use crate::failpoint::reached;
 use crate::fetch::Fetch;
 use crate::layer::{self, Applied};
 use crate::limits::Limits;
@@ -210,10 +211,13 @@ impl Store {
             for (layer, draft) in layers.iter().zip(&mut drafts) {
                 if let Some(draft) = draft {
                     let target = self.snapshot_path(&layer.chain_id);
-                    fs::rename(&draft.path, &target).at("cannot rename into place", &target)?;
+                    reached("store.snapshot.publish")
+                        .and_then(|()| fs::rename(&draft.path, &target))
+                        .at("cannot rename into place", &target)?;
                     draft.published = true;
                 }
             }
+            reached("store.snapshot.sync").at("cannot sync", self.root())?;
             self.sync_directory("blobs/sha256")?;
             self.sync_directory("snapshots")?;
         }
