@@ -1,9 +1,10 @@
 """The templates of --format: Go's text/template, as far as people use it with container engines.
 
 Understood: text with {{actions}}; trimming ({{- -}}) and comments; fields (.A.B), variables ($x := ...), literals,
-parentheses and pipelines; if / else if / else, range, with, break and continue; the functions of text/template (and,
-or, not, eq ... ge, len, index, slice, print, printf, println, html, urlquery) and Docker's (json, join, split, lower,
-upper, title, pad, truncate). Values are JSON's, and callables for fields that take arguments ({{.Label "x"}}).
+parentheses and pipelines; if / else if / else, range, with, break and continue; define, template and block; the
+functions of text/template (and, or, not, eq ... ge, len, index, slice, print, printf, println, html, urlquery) and
+Docker's (json, join, split, lower, upper, title, pad, truncate). Values are JSON's, and callables for fields that take
+arguments ({{.Label "x"}}).
 
 A field that isn't there is an error, as in Docker, except as the condition of an `if` or `with`: what is absent is
 false. Go shows nothing in three ways, by its type, which JSON has lost: `MAPS` and `POINTERS` name fields of such
@@ -50,36 +51,51 @@ class Template:
     """A parsed template."""
 
     def __init__(self, source: str) -> None:
-        self._nodes = _Parser(source).parse()
+        parser = _Parser(source)
+        self._nodes = parser.parse()
+        self._templates = {**parser.templates, "": self._nodes}
 
     def render(self, data: "Any", functions: "dict[str, Callable[..., Any]] | None" = None) -> str:
         """The text it makes of the data; functions replace those of the same names."""
         from knarr.cli.template_functions import FUNCTIONS
 
-        scope = _Scope(data, {**FUNCTIONS, **functions} if functions else FUNCTIONS)
+        scope = _Scope(data, {**FUNCTIONS, **functions} if functions else FUNCTIONS, self._templates)
         scope.variables["$"] = data
         out: list[str] = []
         try:
             _render(self._nodes, scope, out)
-        except (_Break, _Continue):
-            raise TemplateError("template parsing error: {{break}} or {{continue}} outside {{range}}") from None
+        except RecursionError:
+            raise TemplateError("template error: exceeded maximum template depth") from None
         return "".join(out)
 
 
 class _Scope:
     """The dot, and the variables of one block."""
 
-    __slots__ = ("_outer", "dot", "functions", "variables")
+    __slots__ = ("_outer", "dot", "functions", "templates", "variables")
 
-    def __init__(self, dot: "Any", functions: "dict[str, Callable[..., Any]]", outer: "_Scope | None" = None) -> None:
+    def __init__(
+        self,
+        dot: "Any",
+        functions: "dict[str, Callable[..., Any]]",
+        templates: "dict[str, list[Any]]",
+        outer: "_Scope | None" = None,
+    ) -> None:
         self.dot = dot
         self.functions = functions
+        self.templates = templates
         self.variables: dict[str, Any] = {}
         self._outer = outer
 
     def inner(self, dot: "Any") -> "_Scope":
         """The scope of a block within."""
-        return _Scope(dot, self.functions, self)
+        return _Scope(dot, self.functions, self.templates, self)
+
+    def apart(self, dot: "Any") -> "_Scope":
+        """The scope of a template that is called: it sees no variable of its caller."""
+        scope = _Scope(dot, self.functions, self.templates)
+        scope.variables["$"] = dot
+        return scope
 
     def holder(self, name: str) -> "dict[str, Any]":
         """The variables among which this one was declared."""
@@ -181,14 +197,16 @@ class _Parser:
     def __init__(self, source: str) -> None:
         self._pieces = list(_pieces(source))
         self._position = 0
+        self._loops = 0  # how many {{range}} are around the position
+        self.templates: dict[str, list[Any]] = {}  # those that were defined, by their names
 
     def parse(self) -> "list[Any]":
-        nodes, end = self._block()
+        nodes, end = self._block(outermost=True)
         if end is not None:
             raise TemplateError(f"template parsing error: unexpected {{{{{end}}}}}")
         return nodes
 
-    def _block(self) -> "tuple[list[Any], str | None]":
+    def _block(self, *, outermost: bool = False) -> "tuple[list[Any], str | None]":
         """Nodes up to an {{end}} or {{else}}, and that."""
         nodes: list[Any] = []
         while self._position < len(self._pieces):
@@ -201,23 +219,55 @@ class _Parser:
             word = text.split(None, 1)[0] if text else ""
             if word in ("end", "else"):
                 return nodes, text
-            nodes.append(self._action(word, text))
+            if outermost and _is_clause("define", text):
+                self._define(*_clause("define", text))
+            else:
+                nodes.append(self._action(word, text))
         return nodes, None
 
     def _action(self, word: str, text: str) -> "Any":
         if word in ("break", "continue") and text == word:
+            if not self._loops:
+                raise TemplateError(f"template parsing error: {{{{{word}}}}} outside {{{{range}}}}")
             return (word,)
         if word in ("if", "range", "with"):
             return self._branch(word, text[len(word) :])
+        for clause in ("template", "block"):
+            if _is_clause(clause, text):
+                name, value = _clause(clause, text)
+                if clause == "block":
+                    if not value:
+                        raise TemplateError("template parsing error: missing value for block clause")
+                    self._define(name, "", word="block")
+                return ("template", *(_Expression(value).parse() if value else ([], [])), name)
+        if _is_clause("define", text):
+            raise TemplateError("template parsing error: {{define}} stands inside another action: move it out")
         if not text:
             raise TemplateError("template parsing error: missing value for command")
         expression = _Expression(text)
         names, commands = expression.parse()
         return ("assign" if expression.assigns else "show", names, commands)
 
+    def _define(self, name: str, rest: str, word: str = "define") -> None:
+        """Take in the template up to {{end}}. Empty ones give way to others of their names, as in Go."""
+        if rest:
+            raise TemplateError(f"template parsing error: unexpected {rest!r} in define clause")
+        loops, self._loops = self._loops, 0
+        body, end = self._block()
+        self._loops = loops
+        if end != "end":
+            what = f"unexpected {{{{{end}}}}} in {word} clause" if end else f"{{{{{word}}}}} without {{{{end}}}}"
+            raise TemplateError(f"template parsing error: {what}")
+        if _is_empty(self.templates.get(name, [])):
+            self.templates[name] = body
+        elif not _is_empty(body):
+            raise TemplateError(f'template parsing error: multiple definition of template "{name}"')
+
     def _branch(self, word: str, condition: str) -> "Any":
         names, pipeline = _Expression(condition).parse()
+        self._loops += word == "range"
         body, end = self._block()
+        self._loops -= word == "range"
         otherwise: list[Any] = []
         if end is not None and end.startswith("else"):
             rest = end[4:].strip(_SPACE)
@@ -232,6 +282,23 @@ class _Parser:
         if end != "end":
             raise TemplateError(f"template parsing error: {{{{{word}}}}} without {{{{end}}}}")
         return (word, names, pipeline, body, otherwise)
+
+
+def _is_clause(word: str, text: str) -> bool:
+    return text.startswith(word) and not (text[len(word) : len(word) + 1].isalnum() or text[len(word) :][:1] == "_")
+
+
+def _clause(word: str, text: str) -> "tuple[str, str]":
+    """(the name, what comes after it) of {{define "name"}}, {{template "name" ...}} and {{block "name" ...}}."""
+    rest = text[len(word) :].strip(_SPACE)
+    name = _tokens(rest)[0] if rest else ""
+    if name[:1] not in ('"', "`"):
+        raise TemplateError(f"template parsing error: unexpected {name or '}}'} in {word} clause")
+    return _unquote(name), rest[len(name) :].strip(_SPACE)
+
+
+def _is_empty(nodes: "list[Any]") -> bool:
+    return all(node[0] == "text" and not node[1].strip() for node in nodes)
 
 
 class _Expression:
@@ -314,6 +381,10 @@ class _Expression:
         elif word in ("true", "false", "nil"):
             return ("literal", {"true": True, "false": False, "nil": None}[word])
         elif word[0].isalpha() or word[0] == "_":
+            from knarr.cli.template_functions import FUNCTIONS
+
+            if word not in FUNCTIONS and word not in ("and", "or"):
+                raise TemplateError(f'template parsing error: function "{word}" not defined')
             return ("function", word)
         else:
             raise self._fail(f"unexpected {word!r}")
@@ -359,6 +430,14 @@ def _render(nodes: "list[Any]", scope: _Scope, out: "list[str]") -> None:
                 scope.variables[node[1][0]] = value
             else:
                 out.append(_nothing(node[2][-1], scope) if value is None else to_text(value))
+        elif kind == "template":
+            called = scope.templates.get(node[3])
+            if called is None:
+                raise TemplateError(f'template error: template "{node[3]}" not defined')
+            dot = _evaluate(node[2], scope)
+            if node[1]:
+                scope.variables[node[1][0]] = dot
+            _render(called, scope.apart(dot), out)
         elif kind == "break":
             raise _Break
         elif kind == "continue":
@@ -432,10 +511,7 @@ def _call(command: "list[Any]", scope: _Scope, piped: "list[Any]") -> "Any":
         name = first[1]
         if name in ("and", "or"):
             return _and_or(name, rest, scope, piped)
-        function = scope.functions.get(name)
-        if function is None:
-            raise TemplateError(f'template parsing error: function "{name}" not defined')
-        return _apply(name, function, [_value(operand, scope) for operand in rest] + piped)
+        return _apply(name, scope.functions[name], [_value(operand, scope) for operand in rest] + piped)
     value = _value(first, scope)
     arguments = [_value(operand, scope) for operand in rest] + piped
     if callable(value):
