@@ -260,6 +260,26 @@ def test_containers_find_one_another_by_name(api, shared_engine):
     assert looked_up(shared_engine, second, "db") == addresses[1:]
 
 
+def test_aliases_had_the_short_id_and_the_host_name_before_1_45(api):
+    network(api, "named")
+    both = {"named": {"Aliases": ["db"]}}
+    made = api.create(*FOREVER, name="called", Hostname="host", HostConfig={"NetworkMode": "named"}, NetworkingConfig={"EndpointsConfig": both})  # fmt: skip
+    plain = api.create(*FOREVER, name="plain", HostConfig={"NetworkMode": "bridge"})
+
+    def aliases(version, container, name):
+        found = api.ok("GET", f"/{version}/containers/{container}/json")
+        return found["NetworkSettings"]["Networks"][name]["Aliases"]
+
+    for version in ("v1.40", "v1.44"):
+        assert aliases(version, made, "named") == ["db", made[:12], "host"]
+        assert aliases(version, plain, "bridge") is None
+    assert aliases("v1.45", made, "named") == ["db"]
+    assert aliases("v1.45", plain, "bridge") is None
+    listed = api.ok("GET", "/v1.44/containers/json?all=1")
+    networks = {line["Id"]: line["NetworkSettings"]["Networks"] for line in listed}
+    assert networks[made]["named"]["Aliases"] == ["db"]
+
+
 def test_links_are_names_for_one_container_alone(api, shared_engine):
     network(api, "linked")
     run(api, "db", "linked")

@@ -12,14 +12,17 @@ SHAPE = Shape(
     until={"Old": 42, "Deep.Gone": 45, "Whole": 50},
     sparse={"Empty": 48, "Deep.Never": 0},
     optional={"Null": 48},
+    former={"Many.*.Kept": (44, "Former"), "List.Kept": (0, "Former"), "Kept": (43, "Former")},
     was={"Changed": (47, lambda value: value or ["<none>"]), "Whole": (45, lambda value: value + 1)},
 )
 DOCUMENT = {
     "New": 1,
     "Old": 2,
     "Deep": {"New": 3, "Gone": 4, "Kept": 5, "Never": ""},
-    "Many": {"a": {"New": 6, "Kept": 7}, "b": {"New": 8}},
-    "List": [{"New": 9}, {"Kept": 10}],
+    "Many": {"a": {"New": 6, "Kept": 7, "Former": 5}, "b": {"New": 8}},
+    "List": [{"New": 9, "Former": 8}, {"Kept": 10}],
+    "Kept": None,
+    "Former": [1],
     "Empty": [],
     "Null": False,
     "Changed": [],
@@ -48,6 +51,14 @@ def test_empty_and_changed_values():
     assert SHAPE.of(DOCUMENT, 46)["Changed"] == ["<none>"]
     assert SHAPE.of(DOCUMENT, 47)["Changed"] == []
     assert [SHAPE.of(DOCUMENT, version).get("Whole") for version in (44, 45, 50)] == [2, 1, None]
+
+
+def test_a_field_that_held_something_else_before():
+    assert SHAPE.of(DOCUMENT, 42)["Kept"] == [1]
+    assert SHAPE.of(DOCUMENT, 43)["Kept"] is None
+    assert [SHAPE.of(DOCUMENT, version)["Many"]["a"]["Kept"] for version in (43, 44)] == [5, 7]
+    for version in range(OLDEST, NEWEST + 1):
+        assert "Former" not in str(SHAPE.of(DOCUMENT, version))
 
 
 def test_what_was_given_stays_as_it_is():
@@ -80,7 +91,7 @@ def lookup(document, path):
 
 def _full():
     """Every field of an inspect that some version has, filled."""
-    endpoint = {"GwPriority": 1, "DNSNames": ["a"], "Aliases": ["b"]}
+    endpoint = {"GwPriority": 1, "DNSNames": ["a"], "Aliases": ["b"], "FormerAliases": ["b", "c"]}
     return {
         "Storage": {"RootFS": {}}, "GraphDriver": {"Name": "overlay2"}, "ImageManifestDescriptor": {"size": 1},
         "Config": {"MacAddress": "02:42:ac:11:00:02", "OnBuild": None, "StopTimeout": 0, "Shell": None, "ArgsEscaped": False},
@@ -110,6 +121,7 @@ def _full():
         ("NetworkSettings.Networks.net.GwPriority", range(48, 57)),
         ("NetworkSettings.Networks.net.DNSNames", range(44, 57)),
         ("NetworkSettings.Networks.net.Aliases", range(24, 57)),
+        ("NetworkSettings.Networks.net.FormerAliases", ()),
         ("HostConfig.Annotations", range(43, 57)),
         ("HostConfig.KernelMemory", range(24, 42)),
         ("HostConfig.KernelMemoryTCP", range(24, 42)),

@@ -80,6 +80,7 @@ INSPECT = Shape(
         "HostConfig.Umask": 0,
         "ImageManifestDescriptor": 0,
     },
+    former={"NetworkSettings.Networks.*.Aliases": (45, "FormerAliases")},
 )
 SUMMARY = Shape(
     since={
@@ -91,6 +92,7 @@ SUMMARY = Shape(
     },
     sparse={"HostConfig.Annotations": 0},
     optional={"ImageManifestDescriptor": 0},
+    former={"NetworkSettings.Networks.*.Aliases": (0, "FormerAliases")},
 )
 ZERO_TIME = "0001-01-01T00:00:00Z"
 
@@ -170,10 +172,16 @@ def _endpoint(record: ContainerRecord, name: str, endpoint: Endpoint) -> dict[st
         wanted["IPv4Address"] = endpoint["wanted_address"]
     if endpoint.get("wanted_address6"):
         wanted["IPv6Address"] = endpoint["wanted_address6"]
+    aliases, names = endpoint["aliases"], None
+    former = aliases
+    if is_user_defined(name):
+        names = dns_names(record, endpoint)
+        former = list(dict.fromkeys([*aliases, record.id[:12], record.config["Hostname"]]))
     return {
         "IPAMConfig": wanted or None,
         "Links": endpoint.get("links") or None,
-        "Aliases": endpoint["aliases"] or None,
+        "Aliases": aliases or None,
+        "FormerAliases": former or None,
         "MacAddress": endpoint["mac"],
         "DriverOpts": endpoint.get("driver_opts") or None,
         "GwPriority": endpoint.get("gw_priority", 0),
@@ -185,7 +193,7 @@ def _endpoint(record: ContainerRecord, name: str, endpoint: Endpoint) -> dict[st
         "IPv6Gateway": endpoint.get("gateway6", ""),
         "GlobalIPv6Address": endpoint.get("address6", ""),
         "GlobalIPv6PrefixLen": endpoint.get("prefix6", 0),
-        "DNSNames": dns_names(record, endpoint) if is_user_defined(name) else None,
+        "DNSNames": names,
     }
 
 

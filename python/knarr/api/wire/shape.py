@@ -11,7 +11,8 @@ version history".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,6 +26,13 @@ _Rule: TypeAlias = "dict[str, _Rule] | list[Callable[[Any], Any]]"
 
 class _Absent:
     """What a rule returns for a field that is left out."""
+
+
+class _Instead(NamedTuple):
+    """What a rule returns for a field that takes the place of another."""
+
+    name: str
+    value: Any
 
 
 def _drop(_: Any) -> Any:
@@ -44,7 +52,8 @@ class Shape:
 
     since: fields that appeared in a version. until: fields that are gone in it. From a version on, sparse fields are
     left out where they are empty, optional ones only where they are null. was: fields whose value was another below a
-    version, and how that is made of today's.
+    version, and how that is made of today's. former: fields that below a version hold what the encoder writes under a
+    name of its own beside them, which no version shows; 0 shows it nowhere.
     """
 
     def __init__(
@@ -55,8 +64,9 @@ class Shape:
         sparse: Mapping[str, int] | None = None,
         optional: Mapping[str, int] | None = None,
         was: Mapping[str, tuple[int, Callable[[Any], Any]]] | None = None,
+        former: Mapping[str, tuple[int, str]] | None = None,
     ) -> None:
-        self._since, self._until, self._was = since or {}, until or {}, was or {}
+        self._since, self._until, self._was, self._former = since or {}, until or {}, was or {}, former or {}
         self._left_out = ((sparse or {}, _sparse), (optional or {}, _optional))
         self._rules: dict[int, dict[str, _Rule]] = {}
 
@@ -82,6 +92,11 @@ class Shape:
         for path, (first, old) in self._was.items():
             if version < first:
                 _add(tree, path, old)
+        for path, (first, own) in self._former.items():
+            parent, _, name = path.rpartition(".")
+            if version < first:
+                _add(tree, path, _drop)
+            _add(tree, f"{parent}.{own}" if parent else own, partial(_Instead, name) if version < first else _drop)
         for fields, rule in self._left_out:
             for path, first in fields.items():
                 if version >= first:
@@ -121,7 +136,9 @@ def _apply(rules: dict[str, _Rule], document: dict[str, Any]) -> dict[str, Any]:
                     break
         elif rule is not None:
             kept = _below(rule, value)
-        if kept is not _Absent:
+        if isinstance(kept, _Instead):
+            found[kept.name] = kept.value
+        elif kept is not _Absent:
             found[name] = kept
     return found
 
