@@ -7,8 +7,10 @@ import pty
 import re
 import select
 import signal
+import socket
 import struct
 import termios
+import threading
 import time
 import uuid
 
@@ -172,3 +174,69 @@ def test_the_progress_of_a_pull_is_drawn_over(on_terminal, shared_engine, regist
     assert "\x1b" not in plain
     assert plain.endswith(f"{reference}\n")
     assert shared_engine.run("pull", "-q", reference).stdout == f"{reference}\n"
+
+
+class Relay:
+    """A socket before the engine's that lets so many bytes through in either direction, and then the rest when told."""
+
+    def __init__(self, engine, path, most):
+        self.host = f"unix://{path}"
+        self.onward = threading.Event()
+        self._most = most
+        self._listener = socket.create_server(str(path), family=socket.AF_UNIX)
+        self._engine = str(engine.socket)
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client = self._listener.accept()[0]
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(self._engine)
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=self._carry, args=pair, daemon=True).start()
+
+    def _carry(self, source, target):
+        passed = 0
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+                passed += len(data)
+                if passed >= self._most:
+                    self.onward.wait()
+            target.shutdown(socket.SHUT_WR)
+
+    def close(self):
+        self.onward.set()
+        self._listener.close()
+
+
+@pytest.fixture
+def relay(shared_engine, tmp_path):
+    made = Relay(shared_engine, tmp_path / "relay.sock", 4 << 20)
+    yield made
+    made.close()
+
+
+def test_a_copy_shows_how_much_has_gone(on_terminal, shared_engine, name, relay, tmp_path):
+    shared_engine.run("create", "--name", name, "--network", "none", "busybox", "true")
+    (tmp_path / "big").write_bytes(os.urandom(12 << 20))
+    for source, target, words in (
+        (tmp_path / "big", f"{name}:/big", rb"Copying to container - "),
+        (f"{name}:/big", tmp_path / "back", rb"Copying from container - "),
+    ):
+        relay.onward.clear()
+        terminal = on_terminal("-H", relay.host, "cp", str(source), str(target))
+        terminal.expect(words + rb"[4-9]\.\d+MB")
+        relay.onward.set()
+        terminal.expect(rb"\r\x1b\[2KSuccessfully copied 12.6MB [^\r]*\r\n")  # the line is wiped before
+        assert terminal.wait() == 0
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "big").read_bytes()
+    relay.onward.clear()
+    quiet = on_terminal("-H", relay.host, "cp", "-q", f"{name}:/big", str(tmp_path / "back"))
+    time.sleep(1)
+    relay.onward.set()
+    assert quiet.wait() == 0
+    assert quiet.output == b""
+    piped = shared_engine.run("-H", relay.host, "cp", f"{name}:/big", tmp_path / "back")
+    assert (piped.stdout, piped.stderr) == ("", "")

@@ -191,9 +191,9 @@ def _copy(client: "Client", options: "dict[str, Any]", arguments: "list[str]") -
         quiet = not terminal.is_terminal(terminal.STDOUT)
     try:
         if origin:
-            said = _copy_out(client, origin, source, target, follow=options["follow_link"])
+            said = _copy_out(client, origin, source, target, follow=options["follow_link"], quiet=quiet)
         else:
-            said = _copy_in(client, goal, source, target, options)
+            said = _copy_in(client, goal, source, target, options, quiet=quiet)
     except OSError as error:
         raise InvalidArgument(f"{error.filename or 'cp'}: {(error.strerror or str(error)).lower()}") from error
     if said and not quiet:
@@ -201,8 +201,9 @@ def _copy(client: "Client", options: "dict[str, Any]", arguments: "list[str]") -
     return 0
 
 
-def _copy_out(client: "Client", container: str, source: str, target: str, *, follow: bool) -> str:
+def _copy_out(client: "Client", container: str, source: str, target: str, *, follow: bool, quiet: bool) -> str:
     from knarr._core import Body, unpack_local
+    from knarr.cli.copy_progress import OUT, CopyProgress
 
     if target != "-":
         target = _keep_end(os.path.abspath(target), target)
@@ -228,21 +229,25 @@ def _copy_out(client: "Client", container: str, source: str, target: str, *, fol
     old = b"" if base in (".", "/") else os.fsencode(base)
     renamed = (old, os.fsencode(name)) if name else None
     connection = response.connection
-    if connection.encrypted:
-        with _Pump(response.piece) as descriptor:
-            body = Body(descriptor, _STREAM, b"")
+    with CopyProgress(OUT, quiet=quiet):
+        if connection.encrypted:
+            with _Pump(response.piece) as descriptor:
+                body = Body(descriptor, _STREAM, b"")
+                unpack_local(directory, body, renamed)
+        else:
+            body = Body(connection.socket.fileno(), _CHUNKED, connection.take() if connection.buffered else b"")
             unpack_local(directory, body, renamed)
-    else:
-        body = Body(connection.socket.fileno(), _CHUNKED, connection.take() if connection.buffered else b"")
-        unpack_local(directory, body, renamed)
     connection.close()
     response.done = True
     size = body.count if found.directory else stat["size"]
     return _summary(size, body.count, target)
 
 
-def _copy_in(client: "Client", container: str, source: str, target: str, options: "dict[str, Any]") -> str:
+def _copy_in(
+    client: "Client", container: str, source: str, target: str, options: "dict[str, Any]", *, quiet: bool
+) -> str:
     from knarr._core import pack_local
+    from knarr.cli.copy_progress import IN, CopyProgress
 
     there = _remote_target(client, container, target)
     if source == "-":
@@ -266,7 +271,8 @@ def _copy_in(client: "Client", container: str, source: str, target: str, options
         except Unavailable as error:  # the engine has had enough: it says why
             raise BrokenPipeError(str(error)) from error
 
-    client.containers.put_archive(container, directory, send, copy_uid_gid=options["archive"])
+    with CopyProgress(IN, quiet=quiet):
+        client.containers.put_archive(container, directory, send, copy_uid_gid=options["archive"])
     return _summary(content, count, f"{container}:{there.path}")
 
 
@@ -326,8 +332,6 @@ CP = Command(
     options=(
         Option("-a --archive", FLAG, "Archive mode (copy all uid/gid information)"),
         Option("-L --follow-link", FLAG, "Always follow symbolic links in SRC_PATH"),
-        Option(
-            "-q --quiet", FLAG, "Say nothing of what was copied (default where stdout is no terminal)", default=None
-        ),
+        Option("-q --quiet", FLAG, "Say nothing of what is copied (default where stdout is no terminal)", default=None),
     ),
 )
