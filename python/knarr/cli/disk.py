@@ -8,6 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from knarr.cli.template_functions import Kinds
     from knarr.client import Client
 
 HEADERS = {"Type": "TYPE", "TotalCount": "TOTAL", "Active": "ACTIVE", "Size": "SIZE", "Reclaimable": "RECLAIMABLE"}
@@ -21,6 +22,7 @@ _CONTAINERS = {
     "RunningFor": "CREATED", "Status": "STATUS", "Names": "NAMES",
 }  # fmt: skip
 _VOLUMES = {"Name": "VOLUME NAME", "Links": "LINKS", "Size": "SIZE"}
+_RAW = {"type": "Type", "total": "TotalCount", "active": "Active", "size": "Size", "reclaimable": "Reclaimable"}
 _BUILDS = {
     "ID": "CACHE ID", "CacheType": "CACHE TYPE", "Size": "SIZE", "CreatedSince": "CREATED",
     "LastUsedSince": "LAST USED", "UsageCount": "USAGE", "Shared": "SHARED",
@@ -62,26 +64,19 @@ def _row(kind: str, every: "list[Any]", idle: "list[Any]", size: int, freed: int
     }
 
 
-def details(usage: "dict[str, Any]", *, full: bool) -> "dict[str, list[dict[str, Any]]]":
+def details(usage: "dict[str, Any]", *, full: bool) -> "Kinds":
     """Rows of everything that there is, by kind."""
-    from knarr.cli import ps
+    from knarr.cli import ps, volumes
+    from knarr.cli.template_functions import Kinds, Row
 
-    return {
-        "Images": [_image(image, full=full) for image in usage.get("Images") or ()],
-        "Containers": [
-            ps.row({**container, "SizeRootFs": 0}, full=full) for container in usage.get("Containers") or ()
+    return Kinds(
+        Images=[Row(_image(image, full=full)) for image in usage.get("Images") or ()],
+        Containers=[
+            Row(ps.row({**container, "SizeRootFs": 0}, full=full)) for container in usage.get("Containers") or ()
         ],
-        "Volumes": [
-            {
-                "Name": volume["Name"],
-                "Driver": volume["Driver"],
-                "Links": str(volume["UsageData"]["RefCount"]),
-                "Size": human.size(volume["UsageData"]["Size"]),
-            }
-            for volume in usage.get("Volumes") or ()
-        ],
-        "BuildCache": [],
-    }
+        Volumes=[Row(volumes.row(volume)) for volume in usage.get("Volumes") or ()],
+        BuildCache=[],
+    )
 
 
 def _image(image: "dict[str, Any]", *, full: bool) -> "dict[str, Any]":
@@ -90,7 +85,9 @@ def _image(image: "dict[str, Any]", *, full: bool) -> "dict[str, Any]":
         "Repository": repository,
         "Tag": tag,
         "ID": image["Id"] if full else human.short_id(image["Id"]),
+        "Digest": "",
         "CreatedSince": human.ago(image["Created"]) if image["Created"] > 0 else "N/A",
+        "CreatedAt": human.local_time(image["Created"]),
         "Size": human.size(image["Size"], 3),
         "SharedSize": human.size(image["SharedSize"]),
         "UniqueSize": human.size(image["Size"] - image["SharedSize"]),
@@ -104,17 +101,11 @@ def _df(client: "Client", options: "dict[str, Any]", _arguments: "list[str]") ->
     form = options["format"]
     usage = client.system.disk_usage()
     if not options["verbose"]:
-        write(summary(usage), HEADERS, list(HEADERS), form)
+        write(summary(usage), HEADERS, list(HEADERS), form, _RAW)
         return 0
-    table = not form or form == "table"
-    found = details(usage, full=not table)
-    if not table:
-        from knarr.cli import documents
-
-        plain = {
-            kind: [{key: row[key] for key in row if not callable(row[key])} for row in found[kind]] for kind in found
-        }
-        documents.write(plain if form == "json" else found, documents.compiled(form))
+    found = details(usage, full=bool(form) and not form.startswith("table"))
+    if form and form != "table":
+        _show(found, form)
         return 0
     for title, kind, headers in (
         ("Images space usage:", "Images", _IMAGES),
@@ -125,6 +116,26 @@ def _df(client: "Client", options: "dict[str, Any]", _arguments: "list[str]") ->
         show(f"{title}\n" if kind == "Images" else f"\n{title}\n")
         write(found[kind], headers, list(headers), None)
     return 0
+
+
+def _show(found: "Kinds", form: str) -> None:
+    """All of it at once: as JSON, raw, or by a template."""
+    from knarr.cli import documents, images, ps, volumes
+    from knarr.cli.listing import raw_lines
+    from knarr.cli.template_functions import to_json
+
+    if form == "raw":
+        for kind, word, fields in (
+            ("Images", "Image", images.raw_fields(digests=True)),
+            ("Containers", "Container", {**ps.RAW, "size": "Size"}),
+            ("Volumes", "Volume", volumes.RAW),
+        ):
+            for row in found[kind]:
+                for line in (f"type: {word}", *raw_lines([row], fields)):
+                    show(line)
+        return
+    template = documents.compiled(form.removeprefix("table").strip(" "))
+    show(to_json(found) if template is None else template.render(found))
 
 
 DF = Command(

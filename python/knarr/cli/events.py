@@ -13,6 +13,19 @@ if TYPE_CHECKING:
     from knarr.client import Client
 
 
+_EMPTY: "dict[str, Any]" = {
+    "status": "",
+    "id": "",
+    "from": "",
+    "Type": "",
+    "Action": "",
+    "Actor": {"ID": "", "Attributes": {}},
+    "scope": "",
+    "time": 0,
+    "timeNano": 0,
+}
+
+
 def spoken(event: "dict[str, Any]") -> str:
     """One line of an EventMessage: time, type, action, ID and what else is known of it."""
     seconds, fraction = divmod(event["timeNano"], 1_000_000_000)
@@ -34,6 +47,8 @@ def _events(client: "Client", options: "dict[str, Any]", _arguments: "list[str]"
 
     form = options["format"]
     template = documents.compiled(form) if form else None
+    if template is not None:
+        documents.check(template, _EMPTY)
     since, until = options["since"], options["until"]
     if since or until:
         from knarr.cli.times import timestamp
@@ -41,7 +56,7 @@ def _events(client: "Client", options: "dict[str, Any]", _arguments: "list[str]"
         since, until = (timestamp(text) if text else None for text in (since, until))
     for event in client.system.events(since, until, filters(options["filter"])).values():
         if form:
-            documents.write(event, template)
+            documents.write(event if template is None else {**_EMPTY, **event}, template)
         else:
             show(spoken(event))
         sys.stdout.flush()

@@ -70,6 +70,15 @@ def local_time(when: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(when))
 
 
+def exact_time(text: str) -> str:
+    """An RFC 3339 time of UTC as Go shows it: "2026-11-24 03:02:35.1234 +0000 UTC"."""
+    if not text.endswith("Z"):
+        return text
+    whole, point, fraction = text[:-1].replace("T", " ").partition(".")
+    fraction = fraction.rstrip("0")
+    return f"{whole}{point if fraction else ''}{fraction} +0000 UTC"
+
+
 def parse_time(text: str) -> float:
     """Seconds since the epoch of an RFC 3339 time, such as the API's "2026-11-24T03:02:35.123456789Z"."""
     import calendar
@@ -98,12 +107,16 @@ def shorten(text: str, width: int) -> str:
 
 
 def table(rows: "Sequence[Sequence[str]]") -> str:
-    """Columns three spaces apart and at least ten wide; the first row is the header."""
-    if not rows:
-        return ""
-    widths = [max(10, max(len(row[column]) for row in rows) + 3) for column in range(len(rows[0]) - 1)]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        lines.append("".join([*cells, row[-1]]))
-    return "\n".join(lines)
+    """Columns three spaces apart and at least ten wide. A short row parts what is above it from what is below."""
+    padded = [list(row) for row in rows]
+    for column in range(max(map(len, rows), default=0) - 1):
+        block: list[list[str]] = []
+        for row in (*padded, []):
+            if len(row) > column + 1:
+                block.append(row)
+            elif block:
+                width = max(10, max(len(one[column]) for one in block) + 3)
+                for one in block:
+                    one[column] = one[column].ljust(width)
+                block = []
+    return "\n".join("".join(row) for row in padded)

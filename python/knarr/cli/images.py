@@ -23,6 +23,14 @@ HEADERS = {
     "SharedSize": "SHARED SIZE",
     "UniqueSize": "UNIQUE SIZE",
 }
+_RAW = {
+    "repository": "Repository",
+    "tag": "Tag",
+    "digest": "Digest",
+    "image_id": "ID",
+    "created_at": "CreatedAt",
+    "virtual_size": "Size",
+}
 HISTORY_HEADERS = {
     "ID": "IMAGE",
     "CreatedSince": "CREATED",
@@ -35,7 +43,7 @@ _NONE = "<none>"
 
 
 def _images(client: "Client", options: "dict[str, Any]", arguments: "list[str]") -> int:
-    from knarr.cli.listing import filters, write
+    from knarr.cli.listing import filters, wants_ids, write
 
     wanted = filters(options["filter"])
     if arguments:
@@ -49,18 +57,26 @@ def _images(client: "Client", options: "dict[str, Any]", arguments: "list[str]")
         show_tree(client.images.list(all=options["all"], filters=wanted, manifests=True), full=options["no_trunc"])
         return 0
     images = client.images.list(all=options["all"], filters=wanted, digests=options["digests"])
-    if options["quiet"]:
+    if wants_ids(options):
         for image in images:
             show(image["Id"] if options["no_trunc"] else human.short_id(image["Id"]))
         return 0
-    form = options["format"]
-    digests = options["digests"] or bool(form and ".Digest" in form)
+    form = str(options["format"] or "")
+    digests = options["digests"] or ".Digest" in form
     rows = [row for image in images for row in _rows(image, full=options["no_trunc"], digests=digests)]
     columns = ["Repository", "Tag", "ID", "CreatedSince", "Size"]
     if options["digests"]:
         columns.insert(2, "Digest")
-    write(rows, HEADERS, columns, form)
+        if form.startswith("table") and form != "table" and "{{.Digest}}" not in form:
+            form += "\t{{.Digest}}"
+    raw = {"image_id": "ID"} if options["quiet"] else raw_fields(digests=options["digests"])
+    write(rows, HEADERS, columns, form, raw)
     return 0
+
+
+def raw_fields(*, digests: bool) -> "dict[str, str]":
+    """What --format raw tells of an image."""
+    return {word: field for word, field in _RAW.items() if digests or word != "digest"}
 
 
 def familiar(name: str) -> str:
@@ -140,11 +156,11 @@ def _tag(client: "Client", _options: "dict[str, Any]", arguments: "list[str]") -
 
 
 def _history(client: "Client", options: "dict[str, Any]", arguments: "list[str]") -> int:
-    from knarr.cli.listing import write
+    from knarr.cli.listing import wants_ids, write
 
     layers = client.images.history(arguments[0], platform=options["platform"])
     full = options["no_trunc"]
-    if options["quiet"]:
+    if wants_ids(options):
         for layer in layers:
             show(layer["Id"] if full else human.short_id(layer["Id"]))
         return 0
@@ -164,7 +180,7 @@ def _history(client: "Client", options: "dict[str, Any]", arguments: "list[str]"
                 "Comment": layer.get("Comment") or "",
             }
         )
-    columns = ["ID", "CreatedSince", "CreatedBy", "Size", "Comment"]
+    columns = ["ID", "CreatedSince" if options["human"] else "CreatedAt", "CreatedBy", "Size", "Comment"]
     write(rows, HISTORY_HEADERS, columns, options["format"])
     return 0
 

@@ -46,6 +46,7 @@ def _write(
     size: bool,
     platform: "str | None" = None,
 ) -> int:
+    from knarr.cli.documents import Fields
     from knarr.cli.template_functions import to_json
 
     compiled = None
@@ -53,7 +54,7 @@ def _write(
         from knarr.cli.template import Template, TemplateError
 
         try:
-            compiled = Template(form.replace("\\t", "\t").replace("\\n", "\n"))
+            compiled = Template(form)
         except TemplateError as error:
             say(f"knarr: {error}")
             return _BAD_TEMPLATE
@@ -66,13 +67,11 @@ def _write(
             code = 1
             continue
         if compiled is not None:
-            show(compiled.render(details))
-        elif form == "json":
-            show(to_json(details))
+            show(compiled.render(Fields(details)))
         else:
             found.append(details)
-    if not form:
-        show(to_json(found, indent=4))
+    if compiled is None:
+        show(to_json(found, indent=None if form else 4))
     return code
 
 

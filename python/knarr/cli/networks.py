@@ -17,11 +17,13 @@ HEADERS = {
     "Name": "NAME",
     "Driver": "DRIVER",
     "Scope": "SCOPE",
+    "IPv4": "IPV4",
     "IPv6": "IPV6",
     "Internal": "INTERNAL",
     "Labels": "LABELS",
     "CreatedAt": "CREATED AT",
 }
+_RAW = {"network_id": "ID", "name": "Name", "driver": "Driver", "scope": "Scope"}
 
 
 def _create(client: "Client", options: "dict[str, Any]", arguments: "list[str]") -> int:
@@ -112,32 +114,35 @@ def _prune(client: "Client", options: "dict[str, Any]", _arguments: "list[str]")
 
 
 def _list(client: "Client", options: "dict[str, Any]", _arguments: "list[str]") -> int:
-    from knarr.cli.listing import filters, write
+    from knarr.cli.listing import filters, wants_ids, write
 
     networks = client.networks.list(filters(options["filter"]))
     networks.sort(key=lambda network: str(network["Name"]))
     full = options["no_trunc"]
-    if options["quiet"]:
+    if wants_ids(options):
         for network in networks:
             show(network["Id"] if full else human.short_id(network["Id"]))
         return 0
-    rows = []
-    for network in networks:
-        labels = network.get("Labels") or {}
-        rows.append(
-            {
-                "ID": network["Id"] if full else human.short_id(network["Id"]),
-                "Name": network["Name"],
-                "Driver": network.get("Driver", ""),
-                "Scope": network.get("Scope", ""),
-                "IPv6": "true" if network.get("EnableIPv6") else "false",
-                "Internal": "true" if network.get("Internal") else "false",
-                "Labels": ",".join(sorted(f"{key}={value}" for key, value in labels.items())),
-                "CreatedAt": network.get("Created", ""),
-            }
-        )
-    write(rows, HEADERS, ["ID", "Name", "Driver", "Scope"], options["format"])
+    raw = {"network_id": "ID"} if options["quiet"] else _RAW
+    rows = [_row(network, full=full) for network in networks]
+    write(rows, HEADERS, ["ID", "Name", "Driver", "Scope"], options["format"], raw)
     return 0
+
+
+def _row(network: "dict[str, Any]", *, full: bool) -> "dict[str, Any]":
+    labels = network.get("Labels") or {}
+    return {
+        "ID": network["Id"] if full else human.short_id(network["Id"]),
+        "Name": network["Name"],
+        "Driver": network.get("Driver", ""),
+        "Scope": network.get("Scope", ""),
+        "IPv4": "true" if network.get("EnableIPv4", True) else "false",
+        "IPv6": "true" if network.get("EnableIPv6") else "false",
+        "Internal": "true" if network.get("Internal") else "false",
+        "Labels": ",".join(sorted(f"{key}={value}" for key, value in labels.items())),
+        "Label": lambda name: labels.get(name, ""),
+        "CreatedAt": human.exact_time(network.get("Created", "")),
+    }
 
 
 _LIST_OPTIONS = (

@@ -2,7 +2,7 @@
 
 from knarr.cli import human
 from knarr.cli.command import FLAG, INT, LIST, TEXT, Command, Option
-from knarr.cli.terminal import show
+from knarr.cli.terminal import say, show
 from knarr.errors import NotFound
 
 TYPE_CHECKING = False
@@ -29,6 +29,17 @@ HEADERS = {
     "HealthStatus": "HEALTH STATUS",
     "Platform": "PLATFORM",
 }
+RAW = {
+    "container_id": "ID",
+    "image": "Image",
+    "command": "Command",
+    "created_at": "CreatedAt",
+    "state": "State",
+    "status": "Status",
+    "names": "Names",
+    "labels": "Labels",
+    "ports": "Ports",
+}
 _COLUMNS = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"]
 
 
@@ -40,16 +51,26 @@ def _ps(client: "Client", options: "dict[str, Any]", _arguments: "list[str]") ->
     containers = client.containers.list(
         all=options["all"] or limit is not None,
         limit=limit,
-        size=options["size"] or bool(form and ".Size" in form),
+        size=options["size"] or bool(form and _shows_size(form)),
         filters=filters(options["filter"]),
     )
     if options["quiet"]:
+        if form and form != "table":
+            say("WARNING: Ignoring custom format, because both --format and --quiet are set.")
+        word = "container_id: " if form == "raw" else ""
         for container in containers:
-            show(container["Id"] if options["no_trunc"] else human.short_id(container["Id"]))
+            show(word + (container["Id"] if options["no_trunc"] else human.short_id(container["Id"])))
         return 0
     columns = [*_COLUMNS, "Size"] if options["size"] else _COLUMNS
-    write([row(container, full=options["no_trunc"]) for container in containers], HEADERS, columns, form)
+    raw = {**RAW, "size": "Size"} if options["size"] else RAW
+    write([row(container, full=options["no_trunc"]) for container in containers], HEADERS, columns, form, raw)
     return 0
+
+
+def _shows_size(form: str) -> bool:
+    """Whether a template shows sizes, which are asked for only then: by name, or all that there is as JSON."""
+    compact = form.replace(" ", "")
+    return ".Size" in form or any(text in compact for text in ("json.}", "json$}", "{.|json", "{$|json"))
 
 
 def row(container: "dict[str, Any]", *, full: bool) -> "dict[str, Any]":

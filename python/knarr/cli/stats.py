@@ -194,7 +194,8 @@ def _stats(client: "Client", options: "dict[str, Any]", names: "list[str]") -> i
     from knarr.cli.listing import lines
 
     def picture(found: "dict[str, dict[str, Any] | None]") -> "list[str]":
-        rows = [row(name, value, full=options["no_trunc"]) for name, value in found.items()]
+        full = options["no_trunc"]
+        rows = [row(name if names else human.short_id(name), value, full=full) for name, value in found.items()]
         return lines(rows, HEADERS, _COLUMNS, options["format"])
 
     if options["no_stream"]:

@@ -55,18 +55,30 @@ class Template:
         self._nodes = parser.parse()
         self._templates = {**parser.templates, "": self._nodes}
 
-    def render(self, data: "Any", functions: "dict[str, Callable[..., Any]] | None" = None) -> str:
-        """The text it makes of the data; functions replace those of the same names."""
+    def header(self, names: "dict[str, Any]", functions: "dict[str, Callable[..., Any]]") -> str:
+        """The header of a table whose rows it makes, of the columns' names: what comes of it before the first error."""
+        out: list[str] = []
+        try:
+            self._render(names, functions, out)
+        except TemplateError:
+            return "".join(out)  # what suits values need not suit names: as in Docker, the header ends there
+        return "".join(out)
+
+    def render(self, data: "Any") -> str:
+        """The text it makes of the data."""
+        out: list[str] = []
+        self._render(data, {}, out)
+        return "".join(out)
+
+    def _render(self, data: "Any", functions: "dict[str, Callable[..., Any]]", out: "list[str]") -> None:
         from knarr.cli.template_functions import FUNCTIONS
 
         scope = _Scope(data, {**FUNCTIONS, **functions} if functions else FUNCTIONS, self._templates)
         scope.variables["$"] = data
-        out: list[str] = []
         try:
             _render(self._nodes, scope, out)
         except RecursionError:
             raise TemplateError("template error: exceeded maximum template depth") from None
-        return "".join(out)
 
 
 class _Scope:

@@ -16,6 +16,10 @@ class Row(dict[str, "Any"]):
     """One entry of a list: what a template may say of it. Callables are fields that take an argument."""
 
 
+class Kinds(dict[str, "list[Row]"]):
+    """Lists of entries, by what they are of."""
+
+
 def truth(value: "Any") -> bool:
     """Go's truth: false, 0, nil and what is empty are false."""
     return callable(value) or bool(value)
@@ -42,17 +46,24 @@ def to_text(value: "Any", *, nested: bool = False) -> str:
 
 
 def to_json(value: "Any", indent: "int | None" = None) -> str:
-    """JSON on one line, or indented; letters of all alphabets as they are. A Row in Docker's form for these."""
+    """JSON on one line, or indented; letters of all alphabets as they are. Rows in Docker's form for these."""
     import json
 
     separators = (",", ":") if indent is None else (",", ": ")
-    if not isinstance(value, Row):
+    if isinstance(value, Kinds):
+        value = {kind: [_fields(row) for row in rows] for kind, rows in value.items()}
+    elif isinstance(value, Row):
+        value = _fields(value)
+    else:
         return json.dumps(value, ensure_ascii=False, separators=separators, indent=indent)
-    fields = {key: value[key] for key in sorted(value) if not callable(value[key])}
-    text = json.dumps(fields, ensure_ascii=False, separators=separators, indent=indent)
+    text = json.dumps(value, ensure_ascii=False, separators=separators, indent=indent)
     for letter in "<>&":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return text
+
+
+def _fields(row: Row) -> "dict[str, Any]":
+    return {key: row[key] for key in sorted(row) if not callable(row[key])}
 
 
 def _index(value: "Any", *keys: "Any") -> "Any":
@@ -207,8 +218,14 @@ def _unchanged(text: "Any", *_: "Any") -> "Any":
     return text
 
 
-# In a table's header the columns' names go through the same pipeline unharmed.
+def _name(value: "Any") -> str:
+    if not isinstance(value, str):
+        raise TypeError("it is no column's name")
+    return value
+
+
+# In a table's header the columns' names go through these unharmed.
 HEADER_FUNCTIONS: "dict[str, Callable[..., Any]]" = {
-    **dict.fromkeys(("json", "lower", "upper", "title", "truncate", "split", "join", "pad"), _unchanged),
-    "len": lambda _: "",
+    **dict.fromkeys(("lower", "upper", "title", "truncate", "split", "join"), _unchanged),
+    "json": _name,
 }

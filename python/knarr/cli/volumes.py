@@ -18,7 +18,12 @@ HEADERS = {
     "Mountpoint": "MOUNTPOINT",
     "Labels": "LABELS",
     "Size": "SIZE",
+    "Links": "LINKS",
+    "Status": "STATUS",
+    "Group": "GROUP",
+    "Availability": "AVAILABILITY",
 }
+RAW = {"name": "Name", "driver": "Driver"}
 
 
 def _create(client: "Client", options: "dict[str, Any]", arguments: "list[str]") -> int:
@@ -35,30 +40,37 @@ def _create(client: "Client", options: "dict[str, Any]", arguments: "list[str]")
 
 
 def _list(client: "Client", options: "dict[str, Any]", _arguments: "list[str]") -> int:
-    from knarr.cli.listing import filters, write
+    from knarr.cli.listing import filters, wants_ids, write
 
     volumes = client.volumes.list(filters(options["filter"])).get("Volumes") or []
     volumes.sort(key=lambda volume: str(volume["Name"]))
-    if options["quiet"]:
+    if wants_ids(options):
         for volume in volumes:
             show(volume["Name"])
         return 0
-    rows = []
-    for volume in volumes:
-        labels = volume.get("Labels") or {}
-        usage = (volume.get("UsageData") or {}).get("Size", -1)
-        rows.append(
-            {
-                "Name": volume["Name"],
-                "Driver": volume.get("Driver", ""),
-                "Scope": volume.get("Scope", ""),
-                "Mountpoint": volume.get("Mountpoint", ""),
-                "Labels": ",".join(sorted(f"{key}={value}" for key, value in labels.items())),
-                "Size": "N/A" if usage < 0 else human.size(usage),
-            }
-        )
-    write(rows, HEADERS, ["Driver", "Name"], options["format"])
+    raw = {"name": "Name"} if options["quiet"] else RAW
+    write([row(volume) for volume in volumes], HEADERS, ["Driver", "Name"], options["format"], raw)
     return 0
+
+
+def row(volume: "dict[str, Any]") -> "dict[str, Any]":
+    """What a template may say of one Volume. The last three are of volumes of a swarm's."""
+    labels = volume.get("Labels") or {}
+    usage = volume.get("UsageData") or {}
+    size = usage.get("Size", -1)
+    return {
+        "Name": volume["Name"],
+        "Driver": volume.get("Driver", ""),
+        "Scope": volume.get("Scope", ""),
+        "Mountpoint": volume.get("Mountpoint", ""),
+        "Labels": ",".join(sorted(f"{key}={value}" for key, value in labels.items())),
+        "Label": lambda name: labels.get(name, ""),
+        "Size": "N/A" if size < 0 else human.size(size),
+        "Links": str(usage["RefCount"]) if "RefCount" in usage else "N/A",
+        "Status": "N/A",
+        "Group": "N/A",
+        "Availability": "N/A",
+    }
 
 
 def _remove(client: "Client", options: "dict[str, Any]", names: "list[str]") -> int:
