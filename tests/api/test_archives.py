@@ -230,6 +230,19 @@ def test_an_upload_is_refused_in_dockers_words(make, state):
     assert (status, message) == (400, "bad parameter: path cannot be empty")
 
 
+@pytest.mark.parametrize("path", ["/tmp/" + "x" * 256, "/x" * 2048])
+def test_a_path_that_no_file_can_have_is_not_found(make, state, path):
+    files = make(state=state)
+    assert files.head(path) == (404, None)
+    status, answer = files.api.call("GET", files.path(path))
+    assert status == 404
+    assert "is too long" in answer["message"]
+    assert files.put(path, tar_of([("x", b"y")]))[0] == 404
+    longest = "/tmp/" + "ä" * 127
+    assert files.put("/tmp", tar_of([(longest[5:], b"y")])) == (200, "")
+    assert files.read(longest) == b"y"
+
+
 def test_nothing_of_another_kind_is_overwritten_where_that_is_asked_for(make, state):
     files = make(state=state)
     folder = tarfile.TarInfo("here")

@@ -3,6 +3,8 @@
 import calendar
 import fcntl
 import json
+import os
+import signal
 import termios
 import time
 
@@ -452,6 +454,31 @@ def test_pause(api):
     assert api.call("POST", f"/containers/{container}/unpause")[0] == 500  # as Docker
     api.ok("POST", f"/containers/{container}/pause")
     assert api.call("DELETE", f"/containers/{container}?force=1")[0] == 204
+
+
+def test_pausing_what_is_about_to_end(api):
+    """Its control group has gone before the daemon has heard of the end."""
+    container = api.create("sleep", "100")
+    for turn in range(30):
+        api.ok("POST", f"/containers/{container}/start")
+        os.kill(api.ok("GET", f"/containers/{container}/json")["State"]["Pid"], signal.SIGKILL)
+        time.sleep(turn % 6 / 1000)
+        status, answer = api.call("POST", f"/containers/{container}/pause")
+        assert status == 204 or (status, answer["message"]) == (409, f"container {container} is not running")
+        assert api.call("POST", f"/containers/{container}/stop?t=0")[0] in (204, 304)
+    api.ok("DELETE", f"/containers/{container}?force=1")
+
+
+def test_sets_of_ports_and_volumes_hold_nothing_else(api):
+    odd = {"ExposedPorts": {"80/tcp": {"x": None}}, "Volumes": {"/data": {"x": 1}}}
+    container = api.create("true", **odd)
+    config = api.ok("GET", f"/containers/{container}/json")["Config"]
+    assert (config["ExposedPorts"], config["Volumes"]) == ({"80/tcp": {}}, {"/data": {}})
+    image = api.ok("POST", f"/commit?container={container}", odd)["Id"]
+    config = api.ok("GET", f"/images/{image}/json")["Config"]
+    assert (config["ExposedPorts"], config["Volumes"]) == ({"80/tcp": {}}, {"/data": {}})
+    api.ok("DELETE", f"/containers/{container}?v=1")
+    api.ok("DELETE", f"/images/{image}")
 
 
 def test_rename(api):

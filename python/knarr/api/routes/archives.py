@@ -12,9 +12,10 @@ from aiohttp import web
 from knarr.api import carry, errors, reply
 from knarr.api.wire.images import rfc3339
 from knarr.engine.containers.files import Upload
-from knarr.errors import InvalidArgument, KnarrError
+from knarr.errors import InvalidArgument, KnarrError, NotFound
 
 if TYPE_CHECKING:
+    from knarr.engine.containers.container import Container
     from knarr.engine.containers.files import PathStat
     from knarr.engine.engine import Engine
 
@@ -22,6 +23,7 @@ __all__ = ["routes"]
 
 log = logging.getLogger("knarr.api")
 TAR = "application/x-tar"
+LONGEST_PATH, LONGEST_NAME = 4096, 255  # bytes, as Linux has it
 STAT = "X-Docker-Container-Path-Stat"
 
 
@@ -30,11 +32,13 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     containers = engine.containers
 
     async def head(request: web.Request) -> web.StreamResponse:
-        found = await containers.files.stat(containers.get(request.match_info["name"]), _path(request))
+        container = containers.get(request.match_info["name"])
+        found = await containers.files.stat(container, _path(request, container))
         return web.Response(headers={STAT: _header(found)})
 
     async def get(request: web.Request) -> web.StreamResponse:
-        found, work = await containers.files.pack(containers.get(request.match_info["name"]), _path(request))
+        container = containers.get(request.match_info["name"])
+        found, work = await containers.files.pack(container, _path(request, container))
         return await carry.send(request, {"Content-Type": TAR, STAT: _header(found)}, work)
 
     async def put(request: web.Request) -> web.StreamResponse:
@@ -42,7 +46,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             try:
                 container = containers.get(request.match_info["name"])
                 upload = Upload(
-                    _path(request),
+                    _path(request, container),
                     reply.flag(request.query, "noOverwriteDirNonDir"),
                     reply.flag(request.query, "copyUIDGID"),
                 )
@@ -69,12 +73,16 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     ]
 
 
-def _path(request: web.Request) -> str:
+def _path(request: web.Request, container: Container) -> str:
     path = request.query.get("path", "")
     if not path:
         raise InvalidArgument("bad parameter: path cannot be empty")
     if "\0" in path:
         raise InvalidArgument("bad parameter: path holds a NUL")
+    if len(path.encode()) >= LONGEST_PATH or any(len(name.encode()) > LONGEST_NAME for name in path.split("/")):
+        raise NotFound(
+            f"Could not find the file {path[:200]}... in container {container.record.name}: its name is too long"
+        )
     return path
 
 

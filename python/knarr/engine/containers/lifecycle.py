@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from knarr.engine.containers import connect, endpoints, launch, mounting, published, signals, update
 from knarr.engine.supervisor import NotExecutable, SupervisorLost
-from knarr.errors import Conflict, Failed, KnarrError, NotFound, NotModified, Unavailable
+from knarr.errors import Conflict, Failed, Internal, KnarrError, NotFound, NotModified, Unavailable
 from knarr.failpoints import reached
 
 if TYPE_CHECKING:
@@ -287,10 +287,12 @@ class Lifecycle:
                     reached("container.freeze.record")
                     self._context.records.update_state(record)
                 reached("container.pause.ask")
-                await self._context.supervisor.call("pause", container=record.id)
-            except BaseException:
+                await self._freezer("pause", container)
+            except BaseException as error:
                 self._health.resumed(container)
                 await self._balancing.stay(container)
+                if isinstance(error, NotFound):
+                    raise Conflict(f"container {record.id} is not running") from None
                 raise
             record.state.status = "paused"
             self._context.states.store(record, at="container.pause.record")
@@ -301,9 +303,21 @@ class Lifecycle:
         """Thaw it."""
         if container.record.state.status != "paused":
             raise Failed(f"Container {container.record.id} is not paused")
-        await self._thaw(container)
+        try:
+            await self._thaw(container)
+        except NotFound:
+            raise Failed(f"Container {container.record.id} is not paused") from None
         self._context.announce(container, "unpause")
         reached("container.unpause.answer")
+
+    async def _freezer(self, operation: str, container: Container) -> None:
+        """NotFound where it has ended, which we may not have heard yet."""
+        try:
+            await self._context.supervisor.call(operation, container=container.record.id)
+        except Internal as error:
+            if "(os error 2)" in str(error):  # its control group has gone with it
+                raise NotFound(f"container {container.record.id} has ended") from error
+            raise
 
     async def _thaw(self, container: Container) -> None:
         async with container.lock:
@@ -311,7 +325,7 @@ class Lifecycle:
             if record.state.status != "paused":
                 return
             reached("container.unpause.ask")
-            await self._context.supervisor.call("unpause", container=record.id)
+            await self._freezer("unpause", container)
             record.state.status, record.state.pause_passes = "running", False
             self._health.resumed(container)
             self._context.states.store(record, at="container.unpause.record")

@@ -128,6 +128,11 @@ def _check_config(config: Config) -> None:
             raise InvalidArgument(f"invalid environment variable: {entry}")
     for port in config["ExposedPorts"] or {}:
         parse_port(port)
+    # Sets: what is under their keys means nothing.
+    if config["ExposedPorts"]:
+        config["ExposedPorts"] = {port: {} for port in config["ExposedPorts"]}
+    if config["Volumes"]:
+        config["Volumes"] = {path: {} for path in config["Volumes"]}
     for argument in [*(config["Entrypoint"] or ()), *(config["Cmd"] or ())]:
         if "\0" in argument:
             raise InvalidArgument(f"invalid command: {argument!r} contains a NUL byte")

@@ -132,6 +132,9 @@ def _run_config(value: Any, what: str) -> dict[str, Any]:
     for label, text in _map(run.get("Labels"), here, "Labels").items():
         if not isinstance(text, str):
             raise Corrupt(f"{here}.Labels: the value of {label[:40]!a} is not a string")
+    for name in ("ExposedPorts", "Volumes"):  # sets: what is under their keys means nothing
+        if run.get(name):
+            run[name] = {key: {} for key in run[name]}
     _health(run.get("Healthcheck"), here)
     return run
 

@@ -38,7 +38,7 @@ from knarr.engine.images.push import Pushes
 from knarr.engine.images.registries import Registries
 from knarr.engine.images.removal import Removal
 from knarr.engine.images.threads import Threads
-from knarr.errors import InvalidArgument, KnarrError, NotFound
+from knarr.errors import Corrupt, InvalidArgument, KnarrError, NotFound
 from knarr.failpoints import reached
 from knarr.store.images import ImageRecords
 from knarr.types import Platform, Reference
@@ -269,7 +269,7 @@ class Images:
         message: str = "",
         platform: str | None = None,
     ) -> Image:
-        """Make an image of the archive of a root file system, which comes in pieces. InvalidArgument; Corrupt."""
+        """Make an image of the archive of a root file system, which comes in pieces. InvalidArgument."""
         wanted = Platform.parse(platform) if platform else Platform.host()
         config = run_config(instructions.apply({}, changes)) if changes else {}
 
@@ -286,7 +286,10 @@ class Images:
                 reached("image.import.layer")
                 return NewLayer(*await self.making.blocking(lambda: self._store.put_archive(path)))
 
-            image = await self.making.make(None, take, describe, reference)
+            try:
+                image = await self.making.make(None, take, describe, reference)
+            except Corrupt as error:  # the client's bytes, not ours
+                raise InvalidArgument(f"cannot import the archive: {str(error).partition(': ')[2] or error}") from error
         self._announce("import", image.id, {"name": reference.familiar if reference else image.id})
         reached("image.import.answer")
         return image

@@ -19,6 +19,7 @@ from knarr.engine.images.config import read_config
 from knarr.engine.images.layers import Layer, stack
 from knarr.engine.images.ledger import Candidate
 from knarr.engine.images.manifest import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor, Manifest, write_manifest
+from knarr.errors import Corrupt, InvalidArgument
 from knarr.failpoints import reached
 from knarr.types import Digest
 
@@ -138,7 +139,10 @@ def _candidate(base: Image | None, layer: NewLayer | None, document: dict[str, A
     document["rootfs"] = {"type": "layers", "diff_ids": diff_ids}
     config = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
     image_id = "sha256:" + hashlib.sha256(config).hexdigest()
-    checked = read_config(config, len(layers), "the new image's config")
+    try:
+        checked = read_config(config, len(layers), "the new image's config")
+    except Corrupt as error:  # what was asked for is in it
+        raise InvalidArgument(str(error)) from error
     manifest = write_manifest(
         Manifest(
             OCI_MANIFEST,
