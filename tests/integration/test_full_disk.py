@@ -2,12 +2,13 @@
 
 import os
 import subprocess
+import tempfile
 import threading
 
 import pytest
 
 from tests.api.http_client import Api
-from tests.conftest import busybox_archive, new_engine, wait_until
+from tests.conftest import busybox_archive, new_engine, running_registry, tar_of, wait_until
 from tests.image_files import Layout, files, upload
 from tests.integration.faults import FaultyEngine
 
@@ -181,3 +182,89 @@ def test_states_outlive_a_full_disk_and_a_kill(disk):
     wait_until(engine.stored, what="the states in the records")
     assert engine.ask("POST", f"/containers/{other}/unpause") == (204, "")
     engine.settled(engine.visible(), "rest")
+
+
+def test_files_into_a_container(disk, tmp_path):
+    """What did not fit is told; the container has what was there before, and can be removed though the disk is full."""
+    engine = disk.engine
+    container = Api(engine).create("cat", "/kept", name="made")
+    engine.run("cp", "-", "made:/", input=tar_of([("kept", b"kept\n")]), text=False)
+    (tmp_path / "big").write_bytes(os.urandom(MEGABYTES << 20))
+    refused = engine.run("cp", tmp_path / "big", "made:/tmp/big", check=False)
+    assert refused.returncode == 1
+    assert any(words in refused.stderr for words in FULL), refused.stderr
+    assert str(engine.data_root) not in refused.stderr
+    assert (engine.data_root / "containers" / container / "upper/kept").read_text() == "kept\n"
+    assert engine.run("rm", "made").stdout == "made\n"
+    engine.settled({**engine.visible(), "containers": {}}, "nothing of the container")
+    body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"NetworkMode": "none"}}
+    assert engine.ask("POST", "/containers/create?name=made", body) == (201, "")
+
+
+def test_what_takes_room_can_be_removed(disk):
+    """A removal is recorded before it frees anything: there is room in reserve, more than once."""
+    engine, api = disk.engine, Api(disk.engine)
+    for turn in range(2):
+        assert engine.ask("POST", "/images/load?quiet=1", data=ARCHIVE) == (200, "")
+        for number in range(3):
+            api.create("true", name=f"made{number}", HostConfig={"Binds": ["data:/data"]})
+            api.ok("POST", "/volumes/create", {"Name": f"data{number}"})
+        disk.fill()
+        until_refused(engine, lambda number: engine.ask("POST", "/volumes/create", {"Name": f"more{number}"}))
+        removals = ["/images/loaded:1", *[f"/containers/made{number}" for number in range(3)], "/volumes/data"]
+        for path in [*removals, *[f"/volumes/data{number}" for number in range(3)]]:
+            status, message = engine.ask("DELETE", path)
+            assert status in (200, 204), (turn, path, message)
+        engine.settled({**engine.visible(), "containers": {}}, "what was not removed")
+        disk.make_room()
+        for one in api.ok("GET", "/volumes")["Volumes"] or ():
+            api.ok("DELETE", f"/volumes/{one['Name']}")
+        assert (engine.data_root / "state.db-reserve").stat().st_blocks * 512 >= 1 << 20  # for the next time
+
+
+def test_commit_and_import(disk):
+    """What they make is an image or nothing."""
+    engine, api = disk.engine, Api(disk.engine)
+    api.create("true", name="made")
+    random = tar_of([("big", os.urandom(9 << 20))])
+    engine.run("cp", "-", "made:/", input=random, text=False)
+    before = engine.visible()
+    disk.fill()
+    for number, (path, data) in enumerate(
+        [("/commit?container=made&repo=new", None), ("/images/create?fromSrc=-&repo=new", random)]
+    ):
+        for room in (0, 4, 11, 16):  # refused at once, in the middle of the blob, and of what it is unpacked to
+            with disk.filler.open("ab") as file:
+                file.truncate(max(0, disk.filler.stat().st_size - (room << 20)))
+            status, message = engine.ask("POST", path, data=data)
+            assert status >= 400, (number, room)
+            assert any(words in message for words in FULL), message
+            assert "defect" not in message
+            engine.settled(before, "no image, and nothing of it")
+            disk.fill()
+    disk.make_room()
+    assert engine.ask("POST", "/commit?container=made&repo=new") == (201, "")
+    assert engine.ask("POST", "/images/create?fromSrc=-&repo=new2", data=tar_of([("small", b"x")])) == (200, "")
+
+
+def test_push(disk, monkeypatch):
+    """It needs no room here; where the registry has none, that is said, and it can be done again."""
+    engine = disk.engine
+    monkeypatch.setattr(tempfile, "tempdir", str(disk.mountpoint))
+    with running_registry() as registry:
+        reference = f"{registry.host}/full/image:1"
+        assert engine.ask("POST", "/images/load?quiet=1", data=ARCHIVE) == (200, "")
+        engine.run("tag", "loaded:1", reference)
+        before = engine.visible()
+        disk.fill()
+        refused = engine.run("push", reference, check=False)
+        assert refused.returncode == 1
+        assert registry.host in refused.stderr, refused.stderr
+        engine.settled(before, "the image as it was")
+        disk.make_room()
+        assert "digest: sha256:" in engine.run("push", reference).stdout
+    monkeypatch.undo()
+    with running_registry() as registry:
+        engine.run("tag", "loaded:1", f"{registry.host}/full/image:1")
+        disk.fill()
+        assert "digest: sha256:" in engine.run("push", f"{registry.host}/full/image:1").stdout

@@ -7,6 +7,9 @@ acknowledged stays). Checkpoints, which do wait, run in a thread of the caller's
 Locking: one connection and one re-entrant lock around it. Statements are short; the event loop
 calls the ordinary kind itself, and `durable()` belongs into a thread.
 
+A removal needs room before it frees any: `state.db-reserve` holds a little back, which a DELETE gives up where the disk
+is full, and which is taken again when there is plenty.
+
 Migrations: `MIGRATIONS[n]` takes a database from version n to n + 1 (`PRAGMA user_version`), each in
 one transaction. Never edit one that was released: append.
 """
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = ["MIGRATIONS", "Database"]
+
+RESERVE = 1 << 20  # bytes: pages of the write-ahead log for a dozen removals, by far
 
 MIGRATIONS: list[str] = [
     """
@@ -88,6 +93,7 @@ class Database:
         self.path = path
         self._lock = threading.RLock()
         self._depth = 0
+        self._has_reserve = False
         try:
             self._connection = sqlite3.connect(
                 path, timeout=10, isolation_level=None, check_same_thread=False, cached_statements=256
@@ -100,6 +106,7 @@ class Database:
             run("PRAGMA wal_autocheckpoint=0")  # it would wait for the disk in the middle of a start
             run("PRAGMA cache_size=-4000")
             self._migrate()
+            self._mind_reserve()
             self._sync_directory()
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
@@ -127,9 +134,30 @@ class Database:
                     self._connection.execute(statement)
                 self._connection.execute(f"PRAGMA user_version={number + 1}")
 
+    def _mind_reserve(self) -> None:
+        """Give the reserve up where the disk is full, take it where there is plenty."""
+        path = f"{self.path}-reserve"
+        try:
+            found = os.statvfs(os.path.dirname(self.path) or ".")
+            free = (found.f_bavail if os.geteuid() else found.f_bfree) * found.f_frsize
+            if free < RESERVE:
+                self._has_reserve = False
+                os.truncate(path, 0)
+            elif not self._has_reserve and free > 4 * RESERVE:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
+                    os.posix_fallocate(descriptor, 0, RESERVE)
+                finally:
+                    os.close(descriptor)
+                self._has_reserve = True
+        except OSError:
+            return  # without it a removal is refused on a full disk, as everything else is
+
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one statement; the number of rows it changed. Unavailable where the disk does not let us."""
         with self._lock:
+            if sql.startswith("DELETE"):
+                self._mind_reserve()
             return self._run(sql, parameters).rowcount
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

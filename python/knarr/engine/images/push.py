@@ -7,6 +7,7 @@ here. Where something is missing, the image's own manifest goes, and the client 
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from knarr.credentials import ANONYMOUS
 from knarr.engine.images.contents import Document, contents_of
 from knarr.engine.images.manifest import FOREIGN_LAYERS, Manifest
 from knarr.engine.images.progress import PushReporter
-from knarr.errors import InvalidArgument, KnarrError, NotFound, PermissionDenied, Unauthorized, Unsupported
+from knarr.errors import InvalidArgument, KnarrError, NotFound, PermissionDenied, Unauthorized, Unavailable, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from knarr.types import Platform, Reference
 
     Emit = Callable[[Message], Awaitable[None]]
+
+log = logging.getLogger("knarr.images")
 
 POLL_SECONDS = 0.1
 
@@ -100,8 +103,11 @@ class Pushes:
             plan = await self._threads.run(lambda: self._plan(reference, image, platform, family))
             await self._send(reference, plan, registry, emit)
             top = plan.documents[-1]
-            for one in plan.images:
-                await self._ledger.add_digest(one.id, (reference.repository, top.digest))
+            try:
+                for one in plan.images:
+                    await self._ledger.add_digest(one.id, (reference.repository, top.digest))
+            except Unavailable as error:  # it is pushed; what is not noted is what the repository calls it
+                log.warning("%s is pushed, and not noted as %s: %s", reference.familiar, top.digest, error)
         size = len(top.data)
         if plan.instead_of:
             aux = {
