@@ -117,9 +117,8 @@ def test_failed_starts_leave_nothing(busybox):
 
 
 # Kilobytes that a thousand containers may add to what the processes hold after the first hundred. Measured: 600 for the
-# daemon, 130 for the supervisor, none for the keeper, all of it in the first thousand: 4,000 add 800, 180 and none. What is
-# left is the allocators' own; a container that is not forgotten would take 10 and more in the daemon, and with it its
-# descriptors, 1 or so in the supervisor.
+# daemon, 130 for the supervisor, none for the keeper; four thousand add 800, 180 and none, so that is the allocators' own.
+# Where the daemon forgets none of them it is 6,400.
 GROWTH = {"daemon": 3000, "supervisor": 600, "keeper": 200}
 
 
