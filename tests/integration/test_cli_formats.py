@@ -116,6 +116,11 @@ def test_details_by_docker_s_names(engine, form):
     assert (ours[0].strip(), ours[1]) == (theirs[0].strip(), theirs[1])
 
 
+def test_processes_are_listed_in_docker_s_columns(engine):
+    ours, theirs = both(engine, "top", "formats", "-o", "pid,comm,args")
+    assert ours == theirs
+
+
 def test_details_as_json(engine):
     found = json.loads(engine.run("inspect", "--format", "json", "formats").stdout)
     assert [one["Name"] for one in found] == ["/formats"]
@@ -126,7 +131,7 @@ def test_details_as_json(engine):
 @pytest.mark.parametrize("form", ["{{.ID}} {{.Status}} {{.From}} {{.Type}}", "{{.Actor.Nope}}", "table {{.Action}}", "{{.Nope}}"])  # fmt: skip
 def test_events(engine, form):
     """A template that does not fit is refused before anything happens."""
-    times = ("--since", "0", "--until", "0s")
+    times = ("--since", "0", "--until", "0s", "--filter", "event=create", "--filter", "event=start")
     ours, theirs = both(engine, "events", *times, "--filter", "type=container", "--filter", "container=formats", "--format", form)  # fmt: skip
     assert ours == theirs
 
@@ -164,6 +169,11 @@ def test_results_of_a_search(engine):
         '{{block "n"}}{{end}}',
         '{{define "n"}}{{template "n"}}{{end}}{{template "n"}}',
         "{{nope}}",
+        '{{$x := 1}}{{define "n"}}{{$x}}{{end}}{{template "n"}}',
+        "{{if false}}{{$x}}{{end}}",
+        "{{if $x := .Name}}{{$x}}{{else}}{{$x}}{{end}}",
+        "{{with $x := .Name}}{{$y := $x}}{{$y}}{{end}}{{$x := 2}}{{$x = 3}}{{$x}}",
+        "{{range $i, $n := .Config.Cmd}}{{$i}}{{$n}}{{else with $z := 1}}{{$z}}{{end}}",
     ],
 )
 def test_templates_of_templates(engine, form):

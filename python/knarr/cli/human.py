@@ -106,8 +106,8 @@ def shorten(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def table(rows: "Sequence[Sequence[str]]") -> str:
-    """Columns three spaces apart and at least ten wide. A short row parts what is above it from what is below."""
+def table(rows: "Sequence[Sequence[str]]", least: int = 10) -> str:
+    """Columns three spaces apart and at least so wide. A short row parts what is above it from what is below."""
     padded = [list(row) for row in rows]
     for column in range(max(map(len, rows), default=0) - 1):
         block: list[list[str]] = []
@@ -115,7 +115,7 @@ def table(rows: "Sequence[Sequence[str]]") -> str:
             if len(row) > column + 1:
                 block.append(row)
             elif block:
-                width = max(10, max(len(one[column]) for one in block) + 3)
+                width = max(least, max(len(one[column]) for one in block) + 3)
                 for one in block:
                     one[column] = one[column].ljust(width)
                 block = []

@@ -159,7 +159,7 @@ def _host(address: str) -> str:
 
 def _top(client: "Client", _options: "dict[str, Any]", arguments: "list[str]") -> int:
     processes = client.containers.top(arguments[0], " ".join(arguments[1:]) or None)
-    show(human.table([processes["Titles"], *(processes.get("Processes") or [])]))
+    show(human.table([processes["Titles"], *(processes.get("Processes") or [])], least=20))
     return 0
 
 

@@ -116,7 +116,7 @@ class _Scope:
             if name in scope.variables:
                 return scope.variables
             scope = scope._outer  # noqa: SLF001  one of our own
-        raise TemplateError(f'template parsing error: undefined variable "{name}"')
+        raise TemplateError(f'template error: undefined variable "{name}"')
 
 
 # Lexing: text and actions, then the tokens of an action.
@@ -210,6 +210,7 @@ class _Parser:
         self._pieces = list(_pieces(source))
         self._position = 0
         self._loops = 0  # how many {{range}} are around the position
+        self._variables = ["$"]  # that are known there
         self.templates: dict[str, list[Any]] = {}  # those that were defined, by their names
 
     def parse(self) -> "list[Any]":
@@ -251,12 +252,12 @@ class _Parser:
                     if not value:
                         raise TemplateError("template parsing error: missing value for block clause")
                     self._define(name, "", word="block")
-                return ("template", *(_Expression(value).parse() if value else ([], [])), name)
+                return ("template", *(_Expression(value, self._variables).parse() if value else ([], [])), name)
         if _is_clause("define", text):
             raise TemplateError("template parsing error: {{define}} stands inside another action: move it out")
         if not text:
             raise TemplateError("template parsing error: missing value for command")
-        expression = _Expression(text)
+        expression = _Expression(text, self._variables)
         names, commands = expression.parse()
         return ("assign" if expression.assigns else "show", names, commands)
 
@@ -264,9 +265,9 @@ class _Parser:
         """Take in the template up to {{end}}. Empty ones give way to others of their names, as in Go."""
         if rest:
             raise TemplateError(f"template parsing error: unexpected {rest!r} in define clause")
-        loops, self._loops = self._loops, 0
+        outside, self._loops, self._variables = (self._loops, self._variables), 0, ["$"]
         body, end = self._block()
-        self._loops = loops
+        self._loops, self._variables = outside
         if end != "end":
             what = f"unexpected {{{{{end}}}}} in {word} clause" if end else f"{{{{{word}}}}} without {{{{end}}}}"
             raise TemplateError(f"template parsing error: {what}")
@@ -276,21 +277,25 @@ class _Parser:
             raise TemplateError(f'template parsing error: multiple definition of template "{name}"')
 
     def _branch(self, word: str, condition: str) -> "Any":
-        names, pipeline = _Expression(condition).parse()
+        known = len(self._variables)
+        names, pipeline = _Expression(condition, self._variables).parse()
+        inside = len(self._variables)
         self._loops += word == "range"
         body, end = self._block()
         self._loops -= word == "range"
+        del self._variables[inside:]
         otherwise: list[Any] = []
         if end is not None and end.startswith("else"):
             rest = end[4:].strip(_SPACE)
             if rest:
                 inner = rest.split(None, 1)[0]
-                if inner not in ("if", "with"):
+                if inner != word or word == "range":
                     raise TemplateError(f"template parsing error: unexpected {{{{{end}}}}}")
                 otherwise = [self._branch(inner, rest[len(inner) :])]
                 end = "end"
             else:
                 otherwise, end = self._block()
+        del self._variables[known:]
         if end != "end":
             raise TemplateError(f"template parsing error: {{{{{word}}}}} without {{{{end}}}}")
         return (word, names, pipeline, body, otherwise)
@@ -316,8 +321,9 @@ def _is_empty(nodes: "list[Any]") -> bool:
 class _Expression:
     """The pipeline of one action: (names it declares, commands); a command is a list of operands."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, variables: "list[str]") -> None:
         self._text = text
+        self._variables = variables
         self._tokens = _tokens(text.strip(_SPACE))
         self._position = 0
         self.assigns = False
@@ -349,8 +355,16 @@ class _Expression:
                 if not all(name.startswith("$") for name in names) or len(names) > 2:
                     raise self._fail("a variable is declared wrongly")
                 self._position = self._tokens.index(sign) + 1
+                if self.assigns:
+                    self._check(names[0])
+                else:
+                    self._variables += names
                 return names
         return []
+
+    def _check(self, name: str) -> None:
+        if name not in self._variables:
+            raise TemplateError(f'template parsing error: undefined variable "{name}"')
 
     def _pipeline(self) -> "list[Any]":
         commands = [self._command()]
@@ -385,6 +399,7 @@ class _Expression:
         elif word.startswith("."):
             node = ("field", ("dot",), word[1:])
         elif word.startswith("$"):
+            self._check(word)
             node = ("variable", word)
         elif word[0] in '"`':
             return ("literal", _unquote(word))
