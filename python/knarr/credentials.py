@@ -18,7 +18,7 @@ import os
 import re
 from typing import Any, NamedTuple
 
-from knarr.errors import InvalidArgument, Unavailable, Unsupported
+from knarr.errors import InvalidArgument, Unavailable
 
 __all__ = ["ANONYMOUS", "Credential", "decode_header", "encode_header", "from_object", "lookup"]
 
@@ -28,11 +28,13 @@ MAX_HEADER = 64 << 10
 MAX_HELPER_OUTPUT = 1 << 20
 HELPER_SECONDS = 30.0
 TOKEN_USER = "<token>"  # noqa: S105  a user name by which helpers say that the secret is an identity token
+# Names that say what a secret is where it is no password, with Docker's fields for such; the registry crate knows both.
+TOKENS = {TOKEN_USER: "identitytoken", "<registry-token>": "registrytoken"}
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Credential(NamedTuple):
-    """A user name and a password; with the user name "<token>" the password is an identity token."""
+    """A user name and a password; with a user name of `TOKENS` the password is a token."""
 
     username: str
     password: str
@@ -83,8 +85,8 @@ def helper_for(config: dict[str, Any], server: str, where: str) -> str:
 def encode_header(credential: Credential, host: str) -> str:
     """The value of X-Registry-Auth: base64url of Docker's AuthConfig object."""
     entry = {"serveraddress": DOCKER_HUB if host == "docker.io" else host}
-    if credential.username == TOKEN_USER:
-        entry["identitytoken"] = credential.password
+    if credential.username in TOKENS:
+        entry[TOKENS[credential.username]] = credential.password
     else:
         entry["username"], entry["password"] = credential
     return base64.urlsafe_b64encode(json.dumps(entry).encode()).decode()
@@ -109,17 +111,16 @@ def decode_header(value: str) -> Credential | None:
 
 
 def from_object(entry: dict[str, Any], where: str) -> Credential | None:
-    """Docker's AuthConfig: identitytoken, username and password, or both joined in `auth`."""
+    """Docker's AuthConfig: identitytoken, registrytoken, username and password, or both joined in `auth`."""
     fields = {}
     for name in ("username", "password", "auth", "identitytoken", "registrytoken"):
         value = entry.get(name) or ""
         if not isinstance(value, str) or "\0" in value:
             raise InvalidArgument(f"{where}: {name} is not a string")
         fields[name] = value
-    if fields["identitytoken"]:
-        return Credential(TOKEN_USER, fields["identitytoken"])
-    if fields["registrytoken"]:
-        raise Unsupported(f"{where}: registrytoken is not supported; give a user name and a password")
+    for user, name in TOKENS.items():
+        if fields[name]:
+            return Credential(user, fields[name])
     if fields["username"]:
         return Credential(fields["username"], fields["password"])
     if fields["auth"]:

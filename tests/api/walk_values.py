@@ -122,7 +122,7 @@ HOST = {
     "UTSMode": [""],
 }  # fmt: skip
 ODD_HOST = {
-    "Binds": [["x"], ["/no/such:/data"]],
+    "Binds": [["x"], ["/proc/no-such:/data"]],
     "BlkioWeight": [500, 5],
     "CapAdd": [["NOPE"]],
     "CpuShares": [-1],

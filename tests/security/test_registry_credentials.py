@@ -62,6 +62,19 @@ def test_an_anonymous_token_is_asked_for_once():
         assert query == {"x": ["1"], "service": ["registry.test"], "scope": ["repository:a/b:pull"]}
 
 
+def test_a_registrys_own_token_is_for_the_registry_alone():
+    own = {"username": "<registry-token>", "password": "t0ken"}
+    with Server(tokens("other")) as issuer, Server(guarded(lambda: issuer.url)) as server:
+        registry = client(server, **own)
+        for _ in range(2):
+            assert registry.manifest("a/b", "latest")[0] == MANIFEST
+        assert [asked.authorization for asked in server.asked] == [None, "Bearer t0ken", "Bearer t0ken"]
+        with pytest.raises(errors.Unauthorized):
+            client(server, **own | {"password": "wrong"}).manifest("a/b", "latest")
+        assert server.asked[-1].authorization == "Bearer wrong"
+        assert issuer.asked == []
+
+
 def test_each_repository_has_a_token_of_its_own():
     with Server(tokens()) as issuer, Server(guarded(lambda: issuer.url, scope='scope=""')) as server:
         registry = client(server)

@@ -9,7 +9,7 @@ import pytest
 
 from knarr import credentials
 from knarr.credentials import ANONYMOUS, Credential, decode_header, encode_header, lookup
-from knarr.errors import InvalidArgument, Unavailable, Unsupported
+from knarr.errors import InvalidArgument, Unavailable
 
 
 @pytest.fixture
@@ -124,9 +124,15 @@ def test_malformed_headers(value):
         decode_header(value)
 
 
-def test_what_is_not_supported_is_said():
-    with pytest.raises(Unsupported):
-        decode_header(base64.urlsafe_b64encode(b'{"registrytoken": "t"}').decode())
+@pytest.mark.parametrize("field", ["identitytoken", "registrytoken"])
+def test_tokens_are_told_from_passwords(field):
+    header = base64.urlsafe_b64encode(json.dumps({field: "t"}).encode()).decode()
+    credential = decode_header(header)
+    assert credential.password == "t"
+    assert json.loads(base64.urlsafe_b64decode(encode_header(credential, "a.io"))) == {
+        "serveraddress": "a.io",
+        field: "t",
+    }
 
 
 def test_secrets_do_not_show():

@@ -25,13 +25,20 @@ const DEFAULT_LIFE: u64 = 60;
 const MAX_LIFE: u64 = 3600;
 /// Docker's sign for "the password is an identity token".
 const IDENTITY_USER: &str = "<token>";
+/// Ours for "the password is a token of the registry's own", which clients call `registrytoken`.
+const REGISTRY_USER: &str = "<registry-token>";
 const MAX_REDIRECTS: usize = 3;
 
 #[derive(Clone)]
 pub(crate) enum Credentials {
     Anonymous,
-    Basic { username: String, password: String },
+    Basic {
+        username: String,
+        password: String,
+    },
     Identity(String),
+    /// What a token server would have given: for the registry itself, and nobody else.
+    Token(String),
 }
 
 impl Credentials {
@@ -39,6 +46,7 @@ impl Credentials {
         match (username, password) {
             ("", "") => Self::Anonymous,
             (IDENTITY_USER, token) => Self::Identity(token.to_owned()),
+            (REGISTRY_USER, token) => Self::Token(token.to_owned()),
             _ => Self::Basic {
                 username: username.to_owned(),
                 password: password.to_owned(),
@@ -53,6 +61,7 @@ impl std::fmt::Debug for Credentials {
             Self::Anonymous => "Anonymous",
             Self::Basic { .. } => "Basic(..)",
             Self::Identity(_) => "Identity(..)",
+            Self::Token(_) => "Token(..)",
         })
     }
 }
@@ -215,7 +224,21 @@ impl Auth {
             challenge.scheme == "bearer" && challenge.parameter("realm").is_some()
         });
         if let Some(challenge) = bearer {
-            let token = self.fetch(context, challenge)?;
+            let token = match &self.credentials {
+                Credentials::Token(token) if sent == Some(&format!("Bearer {token}")) => {
+                    return Err(RegistryError::BadCredentials {
+                        server: context.registry.authority(),
+                        repository,
+                        detail,
+                    }
+                    .into());
+                }
+                Credentials::Token(token) => {
+                    self.keep(context.scope, token, Duration::from_secs(MAX_LIFE));
+                    token.clone()
+                }
+                _ => self.fetch(context, challenge)?,
+            };
             return Ok(format!("Bearer {token}"));
         }
         let basic = challenges
@@ -300,13 +323,16 @@ impl Auth {
             }
         };
         let (token, life) = self.read_token(context, &realm, &mut response)?;
+        self.keep(context.scope, &token, life);
+        Ok(token)
+    }
+
+    /// Requests of that scope begin with the token from now on.
+    fn keep(&self, scope: &Scope, token: &str, life: Duration) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.tokens.retain(|_, (_, until)| *until > Instant::now());
         let until = Instant::now() + life;
-        known
-            .tokens
-            .insert(context.scope.key(), (token.clone(), until));
-        Ok(token)
+        known.tokens.insert(scope.key(), (token.to_owned(), until));
     }
 
     /// The token server's URL, where what we would send may go there.
