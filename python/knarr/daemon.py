@@ -109,8 +109,9 @@ async def _serving(engine: Engine, listeners: list[listen.Listener], connections
     loop = asyncio.get_running_loop()
     http = logging.getLogger("knarr.http")
     http.addFilter(_briefly)
+    app, prompt = create_app(engine, connections)
     runner = web.AppRunner(
-        create_app(engine, connections),
+        app,
         access_log=None,
         logger=http,
         max_line_size=LINE_LIMIT,
@@ -123,7 +124,7 @@ async def _serving(engine: Engine, listeners: list[listen.Listener], connections
     tasks: set[asyncio.Task[None]] = {loop.create_task(connections.watch()), loop.create_task(garbage.watch())}
 
     def front() -> Front:
-        return Front(engine, inner(), tasks, connections)
+        return Front(engine, inner(), tasks, connections, prompt)
 
     servers = []
     for listener in listeners:
