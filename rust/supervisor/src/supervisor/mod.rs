@@ -59,7 +59,7 @@ use seccomp::Filters;
 use start::StartDone;
 
 /// How much is read from a container at once.
-const READ_BYTES: usize = 64 * 1024;
+const READ_BYTES: usize = 256 * 1024;
 /// Threads that start containers and execs.
 const STARTERS: usize = 2;
 
