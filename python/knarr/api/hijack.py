@@ -45,6 +45,7 @@ HEAD_LIMIT = 64 * 1024
 BODY_LIMIT = 64 * 1024
 INCOMPLETE_LIMIT = HEAD_LIMIT + 8 * BODY_LIMIT  # of a request on its way; chunks may be small
 HALF_CLOSED_SECONDS = 1.0  # that an answer has to be sent to a client which has closed its side already
+TAKEN_OFF_SECONDS = 2.0  # that a client may take to read the headers, on a machine that has other things to do
 _METHODS = (b"POST ", b"GET ")  # of ours
 _OURS = re.compile(
     rb"(?:POST (?:/v[0-9.]+)?/(?:containers/[^/ ?]+/attach|exec/[^/ ?]+/start)"
@@ -374,13 +375,14 @@ def _at_least(version: str, wanted: tuple[int, int]) -> bool:
 
 
 async def _taken_off(descriptor: int) -> None:
-    """Wait until the client has read what was written to its Unix socket, a moment at most (SIOCOUTQ of unix(7)).
+    """Wait until the client has read what was written to its Unix socket, a while at most (SIOCOUTQ of unix(7)).
 
     docker-py reads the headers through a buffer and goes on without it, so that output which arrives together with
     them is lost on it.
     """
-    for _ in range(200):
-        if not any(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))):
+    end = asyncio.get_running_loop().time() + TAKEN_OFF_SECONDS
+    while any(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))):
+        if asyncio.get_running_loop().time() > end:
             return
         await asyncio.sleep(0.0005)
 
