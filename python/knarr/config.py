@@ -72,6 +72,7 @@ class Config(BaseModel):
     ipv6: bool = False  # of the default bridge
     fixed_cidr_v6: str = ""  # its IPv6 subnet; empty to have one chosen
     ip: str = "0.0.0.0"  # noqa: S104  where ports of containers on it are published that name no address of the host
+    realtime: bool = True  # the event loop comes before other threads of the host, where the system allows it
     default_network_opts: dict[str, dict[str, str]] = Field(default_factory=dict)  # of new networks, by their driver
 
     @field_validator("address_pools", "fixed_cidr_v6")

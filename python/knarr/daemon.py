@@ -85,6 +85,8 @@ async def _serve(config: Config, ready_fd: int | None) -> None:
     try:
         listeners += listen.listeners(config)
         await engine.open()
+        if config.realtime:
+            _come_first()
         async with _serving(engine, listeners, Connections(most - min(RESERVED_FILES, most // 4))):
             hosts = ", ".join(listener.host for listener in listeners)
             log.info("serving %s with the roots %s and %s", hosts, config.data_root, config.run_root)
@@ -107,8 +109,9 @@ async def _serving(engine: Engine, listeners: list[listen.Listener], connections
     loop = asyncio.get_running_loop()
     http = logging.getLogger("knarr.http")
     http.addFilter(_briefly)
+    app, prompt = create_app(engine, connections)
     runner = web.AppRunner(
-        create_app(engine, connections),
+        app,
         access_log=None,
         logger=http,
         max_line_size=LINE_LIMIT,
@@ -121,7 +124,7 @@ async def _serving(engine: Engine, listeners: list[listen.Listener], connections
     tasks: set[asyncio.Task[None]] = {loop.create_task(connections.watch()), loop.create_task(garbage.watch())}
 
     def front() -> Front:
-        return Front(engine, inner(), tasks, connections)
+        return Front(engine, inner(), tasks, connections, prompt)
 
     servers = []
     for listener in listeners:
@@ -159,6 +162,22 @@ def _raise_open_files() -> tuple[int, int]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return soft, hard
+
+
+def _come_first() -> None:
+    """Have the event loop run as soon as it is woken, whatever else the processors are busy with.
+
+    Under a crowd of starts its wait for a processor is most of what anybody waits for, and nice values do not say
+    anything between sessions (sched(7), autogroups). It is this thread alone: other threads and all processes that it
+    starts, the supervisor among them, are scheduled as ever. The kernel leaves the rest of the host its part should
+    the loop never end (kernel.sched_rt_runtime_us). A policy that somebody has chosen for the daemon stays.
+    """
+    if os.sched_getscheduler(0) != os.SCHED_OTHER:
+        return
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+    except PermissionError:  # rootless, or kept from it: slower in a crowd, and right all the same
+        log.info("the event loop is scheduled as any other thread: real-time scheduling is not allowed here")
 
 
 def _tell_systemd(state: str) -> None:

@@ -49,7 +49,8 @@ class Api:
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(30)
         sock.connect(str(self.path))
-        sock.sendall(data)
+        if data:  # even nothing cannot be sent to who has closed
+            sock.sendall(data)
         return sock
 
 

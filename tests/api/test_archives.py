@@ -199,6 +199,20 @@ def test_the_connection_goes_on_after_an_upload(make):
     assert files.api.connection.sock is sock
 
 
+def test_an_upload_that_is_refused_may_be_sent_to_its_end(shared_engine):
+    """A client that sends its body whatever the answer says is not cut off before it looks."""
+    body = bytes(1 << 20)
+    sock = Api(shared_engine).raw(
+        b"PUT /containers/none/archive?path=/ HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    )
+    with sock:
+        sock.settimeout(10)
+        assert read_head(sock)[0] == "HTTP/1.1 404 Not Found"
+        sock.sendall(body)
+        while sock.recv(4096):
+            pass  # the rest of the answer, and the end
+
+
 def test_chunks_in_any_pieces_and_expect_continue(make):
     files = make()
     data = tar_of([("piece", os.urandom(3000))])

@@ -4,7 +4,9 @@ import calendar
 import fcntl
 import json
 import os
+import re
 import signal
+import socket
 import termios
 import time
 
@@ -89,6 +91,57 @@ def test_pings_are_alike_however_they_are_asked(api):
     assert two.recv(4096).count(b"200 OK") == 2
     smuggled = api.raw(b"GET /_ping HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
     assert "200" in read_head(smuggled)[0]
+
+
+def test_execs_are_alike_however_they_are_asked(api):
+    """Made and inspected in one piece, a byte at a time, in chunks, one behind the other, and with what is wrong."""
+
+    def ask(data, step=1 << 20):
+        sock = api.raw(b"")
+        for at in range(0, len(data), step):
+            sock.sendall(data[at : at + step])
+        sock.settimeout(5)
+        status, head, rest = read_head(sock)
+        length = int(re.search(r"content-length: (\d+)", head)[1])
+        while len(rest) < length:
+            rest += sock.recv(4096)
+        assert "date: " in head
+        names = sorted(line.partition(":")[0] for line in head.split("\r\n"))
+        sock.close()
+        return status, names, json.loads(rest)
+
+    def post(path, body, kind="application/json"):
+        first = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n".encode()
+        chunked = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+        plain = b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+        forms = [ask(first + plain), ask(first + plain, 1), ask(first + plain, 90), ask(first + chunked)]
+        forms.append(ask(first.replace(b" HTTP", b"?x=y HTTP") + plain))
+        return forms
+
+    container = api.create("sleep", "100")
+    api.ok("POST", f"/containers/{container}/start")
+    made = post(f"/v1.44/containers/{container}/exec", b'{"Cmd": ["echo", "x"], "AttachStdout": true}')
+    assert {status for status, _, _ in made} == {"HTTP/1.1 201 Created"}
+    assert all(names == made[0][1] for _, names, _ in made)
+    assert len({answer["Id"] for _, _, answer in made}) == len(made), "each has made one"
+    name = made[0][2]["Id"]
+    inspect = b"GET /exec/%s/json HTTP/1.1\r\nHost: x\r\n\r\n" % name.encode()
+    shown = [ask(inspect), ask(inspect, 1), ask(inspect.replace(b"json", b"json?x=y"))]
+    assert all(one == shown[0] for one in shown)
+    assert shown[0][2]["ProcessConfig"]["arguments"] == ["x"]
+    two = api.raw(inspect * 2)
+    wait_until(lambda: two.recv(65536, socket.MSG_PEEK).count(b"200 OK") == 2, what="both answers")
+    for path, body, kind, status in (
+        ("/containers/none/exec", b'{"Cmd": ["x"]}', "application/json", 404),
+        (f"/containers/{container}/exec", b'{"Cmd": ["x"]}', "text/html", 400),
+        (f"/containers/{container}/exec", b'{"Cmd": "x"}', "application/json", 400),
+        (f"/containers/{container}/exec", b"{", "application/json", 400),
+        (f"/containers/{container}/exec", b'{"Cmd": []}', "application/json", 400),
+        (f"/v1.99/containers/{container}/exec", b'{"Cmd": ["x"]}', "application/json", 400),
+    ):
+        refused = post(path, body, kind)
+        assert all(one == refused[0] for one in refused), path
+        assert str(status) in refused[0][0]
 
 
 def test_bodies_in_chunks(api):

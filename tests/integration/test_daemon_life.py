@@ -54,6 +54,45 @@ def test_bad_settings_are_named(tmp_path, arguments, words):
     assert "Traceback" not in result.stderr
 
 
+def policies(pid):
+    return {int(task): os.sched_getscheduler(int(task)) for task in os.listdir(f"/proc/{pid}/task")}
+
+
+def test_the_event_loop_comes_first_and_nothing_else_does(busybox):
+    """Its thread alone: neither its workers nor what it starts."""
+    name = busybox.run("run", "-d", "--network", "none", "busybox", "sleep", "100").stdout.strip()
+    busybox.run("exec", name, "true")
+    daemon = policies(busybox.process.pid)
+    assert daemon.pop(busybox.process.pid) == os.SCHED_RR | os.SCHED_RESET_ON_FORK
+    assert daemon, "it has worker threads"
+    container = int(busybox.run("inspect", "-f", "{{.State.Pid}}", name).stdout)
+    others = {container, *busybox.supervisor_pids()}
+    for pid in others:
+        daemon |= policies(pid)
+    assert set(daemon.values()) == {os.SCHED_OTHER}
+    busybox.run("rm", "-f", name)
+
+
+@pytest.mark.parametrize("how", ["a setting", "a policy of somebody else's", "a refusal"])
+def test_the_event_loop_is_scheduled_as_others_after(how, tmp_path):
+    own = new_engine()
+    wanted = os.SCHED_OTHER
+    if how == "a setting":
+        settings = tmp_path / "config.json"
+        settings.write_text(json.dumps({"realtime": False}))
+        own.extra_env["KNARR_CONFIG"] = str(settings)
+    elif how == "a policy of somebody else's":
+        own.prefix, wanted = ["chrt", "--batch", "0"], os.SCHED_BATCH
+    else:
+        own.prefix = ["setpriv", "--bounding-set=-sys_nice"]
+    own.start()
+    try:
+        assert policies(own.process.pid)[own.process.pid] == wanted
+        assert ("real-time scheduling is not allowed here" in own.log()) == (how == "a refusal")
+    finally:
+        own.stop()
+
+
 def test_the_socket_is_for_root_and_its_group(engine):
     found = engine.socket.stat()
     assert stat.S_IMODE(found.st_mode) == 0o660

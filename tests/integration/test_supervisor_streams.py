@@ -158,6 +158,18 @@ def test_a_client_that_lags_loses_nothing_and_holds_up_nobody(supervisor, client
     assert len(slow.read()) == 50_000_000
 
 
+def test_what_comes_fast_comes_as_it_was_written(supervisor, client):
+    """Through a pipe and connections that are widened while they are full, and what is kept for who does not read."""
+    script = "seq 1 2000000 >/tmp/n; dd if=/tmp/n bs=1M 2>/dev/null; exec dd if=/tmp/n bs=1M 2>/dev/null"
+    container, fields = supervisor.bundle(["sh", "-c", script])
+    framed, slow = (Attached(client, container, stdin=False, multiplexed=kind) for kind in (True, False))
+    client.call("start", **fields)
+    expected = "".join(f"{number}\n" for number in range(1, 2_000_001)).encode() * 2
+    assert framed.frames()[1] == expected
+    assert client.exit(container)["code"] == 0
+    assert slow.read() == expected
+
+
 def test_a_client_that_lags_too_much_is_cut_off(supervisor, client):
     container, fields = supervisor.bundle(["sh", "-c", "head -c 300000000 /dev/zero; exit 5"])
     fields["log"] = None

@@ -8,6 +8,7 @@ from aiohttp import web
 from knarr.api import connections, hijack
 from knarr.api.connections import Connections
 from knarr.api.hijack import Front
+from knarr.api.prompt import Table
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def served(work, limit=100):
         await runner.setup()
         tasks = {asyncio.create_task(shared.watch())}
         server = await asyncio.get_running_loop().create_server(
-            lambda: Front(None, runner.server(), tasks, shared), "127.0.0.1", 0
+            lambda: Front(None, runner.server(), tasks, shared, Table()), "127.0.0.1", 0
         )
         port = server.sockets[0].getsockname()[1]
         try:

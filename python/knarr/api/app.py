@@ -17,6 +17,7 @@ from aiohttp import web
 from yarl import URL
 
 from knarr.api import carry, errors, versions
+from knarr.api.prompt import Table
 from knarr.api.versions import API_VERSION, MINIMUM_API_VERSION
 from knarr.errors import InvalidArgument
 
@@ -102,8 +103,8 @@ def _refuse(message: str, version: str) -> web.UrlMappingMatchInfo:
     return web.UrlMappingMatchInfo({}, web.UrlDispatcher().add_route("*", "/", refuse))
 
 
-def create_app(engine: Engine, connections: Connections) -> web.Application:
-    """The application that serves an engine."""
+def create_app(engine: Engine, connections: Connections) -> tuple[web.Application, Table]:
+    """The application that serves an engine, and those of its routes that are answered at once."""
     middlewares = [connections.middleware(), carry.unclaimed, errors.middleware]
     app = web.Application(middlewares=middlewares, client_max_size=BODY_LIMIT)
     routes: list[web.RouteDef] = []
@@ -115,7 +116,7 @@ def create_app(engine: Engine, connections: Connections) -> web.Application:
         response.headers.update(versions.HEADERS)
 
     app.on_response_prepare.append(identify)
-    return app
+    return app, Table(routes)
 
 
 def _bare(route: web.RouteDef) -> web.RouteDef:

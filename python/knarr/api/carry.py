@@ -36,6 +36,7 @@ __all__ = ["Kept", "answer", "keep", "kept", "receive", "send", "unclaimed"]
 log = logging.getLogger("knarr.api")
 
 FORGIVEN = 1 << 30  # bytes that are read and forgotten behind an error, for the client to see it
+UNCLAIMED_PATIENCE = 5.0  # seconds that a body which nobody wants may bring nothing
 _OURS = re.compile(rb"PUT (?:/v[0-9.]+)?/(?:containers|volumes)/[^/ ?]+/archive[ ?]")
 _FRAMING = re.compile(rb"\r\n(content-length|transfer-encoding|expect): *([^\r\n]*)", re.IGNORECASE)
 
@@ -110,12 +111,7 @@ async def answer(request: web.Request, response: web.StreamResponse, body: Body)
     """The answer to an upload; what the client still sends of it is read and forgotten."""
     transport = request.transport
     if not body.ended:
-        response.force_close()
-        await response.prepare(request)
-        await response.write_eof()
-        # A client that is cut off while it sends may never look for the answer.
-        with contextlib.suppress(KnarrError):
-            await apart(lambda: body.drain(FORGIVEN))
+        await _forgive(request, response, body)
     elif transport is not None and isinstance(transport, asyncio.Transport):
         transport.resume_reading()
         rest = body.rest()
@@ -124,6 +120,15 @@ async def answer(request: web.Request, response: web.StreamResponse, body: Body)
             assert isinstance(protocol, asyncio.Protocol)
             protocol.data_received(rest)
     return response
+
+
+async def _forgive(request: web.Request, response: web.StreamResponse, body: Body) -> None:
+    """Answer before the end of an upload. A client that is cut off while it sends may never look for the answer."""
+    response.force_close()
+    await response.prepare(request)
+    await response.write_eof()
+    with contextlib.suppress(KnarrError):
+        await apart(lambda: body.drain(FORGIVEN))
 
 
 async def send(request: web.Request, headers: dict[str, str], work: Writer) -> web.StreamResponse:
@@ -156,8 +161,15 @@ async def _lent(transport: asyncio.WriteTransport, work: Writer) -> None:
 
 @web.middleware
 async def unclaimed(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Close a connection whose request has a body that nobody took."""
+    """Close a connection whose request has a body that nobody took, after what comes of it."""
     response = await handler(request)
-    if kept.pop(request.protocol, None) is not None:
+    body = kept.pop(request.protocol, None)
+    transport = request.transport
+    if body is None or transport is None:
+        return response
+    if body.expects:  # told of an error, the client sends none
         response.force_close()
+    else:
+        descriptor = transport.get_extra_info("socket").fileno()
+        await _forgive(request, response, Body(descriptor, body.length, body.begun, UNCLAIMED_PATIENCE))
     return response

@@ -16,7 +16,7 @@ from knarr import errors
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["STATUS", "error_response", "middleware", "status_of", "unforeseen"]
+__all__ = ["STATUS", "error_response", "middleware", "status_of", "told", "unforeseen"]
 
 log = logging.getLogger("knarr.api")
 
@@ -65,14 +65,6 @@ async def middleware(
     """Turn every exception of a handler into Docker's {"message": ...}."""
     try:
         return await handler(request)
-    except errors.KnarrError as error:
-        if isinstance(error, errors.Internal):
-            log.exception("%s %s", request.method, request.path)
-        return error_response(error)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "body"
-        return error_response(errors.InvalidArgument(f"invalid request: {field}: {first['msg']}"))
     except web.HTTPException as error:
         if error.status < 400:
             raise
@@ -86,7 +78,20 @@ async def middleware(
     except ConnectionResetError:
         return web.Response(status=499)  # nobody is left to read it
     except Exception as error:  # noqa: BLE001  logged there, and told
-        return error_response(unforeseen(error, f"{request.method} {request.path}"))
+        return error_response(told(error, f"{request.method} {request.path}"))
+
+
+def told(error: Exception, what: str) -> errors.KnarrError:
+    """What a client is told of an exception of a handler. What is wrong with ourselves is logged."""
+    if isinstance(error, errors.KnarrError):
+        if isinstance(error, errors.Internal):
+            log.error("%s", what, exc_info=error)
+        return error
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "body"
+        return errors.InvalidArgument(f"invalid request: {field}: {first['msg']}")
+    return unforeseen(error, what)
 
 
 def unforeseen(error: Exception, what: str) -> errors.KnarrError:

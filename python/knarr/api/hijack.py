@@ -22,15 +22,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
-from knarr.api import carry, logs, ping, reply, versions
-from knarr.api.errors import status_of, unforeseen
+from knarr.api import carry, logs, reply, versions
+from knarr.api.errors import status_of, told, unforeseen
+from knarr.api.prompt import Answer
 from knarr.api.streams import MULTIPLEXED, RAW, frame
 from knarr.engine.containers import detach
 from knarr.engine.containers.execs import Streams
 from knarr.errors import InvalidArgument, KnarrError, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Coroutine
+
     from knarr.api.connections import Connections
+    from knarr.api.prompt import Table
     from knarr.engine.engine import Engine
 
 __all__ = ["Front"]
@@ -41,6 +45,7 @@ HEAD_LIMIT = 64 * 1024
 BODY_LIMIT = 64 * 1024
 INCOMPLETE_LIMIT = HEAD_LIMIT + 8 * BODY_LIMIT  # of a request on its way; chunks may be small
 HALF_CLOSED_SECONDS = 1.0  # that an answer has to be sent to a client which has closed its side already
+TAKEN_OFF_SECONDS = 2.0  # that a client may take to read the headers, on a machine that has other things to do
 _METHODS = (b"POST ", b"GET ")  # of ours
 _OURS = re.compile(
     rb"(?:POST (?:/v[0-9.]+)?/(?:containers/[^/ ?]+/attach|exec/[^/ ?]+/start)"
@@ -50,12 +55,7 @@ _PATH = re.compile(r"(?:/v(?P<version>[0-9.]+))?/(?P<noun>containers|exec)/(?P<n
 _BUFFERING = "docker-sdk-python"  # the User-Agent of docker-py, see _taken_off
 _HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _LONGEST_LINE = 4096
-_PING_LINE = 32  # how far into a request its path may be
 _HEADERS = "".join(f"{name}: {value}\r\n" for name, value in versions.HEADERS.items())
-_REASONS = {
-    200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 409: "Conflict", 413: "Payload Too Large",
-    500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable",
-}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -75,12 +75,18 @@ class Front(asyncio.Protocol):
     """Stands before aiohttp's protocol of one connection."""
 
     def __init__(
-        self, engine: Engine, inner: asyncio.Protocol, tasks: set[asyncio.Task[None]], connections: Connections
+        self,
+        engine: Engine,
+        inner: asyncio.Protocol,
+        tasks: set[asyncio.Task[None]],
+        connections: Connections,
+        prompt: Table,
     ) -> None:
         self._engine = engine
         self._inner = inner
         self._tasks = tasks
         self._connections = connections
+        self._prompt = prompt
         self._transport: asyncio.Transport
         self._buffer = b""
         self._taken = False
@@ -121,11 +127,13 @@ class Front(asyncio.Protocol):
         if self._inner in self._connections.busy:
             self._inner.data_received(data)
             return
-        if b"/_ping " in data[:_PING_LINE] and self._pinged(data):
+        if self._buffer:
+            data = self._buffer + data
+        if self._answered(data):
             return
         self._connections.begins(self._inner, self._transport)
         if self._buffer:
-            self._buffer += data
+            self._buffer = data
         elif not data.startswith(_METHODS) and not any(method.startswith(data) for method in _METHODS):
             self._pass_on(self._keep_back(data))
             return
@@ -139,14 +147,42 @@ class Front(asyncio.Protocol):
             return
         self._collect()
 
-    def _pinged(self, data: bytes) -> bool:
-        """Answer a ping at once; a client that does not read its answers is aiohttp's to hold back."""
-        found = None if self._buffer or self._transport.get_write_buffer_size() else ping.answer(data)
+    def _answered(self, data: bytes) -> bool:
+        """Answer what can be answered at once; a client that does not read its answers is aiohttp's to hold back."""
+        found = None if self._transport.get_write_buffer_size() else self._prompt.find(data)
         if found is None:
             return False
+        if found.function is None:  # the body is still on its way
+            self._connections.begins(self._inner, self._transport)
+            self._buffer = data
+            return True
         self._connections.begun(self._inner)
-        self._transport.write(found)
+        self._buffer = b""
+        what = data.partition(b" HTTP/")[0].decode("latin-1")
+        try:
+            answer = found.function(found.asked)
+        except Exception as error:  # noqa: BLE001  logged there where it is ours, and told
+            self._refuse(told(error, what))
+            return True
+        if isinstance(answer, Answer):
+            self._transport.write(answer.encoded())
+        else:
+            self._take(self._await(answer, what))
         return True
+
+    async def _await(self, answer: Awaitable[Answer], what: str) -> None:
+        try:
+            self._answer(await answer)
+        except Exception as error:  # noqa: BLE001  as above
+            self._refuse(told(error, what))
+
+    def _take(self, serving: Coroutine[Any, Any, None]) -> None:
+        """Serve a request of ours; nothing more is read meanwhile."""
+        self._taken = True
+        self._transport.pause_reading()
+        task = asyncio.get_running_loop().create_task(serving)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _pass_on(self, data: bytes) -> None:
         self._connections.busy.add(self._inner)
@@ -181,11 +217,7 @@ class Front(asyncio.Protocol):
         self._buffer = b""
         self._encouraged = False
         self._connections.begun(self._inner)
-        self._taken = True
-        self._transport.pause_reading()
-        task = asyncio.get_running_loop().create_task(self._serve(request))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._take(self._serve(request))
 
     async def _serve(self, request: _Request) -> None:
         close = request.protocol == "HTTP/1.0" or "close" in request.headers.get("connection", "").lower()
@@ -207,16 +239,14 @@ class Front(asyncio.Protocol):
     # --- answers
 
     def _refuse(self, error: Exception, *, close: bool = False) -> None:
-        self._answer(status_of(error), json.dumps({"message": str(error)}).encode() + b"\n", close=close)
+        body = json.dumps({"message": str(error)}).encode() + b"\n"
+        self._answer(Answer(body, status_of(error)), close=close)
 
-    def _answer(self, status: int, body: bytes = b"", *, close: bool = False) -> None:
+    def _answer(self, answer: Answer, *, close: bool = False) -> None:
         """An ordinary answer; the connection goes on in HTTP unless it is closed."""
-        head = f"HTTP/1.1 {status} {_REASONS.get(status, 'Error')}\r\n{_HEADERS}"
-        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        head += "Connection: close\r\n\r\n" if close else "\r\n"
         if self._transport.is_closing():
             return
-        self._transport.write(head.encode() + body)
+        self._transport.write(answer.encoded(close=close))
         self._buffer = b""
         self._taken = False
         if close:
@@ -308,7 +338,7 @@ class Front(asyncio.Protocol):
         size = _size(body.get("ConsoleSize"))
         if detached:
             await execs.start(made, None, size)
-            self._answer(200)
+            self._answer(Answer(b""))
             return
         self._engine.containers.get(made.container_id).must_run()
         if made.started:
@@ -345,13 +375,14 @@ def _at_least(version: str, wanted: tuple[int, int]) -> bool:
 
 
 async def _taken_off(descriptor: int) -> None:
-    """Wait until the client has read what was written to its Unix socket, a moment at most (SIOCOUTQ of unix(7)).
+    """Wait until the client has read what was written to its Unix socket, a while at most (SIOCOUTQ of unix(7)).
 
     docker-py reads the headers through a buffer and goes on without it, so that output which arrives together with
     them is lost on it.
     """
-    for _ in range(200):
-        if not any(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))):
+    end = asyncio.get_running_loop().time() + TAKEN_OFF_SECONDS
+    while any(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))):
+        if asyncio.get_running_loop().time() > end:
             return
         await asyncio.sleep(0.0005)
 

@@ -14,17 +14,32 @@ from knarr.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["body", "empty", "filters", "flag", "integer", "must_be_json", "parse", "reply", "version"]
+__all__ = [
+    "body",
+    "content",
+    "empty",
+    "encode",
+    "filters",
+    "flag",
+    "integer",
+    "must_be_json",
+    "parse",
+    "reply",
+    "version",
+]
 
 BODY_SECONDS = 60.0  # for a body that is read whole to arrive
 _FALSE = {"", "0", "no", "false", "none"}  # what Docker takes for false; anything else is true
 
 
+def encode(data: Any) -> bytes:
+    """JSON, with the newline at its end that Docker's has."""
+    return json.dumps(data, separators=(",", ":")).encode() + b"\n"
+
+
 def reply(data: Any, status: int = 200) -> web.Response:
-    """An answer in JSON, with the newline at its end that Docker's has."""
-    return web.Response(
-        body=json.dumps(data, separators=(",", ":")).encode() + b"\n", status=status, content_type="application/json"
-    )
+    """An answer in JSON."""
+    return web.Response(body=encode(data), status=status, content_type="application/json")
 
 
 def empty(status: int = 204) -> web.Response:
@@ -38,15 +53,19 @@ def version(request: web.Request) -> int:
     return found
 
 
+async def content(request: web.Request) -> bytes:
+    """A request's body, read whole."""
+    if request.content.is_eof():
+        return await request.read()
+    try:
+        return await asyncio.wait_for(request.read(), BODY_SECONDS)
+    except asyncio.TimeoutError:
+        raise web.HTTPRequestTimeout(text=f"the request's body did not come within {BODY_SECONDS:g} s") from None
+
+
 async def body(request: web.Request, *, optional: bool = False) -> dict[str, Any]:
     """The JSON object of a request's body. Raises InvalidArgument."""
-    if request.content.is_eof():
-        data = await request.read()
-    else:
-        try:
-            data = await asyncio.wait_for(request.read(), BODY_SECONDS)
-        except asyncio.TimeoutError:
-            raise web.HTTPRequestTimeout(text=f"the request's body did not come within {BODY_SECONDS:g} s") from None
+    data = await content(request)
     if data:
         must_be_json(request.headers.get("Content-Type", ""))
     return parse(data, optional=optional)

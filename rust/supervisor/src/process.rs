@@ -38,6 +38,8 @@ pub struct Process {
     pub input: Input,
     /// Where its outputs come from; None once at their end.
     pub outputs: [Option<Watched>; 2],
+    /// Whether more room was made for an output.
+    pub wide: [bool; 2],
     /// Where its output is logged.
     pub log: Option<Log>,
     /// Keys of the sessions.

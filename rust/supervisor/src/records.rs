@@ -1,10 +1,12 @@
 //! What a successor needs to know of a process, as files in `<run-root>/containers/<id>/`.
 //!
 //! `state.json` and `exit.json` are a container's; `exec-<exec>.json` and `exec-<exec>.exit.json` an exec's. Each is
-//! written under another name and renamed, and never synced: they need not outlive the kernel.
+//! written under another name and renamed, or over a shorter one within its first page, so that a kill leaves the old or
+//! the new one; and never synced: they need not outlive the kernel.
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -14,6 +16,9 @@ use crate::exits::Exit;
 use crate::logs::LogOptions;
 use crate::network::NetworkRecord;
 use crate::protocol::{Id, Target};
+
+/// What one write puts there as a whole, or not at all.
+const PAGE_BYTES: usize = 4096;
 
 /// A process that runs, or is about to.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -68,6 +73,26 @@ impl Records {
     /// Write how a process was started.
     pub fn write_state(&self, target: &Target, state: &State) -> io::Result<()> {
         self.write(target, &state_name(target.exec.as_ref()), state)
+    }
+
+    /// Write how a process was started over what was recorded ahead of its start.
+    ///
+    /// In place where that can be: a rename over another file has ext4 write the new one to the disk at once.
+    pub fn complete_state(&self, target: &Target, state: &State) -> io::Result<()> {
+        let bytes = serde_json::to_vec(state)?;
+        let directory = self.directory.join(target.container.as_str());
+        let path = directory.join(state_name(target.exec.as_ref()));
+        let file = match fs::OpenOptions::new().write(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            other => Some(other?),
+        };
+        if let Some(file) = file
+            && bytes.len() <= PAGE_BYTES
+            && file.metadata()?.len() <= bytes.len() as u64
+        {
+            return file.write_all_at(&bytes, 0);
+        }
+        self.write_state(target, state)
     }
 
     /// Write what a container that runs has of networks now.
@@ -281,6 +306,25 @@ mod tests {
                 .is_empty()
         );
         assert!(root.join("containers/c1/config.json").exists());
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_record_is_completed_whatever_was_there() {
+        let root = std::env::temp_dir().join(format!("knarr-records-over-{}", std::process::id()));
+        let records = Records::new(&root);
+        let target = Target::container(Id::parse("c1").unwrap());
+        let state = |cgroup: &str| State {
+            pid: 7,
+            cgroup: cgroup.to_owned(),
+            ..State::default()
+        };
+        let long = "/g".repeat(PAGE_BYTES);
+        for cgroup in ["/short", "/longer", "/l", &long, "/short"] {
+            records.complete_state(&target, &state(cgroup)).unwrap();
+            let found = records.read(|complaint| panic!("{complaint}")).unwrap();
+            assert_eq!(found[0].state.cgroup, cgroup);
+        }
         fs::remove_dir_all(root).unwrap();
     }
 

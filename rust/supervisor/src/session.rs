@@ -14,7 +14,7 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, sendmsg, shutdown};
 
 use crate::poll::{Interest, Watched};
 use crate::protocol::Target;
-use crate::streams::{Detach, Overrun, Spill, Stream, header};
+use crate::streams::{Detach, Overrun, Spill, Stream, header, widen_socket};
 
 /// The most that is kept for a client in a file.
 pub const LAG_BYTES: u64 = 256 * 1024 * 1024;
@@ -80,6 +80,7 @@ pub struct Session {
     socket: Watched,
     wants: [bool; 2],
     multiplexed: bool,
+    wide: bool,
     spill: Spill,
 }
 
@@ -117,6 +118,7 @@ impl Session {
             socket,
             wants: wanted.outputs,
             multiplexed: wanted.multiplexed,
+            wide: false,
             spill: Spill::new(directory, LAG_BYTES),
         }
     }
@@ -160,6 +162,10 @@ impl Session {
             }
         }
         if sent < head.len() + data.len() {
+            if !self.wide {
+                self.wide = true;
+                widen_socket(&self.socket);
+            }
             let from = sent.saturating_sub(head.len());
             self.spill.push(&head[sent.min(head.len())..])?;
             self.spill.push(&data[from..])?;

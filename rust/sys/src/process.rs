@@ -52,6 +52,15 @@ fn prctl(option: i32, value: u64) -> io::Result<i32> {
     }
 }
 
+/// Have all threads allocate from one heap: each further one is a mapping that every clone copies.
+pub fn one_heap() {
+    // SAFETY: takes no pointers. It can only fail for a number that glibc does not know.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1)
+    };
+}
+
 /// Become the reaper of orphaned descendants.
 pub fn become_subreaper() -> io::Result<()> {
     prctl(libc::PR_SET_CHILD_SUBREAPER, 1).map(drop)

@@ -9,9 +9,12 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from knarr.api import reply
+from knarr.api.prompt import Answer, Asked, route
 from knarr.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from knarr.engine.containers.execs import Exec
     from knarr.engine.engine import Engine
 
@@ -41,9 +44,9 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     """The routes of execs."""
     containers = engine.containers
 
-    async def create(request: web.Request) -> web.StreamResponse:
-        container = containers.get(request.match_info["name"])
-        body = {key: value for key, value in (await reply.body(request)).items() if value is not None}
+    def create(asked: Asked) -> Answer:
+        container = containers.get(asked.name)
+        body = {key: value for key, value in asked.json().items() if value is not None}
         for key in body.keys() - _ExecConfig.__annotations__.keys():
             if body[key] not in ("", 0, False, [], {}):
                 raise InvalidArgument(f"{key} is not a field of an exec that knarr knows: leave it out")
@@ -71,12 +74,15 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             detach_keys=wanted.get("DetachKeys", ""),
             console_size=wanted.get("ConsoleSize") or [],
         )
-        return reply.reply({"Id": made.id}, 201)
+        return Answer(reply.encode({"Id": made.id}), 201)
 
-    async def inspect(request: web.Request) -> web.StreamResponse:
-        made = containers.execs.get(request.match_info["id"])
+    def inspect(asked: Asked) -> Answer | Awaitable[Answer]:
+        made = containers.execs.get(asked.name)
+        return settled(made) if containers.execs.is_ending(made) else Answer(reply.encode(_inspect(made)))
+
+    async def settled(made: Exec) -> Answer:
         await containers.execs.settled(made)
-        return reply.reply(_inspect(made))
+        return Answer(reply.encode(_inspect(made)))
 
     async def resize(request: web.Request) -> web.StreamResponse:
         rows, columns = reply.integer(request.query, "h"), reply.integer(request.query, "w")
@@ -86,8 +92,8 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return reply.empty(200)
 
     return [
-        web.post("/containers/{name}/exec", create),
-        web.get("/exec/{id}/json", inspect),
+        route("POST", "/containers/{name}/exec", create),
+        route("GET", "/exec/{name}/json", inspect),
         web.post("/exec/{id}/resize", resize),
     ]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from knarr.api import reply
-from knarr.api.ping import HEADERS
+from knarr.api.prompt import Answer, Asked, route
 from knarr.api.versions import API_VERSION, MINIMUM_API_VERSION
 from knarr.api.wire.info import INFO, info
 from knarr.errors import Unsupported
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["routes"]
 
+TEXT = "text/plain; charset=utf-8"
+PING_HEADERS = {
+    "Builder-Version": "",
+    "Cache-Control": "no-cache, no-store, must-revalidate",
+    "Pragma": "no-cache",
+    "Swarm": "inactive",
+}
 _LATER = (
     ("/build", "building an image"),
     ("/session", "BuildKit's session"),
@@ -32,10 +39,11 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     """The routes of the engine itself."""
     architecture = Platform.host().architecture
 
-    async def ping(request: web.Request) -> web.StreamResponse:
-        if request.method == "HEAD":
-            return web.Response(text="", headers={**HEADERS, "Content-Length": "0"})
-        return web.Response(text="OK", headers=HEADERS)
+    def ping(_: Asked) -> Answer:
+        return Answer(b"OK", kind=TEXT, headers=PING_HEADERS)
+
+    def ping_briefly(_: Asked) -> Answer:
+        return Answer(b"", kind=TEXT, headers=PING_HEADERS)
 
     async def version(_: web.Request) -> web.StreamResponse:
         kernel = platform.release()
@@ -67,8 +75,8 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return reply.reply({"CachesDeleted": None, "SpaceReclaimed": 0})  # nothing is ever built; system prune asks
 
     return [
-        web.get("/_ping", ping),
-        web.head("/_ping", ping),
+        route("GET", "/_ping", ping),
+        route("HEAD", "/_ping", ping_briefly),
         web.get("/version", version),
         web.get("/info", show),
         web.post("/build/prune", prune_builds),

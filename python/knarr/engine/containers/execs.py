@@ -174,15 +174,16 @@ class Execs:
             "resize", container=made.container_id, exec=made.id, rows=rows, cols=columns
         )
 
+    def is_ending(self, made: Exec) -> bool:
+        """Whether its end is on its way: a client may ask as soon as its connection has closed."""
+        return made.running and made.pid > 0 and _gone(made.pid)
+
     async def settled(self, made: Exec) -> None:
-        """Let an end that is on its way arrive: a client may ask as soon as its connection has closed."""
-        if not made.running or not made.pid:
-            return
-        if _gone(made.pid):
-            try:
-                await asyncio.wait_for(made.done.wait(), 2)
-            except asyncio.TimeoutError:
-                log.warning("exec %s is gone but its exit was not announced", made.id)
+        """Let an end that is on its way arrive."""
+        try:
+            await asyncio.wait_for(made.done.wait(), 2)
+        except asyncio.TimeoutError:
+            log.warning("exec %s is gone but its exit was not announced", made.id)
 
     def exited(self, event: dict[str, Any]) -> None:
         """An exit was announced."""

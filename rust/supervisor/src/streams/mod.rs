@@ -1,11 +1,14 @@
-//! What flows between containers and their clients: frames, detach keys, what a slow client has not read yet.
+//! What flows between containers and their clients: frames, detach keys, room on the way, what a slow client has not
+//! read yet.
 
 mod detach;
 mod frame;
+mod room;
 mod spill;
 
 pub use detach::{Detach, Typed};
 pub use frame::header;
+pub use room::{PIPE_BYTES, widen_pipe, widen_socket};
 pub use spill::{Overrun, Spill};
 
 /// One of a process's two outputs.

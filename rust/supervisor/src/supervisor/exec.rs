@@ -195,7 +195,7 @@ impl Supervisor {
         state.pid = pid;
         state.ticks = Stat::of(pid).map_or(0, |stat| stat.ticks);
         self.deposit(target, pid, &pidfd, &ends, &[]);
-        if let Err(error) = self.records.write_state(target, &state) {
+        if let Err(error) = self.records.complete_state(target, &state) {
             self.journal
                 .say(format!("{target} cannot be recorded: {error}"));
         }

@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use knarr_runtime::cgroup::Cgroup;
+use knarr_sys::process::one_heap;
 use knarr_sys::supervise::signals;
 
 use crate::exits::Exit;
@@ -58,7 +59,7 @@ use seccomp::Filters;
 use start::StartDone;
 
 /// How much is read from a container at once.
-const READ_BYTES: usize = 64 * 1024;
+const READ_BYTES: usize = 256 * 1024;
 /// Threads that start containers and execs.
 const STARTERS: usize = 2;
 
@@ -194,6 +195,7 @@ struct Supervisor {
 pub fn run(options: &Options) -> Result<(), String> {
     // A name for ps; not worth failing for.
     let _ = rustix::thread::set_name(c"knarr-supervise");
+    one_heap();
     let failed = |error: io::Error| format!("the supervisor cannot start: {error}");
     let socket = inherited_socket().map_err(failed)?;
     let mut supervisor = Supervisor::new(options, socket)?;

@@ -14,7 +14,7 @@ use crate::process::{Ends, Input, Process};
 use crate::protocol::{Failure, Target};
 use crate::records::State;
 use crate::session::Gone;
-use crate::streams::Stream;
+use crate::streams::{PIPE_BYTES, Stream, widen_pipe};
 
 /// What came of an attempt to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +108,7 @@ impl Supervisor {
             stdin_once: state.stdin_once,
             input,
             outputs: [stdout, stderr],
+            wide: [false; 2],
             log,
             sessions: std::collections::BTreeSet::new(),
             readers: std::collections::BTreeSet::new(),
@@ -189,6 +190,11 @@ impl Supervisor {
         };
         if process.announced {
             return Flow::More;
+        }
+        let wide = &mut process.wide[stream.index()];
+        if count >= PIPE_BYTES && !*wide {
+            *wide = true;
+            widen_pipe(output);
         }
         let data = &buffer[..count];
         let mut chores = Vec::new();

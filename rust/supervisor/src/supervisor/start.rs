@@ -195,7 +195,7 @@ impl Supervisor {
         state.ticks = Stat::of(pid).map_or(0, |stat| stat.ticks);
         cgroup.path().clone_into(&mut state.cgroup);
         self.deposit(&target, pid, &pidfd, &ends, &held);
-        if let Err(error) = self.records.write_state(&target, &state) {
+        if let Err(error) = self.records.complete_state(&target, &state) {
             self.journal
                 .say(format!("{target} cannot be recorded: {error}"));
         }
