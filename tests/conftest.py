@@ -35,6 +35,8 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes minutes; runs with --slow (make test-slow)")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's jobs in the background have it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config, items):

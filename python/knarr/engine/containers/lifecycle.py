@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from knarr.engine.containers import connect, endpoints, launch, mounting, published, signals, update
 from knarr.engine.supervisor import NotExecutable, SupervisorLost
-from knarr.errors import Conflict, Failed, Internal, KnarrError, NotFound, NotModified, Unavailable
+from knarr.errors import Conflict, Failed, KnarrError, NotFound, NotModified, Unavailable
 from knarr.failpoints import reached
 
 if TYPE_CHECKING:
@@ -287,7 +287,7 @@ class Lifecycle:
                     reached("container.freeze.record")
                     self._context.records.update_state(record)
                 reached("container.pause.ask")
-                await self._freezer("pause", container)
+                await self._context.supervisor.call("pause", container=record.id)
             except BaseException as error:
                 self._health.resumed(container)
                 await self._balancing.stay(container)
@@ -310,22 +310,13 @@ class Lifecycle:
         self._context.announce(container, "unpause")
         reached("container.unpause.answer")
 
-    async def _freezer(self, operation: str, container: Container) -> None:
-        """NotFound where it has ended, which we may not have heard yet."""
-        try:
-            await self._context.supervisor.call(operation, container=container.record.id)
-        except Internal as error:
-            if "(os error 2)" in str(error):  # its control group has gone with it
-                raise NotFound(f"container {container.record.id} has ended") from error
-            raise
-
     async def _thaw(self, container: Container) -> None:
         async with container.lock:
             record = container.record
             if record.state.status != "paused":
                 return
             reached("container.unpause.ask")
-            await self._freezer("unpause", container)
+            await self._context.supervisor.call("unpause", container=record.id)
             record.state.status, record.state.pause_passes = "running", False
             self._health.resumed(container)
             self._context.states.store(record, at="container.unpause.record")

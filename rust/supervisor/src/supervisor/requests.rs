@@ -1,8 +1,10 @@
 //! From a request to what is done.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use knarr_runtime::Kind;
+use rustix::io::Errno;
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::json;
 
@@ -265,8 +267,19 @@ impl Supervisor {
             } else {
                 (cgroup.thaw(), "unpause")
             };
-            let failed =
-                |error| Failure::new(Kind::Internal, format!("cannot {verb} {target}: {error}"));
+            let failed = |error: io::Error| {
+                // Its control group goes with it, which may be before anybody here has heard of its end.
+                let gone = [Errno::NOENT, Errno::NODEV].map(Errno::raw_os_error);
+                let ended = error
+                    .raw_os_error()
+                    .is_some_and(|code| gone.contains(&code));
+                let kind = if ended {
+                    Kind::NotFound
+                } else {
+                    Kind::Internal
+                };
+                Failure::new(kind, format!("cannot {verb} {target}: {error}"))
+            };
             Done::Answer(client, request, result.map(|()| json!({})).map_err(failed))
         });
     }
