@@ -40,11 +40,18 @@ class Figure:
         return f"{self.median * 1000:.1f} ms ({low * 1000:.1f}-{high * 1000:.1f})"
 
 
+REST = 0.05  # seconds
+
+
 def in_turn(subjects: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, Figure]:
-    """Run each subject once a round; a subject may return the seconds that count, else its whole call does."""
+    """Run each subject once a round; a subject may return the seconds that count, else its whole call does.
+
+    Before each there is a moment of rest: what an engine clears up after it has answered is not the next one's.
+    """
     times: dict[str, list[float]] = {name: [] for name in subjects}
     for number in range(warmup + rounds):
         for name, subject in subjects.items():
+            time.sleep(REST)
             begin = time.perf_counter()
             result = subject()
             elapsed = result if isinstance(result, float) else time.perf_counter() - begin
