@@ -136,6 +136,26 @@ def test_much_goes_through_unharmed_both_ways(shared_engine):
     assert hashlib.sha256(result.stdout).digest() == hashlib.sha256(data).digest()
 
 
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_a_slow_reader_gets_everything(shared_engine, name, verb):
+    """More than is kept for a client: as in any pipeline the program waits."""
+    amount = 400_000_000
+    write = f"head -c {amount} /dev/zero"
+    command = f"{KNARR} run {' '.join(QUICK)} busybox {write}"
+    if verb == "exec":
+        shared_engine.run("run", "-d", "--name", name, "--network", "none", "busybox", "sleep", "100")
+        command = f"{KNARR} exec {name} {write}"
+    result = subprocess.run(
+        ["sh", "-c", f"{command} | (sleep 1; wc -c)"],
+        env=shared_engine.env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (result.stdout.strip(), result.stderr) == (str(amount), "")
+
+
 def test_a_program_that_reads_little_of_much_ends(shared_engine):
     result = shared_engine.run(
         "run",

@@ -170,11 +170,34 @@ def test_what_comes_fast_comes_as_it_was_written(supervisor, client):
     assert slow.read() == expected
 
 
-def test_a_client_that_lags_too_much_is_cut_off(supervisor, client):
-    container, fields = supervisor.bundle(["sh", "-c", "head -c 300000000 /dev/zero; exit 5"])
+def test_a_process_waits_for_the_client_that_it_is_run_for(supervisor, client):
+    """As in a pipeline: who asked for it before it started gets every byte, however late it reads."""
+    container, fields = supervisor.bundle(["sh", "-c", "head -c 500000000 /dev/zero; exit 5"])
     fields["log"] = None
     slow = Attached(client, container, stdin=False, multiplexed=False)
     client.call("start", **fields)
+    time.sleep(1)
+    assert client.call("describe", container=container)["pid"], "it runs, and waits"
+    assert len(slow.read()) == 500_000_000
+    assert client.exit(container)["code"] == 5
+
+
+def test_a_process_waits_no_longer_than_its_client_is_there(supervisor, client):
+    container, fields = supervisor.bundle(["sh", "-c", "head -c 500000000 /dev/zero; exit 5"])
+    fields["log"] = None
+    slow = Attached(client, container, stdin=False, multiplexed=False)
+    client.call("start", **fields)
+    time.sleep(1)
+    slow.socket.close()
+    assert client.exit(container)["code"] == 5
+
+
+def test_a_client_that_looks_on_and_lags_too_much_is_cut_off(supervisor, client):
+    container, fields = supervisor.bundle(["sh", "-c", "read x; head -c 300000000 /dev/zero; exit 5"])
+    fields |= {"log": None, "stdin": True}
+    client.call("start", **fields)
+    slow = Attached(client, container, multiplexed=False)
+    slow.socket.sendall(b"go\n")
     assert client.exit(container)["code"] == 5
     assert len(slow.read()) < 10_000_000
     assert "it lags by more than" in supervisor.log()

@@ -40,6 +40,8 @@ pub struct Process {
     pub outputs: [Option<Watched>; 2],
     /// Whether more room was made for an output.
     pub wide: [bool; 2],
+    /// Whether its outputs are left alone until somebody has caught up.
+    pub held_up: bool,
     /// Where its output is logged.
     pub log: Option<Log>,
     /// Keys of the sessions.
@@ -59,6 +61,14 @@ impl Process {
     #[must_use]
     pub fn drained(&self) -> bool {
         self.outputs.iter().all(Option::is_none)
+    }
+
+    /// Leave its outputs alone: it waits once its pipes are full.
+    pub fn rest(&mut self) {
+        for output in self.outputs.iter_mut().flatten() {
+            // A descriptor that is in the set can be taken out of it.
+            let _ = output.set(Interest::NONE);
+        }
     }
 
     /// Take an output from the event loop, for good.

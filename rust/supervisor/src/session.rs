@@ -77,6 +77,9 @@ pub struct Session {
     pub held: bool,
     /// Whether somebody else is sending it what has been logged; what is new waits until then.
     pub recalling: bool,
+    /// Whether the process is run for it: one that writes faster than it reads has to wait, as in a pipeline. Others only
+    /// look on, and are let go where they lag too far behind.
+    pub awaited: bool,
     socket: Watched,
     wants: [bool; 2],
     multiplexed: bool,
@@ -115,6 +118,7 @@ impl Session {
             input_ended: false,
             held: true,
             recalling: false,
+            awaited: false,
             socket,
             wants: wanted.outputs,
             multiplexed: wanted.multiplexed,
@@ -128,6 +132,12 @@ impl Session {
         let socket = self.socket.as_fd().try_clone_to_owned()?;
         self.recalling = true;
         Ok((self.wants, self.multiplexed, socket))
+    }
+
+    /// Whether the process has to wait for it.
+    #[must_use]
+    pub fn holds_up(&self) -> bool {
+        self.awaited && self.spill.is_nearly_full()
     }
 
     /// The output of a terminal is one stream, and never framed.

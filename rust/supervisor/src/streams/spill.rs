@@ -59,6 +59,12 @@ impl Spill {
         self.memory.is_empty() && self.length == 0
     }
 
+    /// Whether its bound is near: what is in a pipe still has room, and not much more.
+    #[must_use]
+    pub fn is_nearly_full(&self) -> bool {
+        self.length >= self.limit - self.limit / 4
+    }
+
     /// Add bytes at the end.
     pub fn push(&mut self, data: &[u8]) -> Result<(), Overrun> {
         if self.length == 0 && self.memory.len() - self.sent + data.len() <= MEMORY_BYTES {

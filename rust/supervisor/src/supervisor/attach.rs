@@ -39,6 +39,9 @@ impl Supervisor {
             Attachable::Running(key) => self.join(session, key),
             Attachable::Ended => self.finish_session(session),
             Attachable::Early => {
+                if let Some(found) = self.sessions.get_mut(&session) {
+                    found.awaited = true;
+                }
                 self.early
                     .entry(target.container)
                     .or_default()
@@ -147,7 +150,11 @@ impl Supervisor {
             };
             match found.flush() {
                 Ok(true) if found.phase == SessionPhase::Closing => self.finish_session(session),
-                Ok(_) => {}
+                Ok(_) => {
+                    if let Some(key) = found.process {
+                        self.caught_up(key);
+                    }
+                }
                 Err(why) => return self.let_go(session, &why),
             }
         }
@@ -231,12 +238,11 @@ impl Supervisor {
             Ok(false) => {}
             Err(why) => return self.let_go(session, &why),
         }
-        if let Some(process) = found
-            .process
-            .take()
-            .and_then(|key| self.processes.get_mut(&key))
+        if let Some(key) = found.process.take()
+            && let Some(process) = self.processes.get_mut(&key)
         {
             process.sessions.remove(&session);
+            self.caught_up(key);
         }
     }
 
@@ -248,8 +254,11 @@ impl Supervisor {
             return;
         };
         found.shut_down();
-        if let Some(process) = found.process.and_then(|key| self.processes.get_mut(&key)) {
+        if let Some(key) = found.process
+            && let Some(process) = self.processes.get_mut(&key)
+        {
             process.sessions.remove(&session);
+            self.caught_up(key);
         }
         if let Some(early) = self.early.get_mut(&found.target.container) {
             early.remove(&session);

@@ -13,7 +13,7 @@ use crate::poll::{Interest, Token, Watched};
 use crate::process::{Ends, Input, Process};
 use crate::protocol::{Failure, Target};
 use crate::records::State;
-use crate::session::Gone;
+use crate::session::{Gone, Session};
 use crate::streams::{PIPE_BYTES, Stream, widen_pipe};
 
 /// What came of an attempt to read.
@@ -109,6 +109,7 @@ impl Supervisor {
             input,
             outputs: [stdout, stderr],
             wide: [false; 2],
+            held_up: false,
             log,
             sessions: std::collections::BTreeSet::new(),
             readers: std::collections::BTreeSet::new(),
@@ -119,6 +120,13 @@ impl Supervisor {
     }
 
     pub(super) fn on_output(&mut self, key: u32, stream: Stream) {
+        if self.is_held_up(key) {
+            if let Some(process) = self.processes.get_mut(&key) {
+                process.held_up = true;
+                process.rest();
+            }
+            return;
+        }
         if self.read_output(key, stream) == Flow::Closed {
             self.output_closed(key, stream);
         }
@@ -208,10 +216,7 @@ impl Supervisor {
             chores = log.chores();
             if log.is_full() {
                 // Until there is room: the container waits, as it does with Docker's blocking mode.
-                for output in process.outputs.iter_mut().flatten() {
-                    // A descriptor that is in the set can be taken out of it.
-                    let _ = output.set(Interest::NONE);
-                }
+                process.rest();
             }
         }
         let target = (!chores.is_empty()).then(|| process.target.to_string());
@@ -234,11 +239,32 @@ impl Supervisor {
         Flow::More
     }
 
-    /// Read a process's outputs again.
+    /// Whether a process has to wait for a client that it is run for.
+    fn is_held_up(&self, key: u32) -> bool {
+        self.processes.get(&key).is_some_and(|process| {
+            let mut sessions = process.sessions.iter();
+            sessions.any(|one| self.sessions.get(one).is_some_and(Session::holds_up))
+        })
+    }
+
+    /// A client of a process has caught up, or gone.
+    pub(super) fn caught_up(&mut self, key: u32) {
+        let held_up = self.processes.get(&key).is_some_and(|one| one.held_up);
+        if held_up && !self.is_held_up(key) {
+            self.listen(key);
+        }
+    }
+
+    /// Read a process's outputs again, where nothing else keeps us from it.
     pub(super) fn listen(&mut self, key: u32) {
+        let waits = self.is_held_up(key);
         let Some(process) = self.processes.get_mut(&key) else {
             return;
         };
+        process.held_up = waits;
+        if waits || process.log.as_ref().is_some_and(Log::is_full) {
+            return;
+        }
         for output in process.outputs.iter_mut().flatten() {
             if let Err(error) = output.set(Interest::READ) {
                 self.journal.say(format!(
