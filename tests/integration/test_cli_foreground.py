@@ -9,7 +9,7 @@ import uuid
 
 import pytest
 
-from tests.conftest import SCRIPTS, wait_until
+from tests.conftest import SCRIPTS, busybox_archive, new_engine, wait_until
 from tests.image_files import Layout, files, upload
 
 KNARR = SCRIPTS / "knarr"
@@ -154,6 +154,22 @@ def test_a_slow_reader_gets_everything(shared_engine, name, verb):
         timeout=60,
     )
     assert (result.stdout.strip(), result.stderr) == (str(amount), "")
+
+
+def test_an_output_that_is_cut_off_is_told_of(shared_engine, name):
+    """As where the supervisor is killed: the container writes on, and nobody may think that this was all."""
+    own = new_engine()
+    own.start()
+    try:
+        own.run("load", "-q", "-i", busybox_archive())
+        process = background(own, "run", *QUICK, "--name", name, "busybox", "sh", "-c", "echo ready; sleep 4; exit 7")
+        assert process.stdout.readline() == b"ready\n"
+        os.kill(max(own.supervisor_pids()), signal.SIGKILL)
+        said = process.communicate(timeout=30)[1].decode()
+        assert process.returncode == 7
+        assert "was cut off, and it runs on: `knarr logs` has what it writes" in said
+    finally:
+        own.stop()
 
 
 def test_a_program_that_reads_little_of_much_ends(shared_engine):

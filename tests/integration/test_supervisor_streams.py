@@ -192,6 +192,23 @@ def test_a_process_waits_no_longer_than_its_client_is_there(supervisor, client):
     assert client.exit(container)["code"] == 5
 
 
+def test_a_process_does_not_wait_for_ever(tmp_path):
+    """For a client that is there, and reads nothing at all."""
+    own = Supervisor(tmp_path, "--patience", "1")
+    own.launch()
+    try:
+        client = own.client()
+        container, fields = own.bundle(["sh", "-c", "head -c 500000000 /dev/zero; exit 5"])
+        fields["log"] = None
+        slow = Attached(client, container, stdin=False, multiplexed=False)
+        client.call("start", **fields)
+        assert client.exit(container)["code"] == 5
+        assert len(slow.read()) < 10_000_000
+        assert "a process waits for it, and it has read nothing for 1 s" in own.log()
+    finally:
+        own.stop()
+
+
 def test_a_client_that_looks_on_and_lags_too_much_is_cut_off(supervisor, client):
     container, fields = supervisor.bundle(["sh", "-c", "read x; head -c 300000000 /dev/zero; exit 5"])
     fields |= {"log": None, "stdin": True}

@@ -10,7 +10,7 @@ import select
 import time
 
 from knarr.cli import signals
-from knarr.cli.terminal import STDERR, STDIN, STDOUT, write
+from knarr.cli.terminal import STDERR, STDIN, STDOUT, say, write
 from knarr.client.frames import Demultiplexer
 from knarr.client.http import Connection
 from knarr.errors import KnarrError, NotFound, Unavailable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _READ = 1 << 16
 _RETRY_SECONDS = 10.0
 _RETRY_EVERY = 0.2
+_END_SECONDS = 1.0  # between the end of the output and word of the container's
 ENDED, DETACHED = "ended", "detached"
 
 
@@ -77,33 +78,47 @@ class Wait:
                     "and no other came; the container may be running still"
                 ) from error
 
+    def _tell_cut_off(self) -> None:
+        try:
+            running = self._client.containers.inspect(self._container)["State"]["Running"]
+        except KnarrError:
+            return  # it is being removed, or the daemon is away: the wait tells
+        if running:
+            say(
+                f"knarr: the output of container {self._container[:12]} was cut off, and it runs on: "
+                "`knarr logs` has what it writes"
+            )
+
     @staticmethod
-    def _readable(connection: Connection) -> bool:
-        """Wait until something has come, or a signal."""
+    def _readable(connection: Connection, seconds: "float | None" = None) -> bool:
+        """Wait until something has come, or a signal, or for so long."""
         poll = select.poll()
         poll.register(connection.socket.fileno(), select.POLLIN)
         poll.register(signals.waking(), select.POLLIN)
-        come = {descriptor for descriptor, _ in poll.poll()}
+        come = {descriptor for descriptor, _ in poll.poll(None if seconds is None else seconds * 1000)}
         if signals.waking() in come:
             signals.heard()
         return connection.socket.fileno() in come
 
     def settle(self, seconds: float) -> None:
         """Wait so long for the answer, whatever it is."""
+        try:
+            self._wait(seconds)
+        except KnarrError:
+            return  # it has been removed already
+
+    def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while self.connection is not None:
-            poll = select.poll()
-            poll.register(self.connection.socket.fileno(), select.POLLIN)
-            if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
-                return
-            try:
+        while self.connection is not None and (left := end - time.monotonic()) > 0:
+            if self.connection.buffered or self._readable(self.connection, left):
                 self.read()
-            except KnarrError:
-                return  # it has been removed already
 
     def code(self) -> int:
-        """Wait for the end, and its exit code."""
+        """Wait for the end, and its exit code. An output that has ended before is told of."""
         try:
+            self._wait(_END_SECONDS)
+            if self.connection is not None:
+                self._tell_cut_off()
             while self.result is None:
                 if self.connection is not None:
                     if self.connection.buffered or self._readable(self.connection):

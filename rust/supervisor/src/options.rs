@@ -9,11 +9,12 @@ use sha2::{Digest, Sha256};
 
 /// What `--help` prints.
 pub const USAGE: &str = "\
-usage: knarr-supervisor --run-root DIR --data-root DIR [--foreground] [--idle-exit SECONDS]
+usage: knarr-supervisor --run-root DIR --data-root DIR [--foreground] [--idle-exit SECONDS] [--patience SECONDS]
 
 The parent of an engine's containers. Puts itself into the background once it listens on
 DIR/supervisor.sock; ends by itself when nothing runs, every exit is known to the daemon and no
-client has been connected for SECONDS (60).
+client has been connected for SECONDS (60). A process waits for the client that it is run for, but
+not for one that has read nothing for SECONDS (600), which is let go.
 
 SIGTERM to the keeper ends it where nothing runs. Where containers run, the first is refused and a
 second within 10 s is obeyed: containers run on, without logs, and get SIGPIPE where they write.
@@ -43,6 +44,8 @@ pub struct Options {
     pub foreground: bool,
     /// How long to be idle before ending.
     pub idle_exit: Duration,
+    /// How long a process waits for a client that reads nothing.
+    pub patience: Duration,
     /// Set by ourselves only.
     pub role: Role,
 }
@@ -71,8 +74,8 @@ impl Options {
     /// Read the command line without its first word.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, BadUsage> {
         let (mut run_root, mut data_root) = (None, None);
-        let (mut foreground, mut idle_exit, mut role) =
-            (false, Duration::from_secs(60), Role::Launcher);
+        let (mut foreground, mut role) = (false, Role::Launcher);
+        let (mut idle_exit, mut patience) = (Duration::from_secs(60), Duration::from_secs(600));
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             let mut value = |name| arguments.next().ok_or(BadUsage::Missing(name));
@@ -84,7 +87,8 @@ impl Options {
                     data_root = Some(absolute("--data-root", value("--data-root")?)?);
                 }
                 Some("--foreground") => foreground = true,
-                Some("--idle-exit") => idle_exit = seconds(value("--idle-exit")?)?,
+                Some("--idle-exit") => idle_exit = seconds("--idle-exit", value("--idle-exit")?)?,
+                Some("--patience") => patience = seconds("--patience", value("--patience")?)?,
                 Some("--role") => role = named(value("--role")?)?,
                 Some("--help" | "-h") => return Err(BadUsage::Help),
                 Some("--version") => return Err(BadUsage::Version),
@@ -98,6 +102,7 @@ impl Options {
             data_root,
             foreground,
             idle_exit,
+            patience,
             role,
         })
     }
@@ -110,6 +115,10 @@ impl Options {
         arguments.extend([
             "--idle-exit".into(),
             self.idle_exit.as_secs().to_string().into(),
+        ]);
+        arguments.extend([
+            "--patience".into(),
+            self.patience.as_secs().to_string().into(),
         ]);
         if self.foreground {
             arguments.push("--foreground".into());
@@ -148,13 +157,11 @@ fn absolute(name: &'static str, value: OsString) -> Result<PathBuf, BadUsage> {
     Ok(path.components().collect())
 }
 
-fn seconds(value: OsString) -> Result<Duration, BadUsage> {
+fn seconds(name: &'static str, value: OsString) -> Result<Duration, BadUsage> {
     let parsed = value.to_str().and_then(|text| text.parse().ok());
-    parsed.map(Duration::from_secs).ok_or(BadUsage::Invalid(
-        "--idle-exit",
-        value,
-        "a number of seconds",
-    ))
+    parsed
+        .map(Duration::from_secs)
+        .ok_or(BadUsage::Invalid(name, value, "a number of seconds"))
 }
 
 fn named(value: OsString) -> Result<Role, BadUsage> {

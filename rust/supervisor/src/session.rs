@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, sendmsg, shutdown};
@@ -41,6 +42,9 @@ pub enum Gone {
     /// It lags too far behind.
     #[error("{0}")]
     Overrun(#[from] Overrun),
+    /// A process waits for it, and it reads nothing.
+    #[error("a process waits for it, and it has read nothing for {} s", .0.as_secs())]
+    Stalled(Duration),
     /// Its socket failed.
     #[error("its connection failed: {0}")]
     Failed(#[from] io::Error),

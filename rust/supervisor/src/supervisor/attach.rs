@@ -150,11 +150,7 @@ impl Supervisor {
             };
             match found.flush() {
                 Ok(true) if found.phase == SessionPhase::Closing => self.finish_session(session),
-                Ok(_) => {
-                    if let Some(key) = found.process {
-                        self.caught_up(key);
-                    }
-                }
+                Ok(_) => self.went_on(session),
                 Err(why) => return self.let_go(session, &why),
             }
         }
@@ -231,6 +227,7 @@ impl Supervisor {
         let Some(found) = self.sessions.get_mut(&session) else {
             return;
         };
+        self.stalled.remove(&session);
         match found.finish() {
             Ok(true) => {
                 self.lingering.insert(session, Instant::now() + LINGER);
@@ -250,6 +247,7 @@ impl Supervisor {
     pub(super) fn drop_session(&mut self, session: u32) {
         self.typed_all(session);
         self.lingering.remove(&session);
+        self.stalled.remove(&session);
         let Some(found) = self.sessions.remove(&session) else {
             return;
         };

@@ -49,7 +49,7 @@ use crate::process::Process;
 use crate::protocol::{Answer, Connect, Hello, Id, Start};
 use crate::records::Records;
 use crate::roles::inherited_socket;
-use crate::session::Session;
+use crate::session::{Gone, Session};
 use crate::wire::PACKET_BYTES;
 use crate::workers::{PATIENCE, Pool, Results};
 use clients::Client;
@@ -181,6 +181,8 @@ struct Supervisor {
     /// have gone.
     curious: Vec<(u32, u64, Hello)>,
     lingering: BTreeMap<u32, Instant>,
+    /// Sessions that a process waits for, and until when.
+    stalled: BTreeMap<u32, Instant>,
     last_key: u32,
     buffer: Vec<u8>,
     /// Requests are received here.
@@ -255,6 +257,7 @@ impl Supervisor {
             waiting: Vec::new(),
             curious: Vec::new(),
             lingering: BTreeMap::new(),
+            stalled: BTreeMap::new(),
             last_key: 0,
             buffer: vec![0; READ_BYTES],
             packet: vec![0; PACKET_BYTES],
@@ -357,6 +360,7 @@ impl Supervisor {
             .filter_map(|process| process.deadline);
         let deadlines = deadlines
             .chain(self.lingering.values().copied())
+            .chain(self.stalled.values().copied())
             .chain(self.readings.values().filter_map(|reading| reading.due));
         // Without a keeper, orphans are looked for from time to time.
         let orphans = self
@@ -393,6 +397,15 @@ impl Supervisor {
             .collect();
         for key in sessions {
             self.drop_session(key);
+        }
+        let stalled: Vec<u32> = self
+            .stalled
+            .iter()
+            .filter(|(_, due)| late(due))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in stalled {
+            self.let_go(key, &Gone::Stalled(self.options.patience));
         }
         let readings: Vec<u32> = self
             .readings

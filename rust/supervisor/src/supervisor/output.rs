@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use knarr_runtime::Kind;
 use rustix::io::Errno;
@@ -121,11 +122,7 @@ impl Supervisor {
 
     pub(super) fn on_output(&mut self, key: u32, stream: Stream) {
         if self.is_held_up(key) {
-            if let Some(process) = self.processes.get_mut(&key) {
-                process.held_up = true;
-                process.rest();
-            }
-            return;
+            return self.hold_up(key);
         }
         if self.read_output(key, stream) == Flow::Closed {
             self.output_closed(key, stream);
@@ -245,6 +242,37 @@ impl Supervisor {
             let mut sessions = process.sessions.iter();
             sessions.any(|one| self.sessions.get(one).is_some_and(Session::holds_up))
         })
+    }
+
+    /// Have a process wait for its clients, as long as these read anything now and then.
+    fn hold_up(&mut self, key: u32) {
+        let Some(process) = self.processes.get_mut(&key) else {
+            return;
+        };
+        process.held_up = true;
+        process.rest();
+        let due = Instant::now() + self.options.patience;
+        for session in &process.sessions {
+            if self.sessions.get(session).is_some_and(Session::holds_up) {
+                self.stalled.entry(*session).or_insert(due);
+            }
+        }
+    }
+
+    /// A client that a process may wait for has read something.
+    pub(super) fn went_on(&mut self, session: u32) {
+        let Some(found) = self.sessions.get(&session) else {
+            return;
+        };
+        let (key, waits) = (found.process, found.holds_up());
+        if !waits {
+            self.stalled.remove(&session);
+        } else if let Some(due) = self.stalled.get_mut(&session) {
+            *due = Instant::now() + self.options.patience;
+        }
+        if let Some(key) = key {
+            self.caught_up(key);
+        }
     }
 
     /// A client of a process has caught up, or gone.
