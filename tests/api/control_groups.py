@@ -3,6 +3,8 @@
 import hashlib
 from pathlib import Path
 
+from tests.conftest import wait_until
+
 ROOT = Path("/sys/fs/cgroup")
 UNIFIED = (ROOT / "cgroup.controllers").exists()
 
@@ -21,3 +23,16 @@ def table(text: str) -> dict[str, int]:
 def named(pattern):
     """The groups of that name at the top of each hierarchy. No deeper: elsewhere they come and go."""
     return [*ROOT.glob(pattern), *ROOT.glob(f"*/{pattern}")]
+
+
+def remove(place):
+    """Remove a group; those of containers in it go a moment after the end of these has been told."""
+
+    def removed():
+        try:
+            place.rmdir()
+        except OSError:
+            return False
+        return True
+
+    wait_until(removed, what=f"the end of what is in {place}")
