@@ -126,11 +126,11 @@ impl Records {
     /// Make a container's records those of a start that is to be undone.
     pub fn mark_unfinished(&self, target: &Target, state: &State) -> io::Result<()> {
         let directory = self.directory.join(target.container.as_str());
-        // The directory may be gone: it is the daemon's to remove, with all that is in it.
-        if directory.is_dir() {
-            self.write_state(target, state)?;
+        // The directory may be gone, now or in a moment: it is the daemon's to remove, with all that is in it.
+        match write_in(&directory, &state_name(None), state) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done.and_then(|()| remove_ends(&directory)),
         }
-        remove_ends(&directory)
     }
 
     /// Everything that is recorded: containers before their execs. What cannot be read is reported to `complain`.
@@ -184,17 +184,21 @@ impl Records {
 
     fn write(&self, target: &Target, name: &str, value: &impl Serialize) -> io::Result<()> {
         let directory = self.directory.join(target.container.as_str());
-        let (path, new) = (directory.join(name), directory.join(format!("{name}.new")));
-        let bytes = serde_json::to_vec(value)?;
-        match fs::write(&new, &bytes) {
+        match write_in(&directory, name, value) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 fs::create_dir_all(&directory)?;
-                fs::write(&new, &bytes)?;
+                write_in(&directory, name, value)
             }
-            result => result?,
+            result => result,
         }
-        fs::rename(new, path)
     }
+}
+
+/// Under another name first. `NotFound` where there is no such directory.
+fn write_in(directory: &Path, name: &str, value: &impl Serialize) -> io::Result<()> {
+    let new = directory.join(format!("{name}.new"));
+    fs::write(&new, serde_json::to_vec(value)?)?;
+    fs::rename(new, directory.join(name))
 }
 
 /// Remove all records of a container but its state.
