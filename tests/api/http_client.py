@@ -79,3 +79,10 @@ def frames(data):
         found.append((number, data[8 : 8 + size]))
         data = data[8 + size :]
     return found
+
+
+def tidy(api):
+    """Remove all containers and networks of an engine."""
+    for item in api.ok("GET", "/containers/json?all=1"):
+        api.call("DELETE", f"/containers/{item['Id']}?force=1&v=1")
+    api.ok("POST", "/networks/prune")

@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from tests.api.http_client import Api
+from tests.api.http_client import Api, tidy
 from tests.conftest import busybox_archive, new_engine, wait_until
 
 LABELS = {"role": "web"}
@@ -22,12 +22,6 @@ def api(shared_engine):
     made = Api(shared_engine)
     yield made
     tidy(made)
-
-
-def tidy(api):
-    for item in api.ok("GET", "/containers/json?all=1"):
-        api.call("DELETE", f"/containers/{item['Id']}?force=1&v=1")
-    api.ok("POST", "/networks/prune")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from tests.api.http_client import Api
+from tests.api.http_client import Api, tidy
 from tests.conftest import busybox_archive, new_engine, wait_until
 
 # Another machine: its addresses, the first of which is asked for names. Each has servers on ports 80 and 81.
@@ -113,12 +113,6 @@ def api(shared_engine):
     made = Api(shared_engine)
     yield made
     tidy(made)
-
-
-def tidy(api):
-    for item in api.ok("GET", "/containers/json?all=1"):
-        api.call("DELETE", f"/containers/{item['Id']}?force=1&v=1")
-    api.ok("POST", "/networks/prune")
 
 
 def limited(api, name, egress, network="bridge", **host):

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.api.http_client import Api
+from tests.api.http_client import Api, tidy
 from tests.conftest import busybox_archive, new_engine, wait_until
 
 FOREVER = ("sleep", "1000")
@@ -31,12 +31,6 @@ def own():
     yield engine
     tidy(Api(engine))
     engine.stop()
-
-
-def tidy(api):
-    for item in api.ok("GET", "/containers/json?all=1"):
-        api.call("DELETE", f"/containers/{item['Id']}?force=1&v=1")
-    api.ok("POST", "/networks/prune")
 
 
 def network(api, name, **fields):

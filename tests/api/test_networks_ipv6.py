@@ -12,7 +12,7 @@ import pytest
 
 from knarr.config import load
 from knarr.errors import InvalidArgument
-from tests.api.http_client import Api
+from tests.api.http_client import Api, tidy
 from tests.api.test_compose import Compose
 from tests.api.test_networks import (
     FOREVER,
@@ -22,7 +22,6 @@ from tests.api.test_networks import (
     run,
     says,
     subnet,
-    tidy,
 )
 from tests.conftest import busybox_archive, new_engine, wait_until
 

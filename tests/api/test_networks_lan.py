@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.api.http_client import Api
+from tests.api.http_client import Api, tidy
 from tests.api.test_compose import Compose
-from tests.api.test_networks import endpoint, filtered, looked_up, network, run, says, subnet, tidy
+from tests.api.test_networks import endpoint, filtered, looked_up, network, run, says, subnet
 from tests.conftest import busybox_archive, new_engine, wait_until
 
 MACHINE = "10.95.0.250"  # its address on the LAN, where it is the router as well

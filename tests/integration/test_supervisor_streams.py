@@ -170,12 +170,18 @@ def test_what_comes_fast_comes_as_it_was_written(supervisor, client):
     assert slow.read() == expected
 
 
-def test_a_process_waits_for_the_client_that_it_is_run_for(supervisor, client):
-    """As in a pipeline: who asked for it before it started gets every byte, however late it reads."""
+def flooded(supervisor, client):
+    """A container that writes more than is kept for a client, and the client that it is run for."""
     container, fields = supervisor.bundle(["sh", "-c", "head -c 500000000 /dev/zero; exit 5"])
     fields["log"] = None
-    slow = Attached(client, container, stdin=False, multiplexed=False)
+    attached = Attached(client, container, stdin=False, multiplexed=False)
     client.call("start", **fields)
+    return container, attached
+
+
+def test_a_process_waits_for_the_client_that_it_is_run_for(supervisor, client):
+    """As in a pipeline: who asked for it before it started gets every byte, however late it reads."""
+    container, slow = flooded(supervisor, client)
     time.sleep(1)
     assert client.call("describe", container=container)["pid"], "it runs, and waits"
     assert len(slow.read()) == 500_000_000
@@ -183,10 +189,7 @@ def test_a_process_waits_for_the_client_that_it_is_run_for(supervisor, client):
 
 
 def test_a_process_waits_no_longer_than_its_client_is_there(supervisor, client):
-    container, fields = supervisor.bundle(["sh", "-c", "head -c 500000000 /dev/zero; exit 5"])
-    fields["log"] = None
-    slow = Attached(client, container, stdin=False, multiplexed=False)
-    client.call("start", **fields)
+    container, slow = flooded(supervisor, client)
     time.sleep(1)
     slow.socket.close()
     assert client.exit(container)["code"] == 5
@@ -198,10 +201,7 @@ def test_a_process_does_not_wait_for_ever(tmp_path):
     own.launch()
     try:
         client = own.client()
-        container, fields = own.bundle(["sh", "-c", "head -c 500000000 /dev/zero; exit 5"])
-        fields["log"] = None
-        slow = Attached(client, container, stdin=False, multiplexed=False)
-        client.call("start", **fields)
+        container, slow = flooded(own, client)
         assert client.exit(container)["code"] == 5
         assert len(slow.read()) < 10_000_000
         assert "a process waits for it, and it has read nothing for 1 s" in own.log()

@@ -55,7 +55,6 @@ _PATH = re.compile(r"(?:/v(?P<version>[0-9.]+))?/(?P<noun>containers|exec)/(?P<n
 _BUFFERING = "docker-sdk-python"  # the User-Agent of docker-py, see _taken_off
 _HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _LONGEST_LINE = 4096
-_HEADERS = "".join(f"{name}: {value}\r\n" for name, value in versions.HEADERS.items())
 
 
 @dataclass(slots=True)
@@ -267,7 +266,7 @@ class Front(asyncio.Protocol):
             head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {kind}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
         else:
             head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n"
-        head += f"{_HEADERS}\r\n"
+        head += f"{versions.HEADER_LINES}\r\n"
         self._transport.write(head.encode())
         descriptor = os.dup(self._transport.get_extra_info("socket").fileno())
         if _BUFFERING in request.headers.get("user-agent", ""):

@@ -33,7 +33,6 @@ __all__ = ["JSON", "Answer", "Asked", "Found", "Function", "Table", "route"]
 JSON = "application/json"
 BODY_LIMIT = 64 * 1024  # of a body that is waited for; whoever sends more takes the long way
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
-_HEADERS = "".join(f"{name}: {value}\r\n" for name, value in versions.HEADERS.items())
 _PLAIN = re.compile(rb" HTTP/1\.1\r\n((?:[!-9;-~]+:[^\r\n]*\r\n)*)\r\n")
 _NOT_PLAIN = re.compile(
     rb"^(?:transfer-encoding|expect|upgrade|connection:(?!\s*keep-alive\s*$))", re.IGNORECASE | re.MULTILINE
@@ -70,7 +69,7 @@ class Answer:
     def encoded(self, *, close: bool = False) -> bytes:
         """The whole answer as HTTP/1.1."""
         reason = _REASONS.get(self.status, "Error")
-        head = f"HTTP/1.1 {self.status} {reason}\r\nContent-Type: {self.kind}\r\n{_HEADERS}"
+        head = f"HTTP/1.1 {self.status} {reason}\r\nContent-Type: {self.kind}\r\n{versions.HEADER_LINES}"
         for name, value in self.headers.items():
             head += f"{name}: {value}\r\n"
         head += f"Date: {rfc822_formatted_time()}\r\nContent-Length: {len(self.body)}\r\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from knarr._core import __version__
 
-__all__ = ["API_VERSION", "HEADERS", "MINIMUM_API_VERSION", "parse", "refusal"]
+__all__ = ["API_VERSION", "HEADERS", "HEADER_LINES", "MINIMUM_API_VERSION", "parse", "refusal"]
 
 API_VERSION = "1.56"
 MINIMUM_API_VERSION = "1.24"
@@ -14,6 +14,7 @@ HEADERS = {
     "Ostype": "linux",
     "Server": f"knarr/{__version__} (linux)",
 }
+HEADER_LINES = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
 
 
 def parse(text: str) -> tuple[int, int]:

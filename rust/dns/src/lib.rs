@@ -9,6 +9,7 @@ mod answers;
 mod framed;
 mod gate;
 mod message;
+mod response;
 mod server;
 mod upstream;
 mod zones;

@@ -1,12 +1,10 @@
-//! Messages on the wire (RFC 1035, section 4): questions are read, answers written. Of the answers of others the
-//! addresses are read that the name in question leads to, and nothing else is looked at.
+//! Messages on the wire (RFC 1035, section 4): questions are read, answers written. What others have answered is read
+//! in [`crate::response`].
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
 /// The length of a header.
-const HEADER: usize = 12;
+pub(crate) const HEADER: usize = 12;
 /// What a datagram may hold where its asker does not say more (RFC 1035, section 4.2.1).
 const DATAGRAM: usize = 512;
 /// What we say that we take, and the most that we send in a datagram (the DNS flag day's figure).
@@ -14,11 +12,6 @@ const PAYLOAD: u16 = 1232;
 const NAME_MAX: usize = 255;
 const LABEL_MAX: u8 = 63;
 const POINTER: u8 = 0b1100_0000;
-/// How often a name of an answer may go on somewhere else, and how many names and addresses are followed: more than
-/// anybody needs.
-const POINTERS_MAX: usize = 16;
-const ALIASES_MAX: usize = 16;
-const ADDRESSES_MAX: usize = 64;
 
 const RESPONSE: u16 = 1 << 15;
 const OPCODE: u16 = 0b1111 << 11;
@@ -26,17 +19,16 @@ const TRUNCATED: u16 = 1 << 9;
 const RECURSION_DESIRED: u16 = 1 << 8;
 const RECURSION_AVAILABLE: u16 = 1 << 7;
 
-const CLASS_IN: u16 = 1;
+pub(crate) const CLASS_IN: u16 = 1;
 const CLASS_ANY: u16 = 255;
 pub(crate) const TYPE_A: u16 = 1;
-const TYPE_CNAME: u16 = 5;
 pub(crate) const TYPE_PTR: u16 = 12;
 pub(crate) const TYPE_AAAA: u16 = 28;
 const TYPE_OPT: u16 = 41;
 pub(crate) const TYPE_ANY: u16 = 255;
 
 /// Where the question's name is in a message, as a compression pointer (RFC 1035, section 4.1.4).
-const QUESTION_NAME: u16 = 0xc00c;
+pub(crate) const QUESTION_NAME: u16 = 0xc00c;
 
 /// Seconds that an answer may be kept. Short: an address leads to somebody else soon after its container's end.
 const TTL: u32 = 5;
@@ -125,7 +117,11 @@ fn name(packet: &[u8], at: usize) -> Option<(String, usize)> {
 }
 
 /// The same of a name that may go on somewhere before it, so many times (section 4.1.4).
-fn name_by_way_of(packet: &[u8], mut at: usize, mut pointers: usize) -> Option<(String, usize)> {
+pub(crate) fn name_by_way_of(
+    packet: &[u8],
+    mut at: usize,
+    mut pointers: usize,
+) -> Option<(String, usize)> {
     let mut text = String::new();
     let mut end = None;
     let mut total = 0;
@@ -264,88 +260,6 @@ impl Question {
     }
 }
 
-/// The addresses that a name leads to, by itself or by its aliases (RFC 1034, section 3.6.2), with how long each may be
-/// kept; what else an answer has is nobody's. As far as it can be read.
-pub(crate) fn addresses(message: &[u8], name: &str) -> Vec<(IpAddr, Duration)> {
-    let records = answers(message);
-    let mut names = BTreeSet::from([name.to_owned()]);
-    // An alias may come after what it leads to.
-    for _ in 0..ALIASES_MAX {
-        let before = names.len();
-        for record in &records {
-            if let Data::Alias(target) = &record.data
-                && names.contains(&record.name)
-            {
-                names.insert(target.clone());
-            }
-        }
-        if names.len() == before || names.len() > ALIASES_MAX {
-            break;
-        }
-    }
-    let found = records.iter().filter(|record| names.contains(&record.name));
-    let found = found.filter_map(|record| match record.data {
-        Data::Address(address) => Some((address, record.keep)),
-        Data::Alias(_) => None,
-    });
-    found.take(ADDRESSES_MAX).collect()
-}
-
-/// A record of somebody else's answer.
-struct Answered {
-    name: String,
-    keep: Duration,
-    data: Data,
-}
-
-enum Data {
-    Address(IpAddr),
-    Alias(String),
-}
-
-/// The addresses and aliases of a message's answer section, up to what cannot be read.
-fn answers(message: &[u8]) -> Vec<Answered> {
-    let mut found = Vec::new();
-    let Some((_, mut at)) = name(message, HEADER) else {
-        return found;
-    };
-    at += 4;
-    for _ in 0..u16_at(message, 6).unwrap_or_default() {
-        let Some((record, end)) = answered(message, at) else {
-            break;
-        };
-        found.extend(record);
-        at = end;
-    }
-    found
-}
-
-/// The record at a place, None where it is of no interest, and where it ends.
-fn answered(message: &[u8], at: usize) -> Option<(Option<Answered>, usize)> {
-    let (name, at) = name_by_way_of(message, at, POINTERS_MAX)?;
-    let (kind, class) = (u16_at(message, at)?, u16_at(message, at + 2)?);
-    let keep = u32::from_be_bytes(*message.get(at + 4..)?.first_chunk()?);
-    let begin = at + 10;
-    let end = begin + usize::from(u16_at(message, at + 8)?);
-    let bytes = message.get(begin..end)?;
-    let data = match (class, kind) {
-        (CLASS_IN, TYPE_A) => <[u8; 4]>::try_from(bytes)
-            .ok()
-            .map(IpAddr::from)
-            .map(Data::Address),
-        (CLASS_IN, TYPE_AAAA) => <[u8; 16]>::try_from(bytes)
-            .ok()
-            .map(IpAddr::from)
-            .map(Data::Address),
-        (CLASS_IN, TYPE_CNAME) => {
-            name_by_way_of(message, begin, POINTERS_MAX).map(|(target, _)| Data::Alias(target))
-        }
-        _ => None,
-    };
-    let keep = Duration::from_secs(u64::from(keep));
-    Some((data.map(|data| Answered { name, keep, data }), end))
-}
-
 /// Give a message another number.
 pub(crate) fn renumber(message: &mut [u8], id: u16) {
     if let Some(place) = message.get_mut(..2) {
@@ -394,7 +308,7 @@ fn put(message: &mut Vec<u8>, record: &Record) {
 }
 
 /// A name as labels; what does not fit into one is cut off.
-fn labels(name: &str) -> Vec<u8> {
+pub(crate) fn labels(name: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     for label in name.split('.').filter(|label| !label.is_empty()) {
         let label = &label.as_bytes()[..label.len().min(usize::from(LABEL_MAX))];
@@ -408,7 +322,7 @@ fn labels(name: &str) -> Vec<u8> {
     bytes
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     let found = bytes.get(at..at.checked_add(2)?)?;
     Some(u16::from_be_bytes([found[0], found[1]]))
 }
@@ -526,71 +440,6 @@ pub(crate) mod tests {
         assert!(parsed(&endless).name.len() <= NAME_MAX);
     }
 
-    /// What a server says: an owner, a type, and the data.
-    fn told(name: &str, records: &[(&str, u16, &[u8])]) -> Vec<u8> {
-        let mut message = ask(7, name, TYPE_A, None);
-        message[2] |= 0x80;
-        message[7] = u8::try_from(records.len()).unwrap();
-        for (owner, kind, data) in records {
-            if *owner == name {
-                message.extend(QUESTION_NAME.to_be_bytes());
-            } else {
-                message.extend(labels(owner));
-            }
-            message.extend(kind.to_be_bytes());
-            message.extend(CLASS_IN.to_be_bytes());
-            message.extend(90_u32.to_be_bytes());
-            message.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
-            message.extend(*data);
-        }
-        message
-    }
-
-    #[test]
-    fn the_addresses_of_a_name_are_its_own_and_its_aliases() {
-        let alias = labels("edge.net");
-        let further = labels("far.net");
-        let message = told(
-            "web.example",
-            &[
-                ("far.net", TYPE_A, &[5, 5, 5, 5]),
-                ("Edge.NET", TYPE_CNAME, &further),
-                ("web.example", TYPE_CNAME, &alias),
-                ("edge.net", TYPE_AAAA, &[1; 16]),
-                ("other.net", TYPE_A, &[6, 6, 6, 6]),
-                ("web.example", TYPE_A, &[7, 7, 7]),
-                ("web.example", 16, b"text"),
-            ],
-        );
-        let found: Vec<String> = addresses(&message, "web.example")
-            .iter()
-            .map(|(address, keep)| format!("{address} {}", keep.as_secs()))
-            .collect();
-        assert_eq!(found, ["5.5.5.5 90", "101:101:101:101:101:101:101:101 90"]);
-        assert!(addresses(&message, "example").is_empty());
-    }
-
-    #[test]
-    fn an_answer_that_leads_in_circles_ends() {
-        let (one, two) = (labels("one.net"), labels("two.net"));
-        let message = told(
-            "one.net",
-            &[("one.net", TYPE_CNAME, &two), ("two.net", TYPE_CNAME, &one)],
-        );
-        assert!(addresses(&message, "one.net").is_empty());
-        // A name that is a pointer to itself.
-        let mut message = told("one.net", &[("one.net", TYPE_A, &[5, 5, 5, 5])]);
-        let at = message.len() - 16;
-        assert_eq!(message[at..at + 2], QUESTION_NAME.to_be_bytes());
-        message[at + 1] = u8::try_from(at).unwrap();
-        assert!(addresses(&message, "one.net").is_empty());
-        let many = vec![("one.net", TYPE_A, &[5, 5, 5, 5][..]); 200];
-        assert_eq!(
-            addresses(&told("one.net", &many), "one.net").len(),
-            ADDRESSES_MAX
-        );
-    }
-
     #[test]
     fn any_bytes_are_survived() {
         let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -604,7 +453,7 @@ pub(crate) mod tests {
                 packet[at] = state.to_le_bytes()[0];
             }
             packet.truncate(packet.len() - round % packet.len());
-            addresses(&packet, "some.name");
+            crate::response::addresses(&packet, "some.name");
             if let Parsed::Question(question) = parse(&packet) {
                 question.reverse();
                 question.answer(&[Record::Name("a.b".to_owned())], question.limit());

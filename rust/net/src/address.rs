@@ -112,6 +112,13 @@ impl Cidr {
         }
     }
 
+    /// Whether an address is in the network.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let (first, last) = self.range();
+        (first..=last).contains(&address) // IPv4 comes before all of IPv6
+    }
+
     /// Which address of its network it is, from 0 on.
     #[must_use]
     pub fn place(&self) -> u128 {

@@ -20,7 +20,6 @@ use crate::names::{EngineId, LinkName};
 use crate::netlink::{Batch, Socket};
 use crate::nft::{self, Forward, Handles, Transaction};
 use crate::ports::{Protocol, Publish, Published};
-use crate::reach::contains;
 use crate::reserve::reserve_all;
 use crate::route::{self, By, Link};
 use crate::watch::{Change, Watch};
@@ -327,7 +326,7 @@ impl Host {
 
     /// The own address, in a container's network, of the bridge that it is on.
     fn bridge_of(&self, container: IpAddr) -> Result<IpAddr> {
-        let own = self.gateways().find(|gateway| contains(gateway, container));
+        let own = self.gateways().find(|gateway| gateway.contains(container));
         own.map(Cidr::address).ok_or_else(|| Error::Invalid {
             what: "address to publish",
             value: container.to_string(),

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::host::{Host, Live};
 use crate::names::LinkName;
 use crate::nft::{self, Elements, Guarded, Transaction};
-use crate::reach::{Ports, Reach, contains, disjoint, is_special, ports_at};
+use crate::reach::{Ports, Reach, disjoint, is_special, ports_at};
 use crate::route;
 
 /// Addresses that names are pinned to, of one limit: the one that would expire first gives way to a further one.
@@ -257,7 +257,7 @@ impl Host {
 
     /// Whether an address is the host's own, or in one of the engine's networks.
     fn is_ours(&mut self, address: IpAddr) -> Result<bool> {
-        let within = self.gateways().any(|gateway| contains(gateway, address));
+        let within = self.gateways().any(|gateway| gateway.contains(address));
         Ok(within || route::local_addresses(&mut self.route)?.contains(&address))
     }
 

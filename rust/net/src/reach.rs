@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use crate::address::{Cidr, Family};
+use crate::address::Cidr;
 use crate::ports::Protocol;
 
 const PORT_BITS: u32 = 16;
@@ -162,7 +162,7 @@ pub(crate) fn disjoint(list: &[Reach]) -> Vec<Reach> {
         let wider = merged
             .iter()
             .filter(|other| other.network.prefix() < reach.network.prefix())
-            .filter(|other| contains(&other.network, reach.network.address()));
+            .filter(|other| other.network.contains(reach.network.address()));
         let said = wider.fold(Ports::default(), |said, other| said.with(&other.ports));
         Reach {
             network: reach.network,
@@ -174,13 +174,8 @@ pub(crate) fn disjoint(list: &[Reach]) -> Vec<Reach> {
 
 /// What of an address is in the list.
 pub(crate) fn ports_at(list: &[Reach], address: IpAddr) -> Ports {
-    let there = list.iter().filter(|one| contains(&one.network, address));
+    let there = list.iter().filter(|one| one.network.contains(address));
     there.fold(Ports::default(), |found, one| found.with(&one.ports))
-}
-
-pub(crate) fn contains(network: &Cidr, address: IpAddr) -> bool {
-    let (first, last) = network.range();
-    Family::of(first) == Family::of(address) && (first..=last).contains(&address)
 }
 
 /// Whether an address is for a purpose of its own (RFC 6890): no name of the world leads there, whatever a server says.

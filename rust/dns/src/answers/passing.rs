@@ -11,6 +11,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use super::{Answers, Asker, PATIENCE, PENDING_OF_ONE, Source};
 use crate::framed::{Framed, is_temporary};
 use crate::message::{self, Outcome, Question};
+use crate::response;
 use crate::upstream::Upstreams;
 
 /// A question that is passed on.
@@ -158,7 +159,7 @@ impl Answers {
             return self.ask_for_the_whole(key);
         }
         if let Some(Pending { passed, .. }) = self.take(key) {
-            let addresses = message::addresses(&answer, &passed.question.name);
+            let addresses = response::addresses(&answer, &passed.question.name);
             if !addresses.is_empty() {
                 let gate = self.shared.gate();
                 gate.answered(&passed.client, &passed.question.name, &addresses);

@@ -22,9 +22,9 @@
 
 use std::collections::BTreeMap;
 
-use super::elements::{Element, change, elements_of_family, put_comment};
+use super::elements::{CHUNK, Element, change, elements_of_family, put_comment};
 use super::limited::link_key;
-use super::ruleset::{Hook, PRIORITY_RAW, add_rule, create_chain};
+use super::ruleset::{HOOK_PREROUTING, Hook, PRIORITY_RAW, add_rule, create_chain};
 use super::sets::{Set, TYPE_IFNAME, TYPE_IPV4, TYPE_IPV6, create_sets};
 use super::{
     DELETE_ELEMENT, ELEMENT_KEY, FAMILY_BRIDGE, NEW_ELEMENT, NFTA_LIST_ELEM, Transaction, put_value,
@@ -39,8 +39,6 @@ use crate::netlink::{CREATE, Socket};
 const GUARDED: &str = "guarded";
 const OWN: &str = "own";
 const OWN6: &str = "own6";
-const HOOK_PREROUTING: u32 = 0;
-const CHUNK: usize = 100;
 
 const SETS: [Set; 3] = [
     Set::plain(GUARDED, (TYPE_IFNAME, 16)),

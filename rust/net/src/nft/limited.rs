@@ -49,37 +49,34 @@ impl Elements {
         for reach in &limited.fixed {
             found.reach(owner, limited, reach.network.range(), &reach.ports, None);
         }
-        for (address, pin) in &limited.pins {
-            let left = pin.until.saturating_duration_since(now);
-            if !left.is_zero() {
-                let comment = format!("{owner} {}", pin.name);
-                found.reach(
-                    &comment,
-                    limited,
-                    (*address, *address),
-                    &pin.ports,
-                    Some(left),
-                );
-            }
+        for address in limited.pins.keys() {
+            found.pin(owner, limited, *address, now);
         }
         found
     }
 
     /// Those of one pin.
     pub(crate) fn of_pin(owner: &str, limited: &Limited, address: IpAddr, now: Instant) -> Self {
-        let one = Limited {
-            fixed: Vec::new(),
-            pins: limited
-                .pins
-                .get_key_value(&address)
-                .map(|(address, pin)| (*address, pin.clone()))
-                .into_iter()
-                .collect(),
-            subject: limited.subject.clone(),
-        };
-        let mut found = Self::of(owner, &one, now);
-        found.0.retain(|(set, ..), _| RANGES.contains(set));
+        let mut found = Self::default();
+        found.pin(owner, limited, address, now);
         found
+    }
+
+    fn pin(&mut self, owner: &str, limited: &Limited, address: IpAddr, now: Instant) {
+        let Some(pin) = limited.pins.get(&address) else {
+            return;
+        };
+        let left = pin.until.saturating_duration_since(now);
+        if !left.is_zero() {
+            let comment = format!("{owner} {}", pin.name);
+            self.reach(
+                &comment,
+                limited,
+                (address, address),
+                &pin.ports,
+                Some(left),
+            );
+        }
     }
 
     fn reach(

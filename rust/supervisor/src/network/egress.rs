@@ -14,7 +14,6 @@ use knarr_dns::Gate;
 use knarr_net::{Cidr, Host, LinkName, Pinned, Ports, Reach, Subject};
 use knarr_runtime::Kind;
 
-use super::record::FAMILIES;
 use super::{Network, NetworkRecord};
 use crate::journal::Journal;
 use crate::protocol::{EgressRule, Failure, Id};
@@ -139,9 +138,10 @@ impl Egress {
         if let Some(rules) = &record.egress {
             lists.push(List::new(id.as_str(), rules)?);
         }
-        for (_, network) in FAMILIES.into_iter().zip(record.ways_out()) {
-            let bridge = network.and_then(|network| record.on(network)?.interface.bridge.as_ref());
-            if let Some((bridge, rules)) = bridge.and_then(|one| Some((one, one.egress.as_ref()?)))
+        for network in record.ways_out().into_iter().flatten() {
+            let attached = record.on(network);
+            if let Some(bridge) = attached.and_then(|attached| attached.interface.bridge.as_ref())
+                && let Some(rules) = &bridge.egress
                 && lists.iter().all(|list| list.owner != bridge.name)
             {
                 lists.push(List::new(&bridge.name, rules)?);

@@ -27,7 +27,8 @@ impl Supervisor {
         let target = attach.target.clone();
         let (history, live) = (attach.history.clone(), attach.live);
         let key = self.attachable(&target)?;
-        let session = self.session(attach, descriptors)?;
+        let early = matches!(key, Attachable::Early);
+        let session = self.session(attach, descriptors, early)?;
         if let Some(file) = history
             && let Err(failure) = self.recall(session, file, key)
         {
@@ -39,9 +40,6 @@ impl Supervisor {
             Attachable::Running(key) => self.join(session, key),
             Attachable::Ended => self.finish_session(session),
             Attachable::Early => {
-                if let Some(found) = self.sessions.get_mut(&session) {
-                    found.awaited = true;
-                }
                 self.early
                     .entry(target.container)
                     .or_default()
@@ -67,11 +65,12 @@ impl Supervisor {
         }
     }
 
-    /// A session of nobody yet.
+    /// A session of nobody yet; `awaited`: the process will be run for it.
     pub(super) fn session(
         &mut self,
         attach: Attach,
         descriptors: Vec<OwnedFd>,
+        awaited: bool,
     ) -> Result<u32, Failure> {
         let Attach {
             target,
@@ -113,6 +112,7 @@ impl Supervisor {
             Arc::clone(&self.spill_directory),
         );
         session.initial = initial;
+        session.awaited = awaited;
         self.sessions.insert(key, session);
         Ok(key)
     }

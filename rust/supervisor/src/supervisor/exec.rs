@@ -141,13 +141,7 @@ impl Supervisor {
         })?;
         let seccomp = found.seccomp.clone();
         let session = match exec.attach.take() {
-            Some(attach) => {
-                let session = self.session(attach, descriptors)?;
-                if let Some(found) = self.sessions.get_mut(&session) {
-                    found.awaited = true;
-                }
-                Some(session)
-            }
+            Some(attach) => Some(self.session(attach, descriptors, true)?),
             None if descriptors.is_empty() => None,
             None => {
                 let what = "exec: a descriptor came without `attach`";

@@ -389,22 +389,14 @@ impl Supervisor {
         for key in processes {
             self.overdue(key);
         }
-        let sessions: Vec<u32> = self
-            .lingering
-            .iter()
-            .filter(|(_, due)| late(due))
-            .map(|(key, _)| *key)
-            .collect();
-        for key in sessions {
+        let overdue = |sessions: &BTreeMap<u32, Instant>| -> Vec<u32> {
+            let found = sessions.iter().filter(|(_, due)| late(due));
+            found.map(|(key, _)| *key).collect()
+        };
+        for key in overdue(&self.lingering) {
             self.drop_session(key);
         }
-        let stalled: Vec<u32> = self
-            .stalled
-            .iter()
-            .filter(|(_, due)| late(due))
-            .map(|(key, _)| *key)
-            .collect();
-        for key in stalled {
+        for key in overdue(&self.stalled) {
             self.let_go(key, &Gone::Stalled(self.options.patience));
         }
         let readings: Vec<u32> = self
